@@ -52,8 +52,7 @@ def elementwise(
             (kept,) = ctx.saved_tensors
             return _widened(lambda t: dx(t, kept.to(t.dtype), *ctx.constants), input_t, ())
 
-    Elementwise.__name__ = Elementwise.__qualname__ = name
-    return differentiable(Elementwise)
+    return differentiable(type(name, (Elementwise,), {}))
 
 
 def _widened(formula: Callable[..., Tensor], tensor: Tensor, constants: tuple) -> Tensor:
