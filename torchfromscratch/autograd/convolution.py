@@ -97,7 +97,7 @@ class FullConvolution(Function):
         needs_output, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad_grad_output = grad_weight = grad_bias = None
         if needs_output:
-            grad_grad_output = correlation(grad, weight.conj(), None, ctx.windows)
+            grad_grad_output = _begin(correlation(grad, weight.conj(), None, ctx.windows), grad_output)
         if needs_weight:
             grad_weight = weight_gradient(grad, grad_output.conj(), ctx.windows)
         if needs_bias:
@@ -142,7 +142,7 @@ class WeightGradient(Function):
         if needs_input:
             grad_input = full_convolution(grad_output.conj(), grad, None, ctx.windows, input.shape[2:])
         if needs_output:
-            grad_grad_output = correlation(input.conj(), grad, None, ctx.windows)
+            grad_grad_output = _begin(correlation(input.conj(), grad, None, ctx.windows), grad_output)
         return grad_input, grad_grad_output, None
 
     @staticmethod
@@ -168,6 +168,13 @@ weight_gradient = differentiable(WeightGradient)
 def sum_per_channel(grad_output: Tensor) -> Tensor:
     """dL/db[o] = Σ_{n,i} dL/dy[n, o, i]."""
     return grad_output.sum([0, *range(2, grad_output.dim())])
+
+
+def _begin(output: Tensor, like: Tensor) -> Tensor:
+    """As many positions of `output` as `like` has: a wide output_padding makes room for further windows."""
+    for dim, size in enumerate(like.shape):
+        output = output.narrow(dim, 0, size) if output.shape[dim] > size else output
+    return output
 
 
 def _map_over_data(
