@@ -55,9 +55,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     return channels_to_front(filters_last, any_channels_last(input, grad_output))
 
 
-def send_back(
-    grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]
-) -> Tensor:
+def send_back(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx: dL/dy times every filter is each window's share, added up where the windows lie."""
     groups, (_, channels, *kernel_size) = windows.groups, weight.shape
     output_size = tuple(grad_output.shape[2:])
