@@ -32,7 +32,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
         return _in_given_types(compute_gradient, ctx, *grad_outputs)
 
     function.backward = staticmethod(backward)  # type: ignore[method-assign]
-    traced = type(function.__name__, (function,), {"jvp": torch.autograd.Function.jvp})
+    traced: Any = type(function.__name__, (function,), {"jvp": torch.autograd.Function.jvp})
 
     @functools.wraps(function, updated=())
     def apply(*args: Any) -> Any:

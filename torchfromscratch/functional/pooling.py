@@ -47,7 +47,10 @@ def max_pool1d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The largest element of each window: see `max_pool2d`. Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L')."""
+    """The largest element of each window: see `max_pool2d`.
+
+    Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L').
+    """
     return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
@@ -110,7 +113,10 @@ def max_pool3d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The largest element of each window: see `max_pool2d`. Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W')."""
+    """The largest element of each window: see `max_pool2d`.
+
+    Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
+    """
     return _max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
@@ -136,7 +142,10 @@ def avg_pool1d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
-    """The mean of each window: see `avg_pool2d`. Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L')."""
+    """The mean of each window: see `avg_pool2d`.
+
+    Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L').
+    """
     return _avg_pool(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None)
 
 
@@ -172,14 +181,20 @@ def avg_pool3d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """The mean of each window: see `avg_pool2d`. Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W')."""
+    """The mean of each window: see `avg_pool2d`.
+
+    Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
+    """
     return _avg_pool(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
 def adaptive_max_pool1d(
     input: Tensor, output_size: Size, return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The largest element of each span: see `adaptive_max_pool2d`. Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L')."""
+    """The largest element of each span: see `adaptive_max_pool2d`.
+
+    Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L').
+    """
     output, positions = _adaptive_max_pool(1, input, output_size)
     return (output, positions) if return_indices else output
 
@@ -215,7 +230,10 @@ def adaptive_max_pool2d_with_indices(
 def adaptive_max_pool3d(
     input: Tensor, output_size: AdaptiveSize, return_indices: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """The largest element of each span: see `adaptive_max_pool2d`. Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W')."""
+    """The largest element of each span: see `adaptive_max_pool2d`.
+
+    Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
+    """
     output, positions = _adaptive_max_pool(3, input, output_size)
     return (output, positions) if return_indices else output
 
@@ -228,13 +246,16 @@ def adaptive_max_pool3d_with_indices(
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: Size) -> Tensor:
-    """The mean of each span: see `adaptive_avg_pool2d`. Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L')."""
+    """The mean of each span: see `adaptive_avg_pool2d`.
+
+    Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L').
+    """
     batch, spans = _adaptive("adaptive_avg_pool1d", 1, input, output_size)
     return _unbatched(autograd.average(batch, spans), input, 1)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: AdaptiveSize) -> Tensor:
-    """The mean of each of the spans that divide the input into `output_size`; dL/dx spreads dL/dy / n over them.
+    """The mean of each of the spans that divide the input into `output_size`; dL/dx spreads dL/dy / n over it.
 
     Output o of O looks at the n positions [⌊o·H/O⌋, ⌈(o + 1)·H/O⌉) of each dimension. None keeps a size.
 
@@ -247,7 +268,10 @@ def adaptive_avg_pool2d(input: Tensor, output_size: AdaptiveSize) -> Tensor:
 
 
 def adaptive_avg_pool3d(input: Tensor, output_size: AdaptiveSize) -> Tensor:
-    """The mean of each span: see `adaptive_avg_pool2d`. Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W')."""
+    """The mean of each span: see `adaptive_avg_pool2d`.
+
+    Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
+    """
     batch, spans = _adaptive("adaptive_avg_pool3d", 3, input, output_size)
     return _unbatched(autograd.average(batch, spans), input, 3)
 

@@ -68,7 +68,8 @@ def send_back(grad_output: Tensor, weight: Tensor, windows: Windows, input_size:
         padded = shares.new_zeros((groups, shares.shape[1], *padded_size, channels))
         for tap in windows.taps:
             there = windows.seen_by(tap, padded, output_size, at=2)
-            there += shares[(..., *tap, slice(None))]
+            share = shares[(slice(None),) * (2 + windows.dims) + tap]
+            there += share
         return windows.unpad(padded, input_size, at=2).movedim(0, -2).reshape(-1, *input_size, groups * channels)
 
     chunks = chunk(grad_output, math.prod(output_size) * groups * filters.shape[2])

@@ -10,7 +10,7 @@ in every spatial dimension. Output sizes, padding and strided views all follow f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
