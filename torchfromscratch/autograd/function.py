@@ -43,10 +43,15 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     return apply
 
 
+def autocast_enabled(device_type: str) -> bool:
+    """Whether autocast is on for this kind of device; 'meta' has none."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 def _in_given_types(compute: Callable[..., Any], *args: Any) -> Any:
     """`compute(*args)` with autocast's casts off."""
     device_types = [arg.device.type for arg in args if isinstance(arg, torch.Tensor)]
-    if not device_types or not torch.is_autocast_enabled(device_types[0]):
+    if not device_types or not autocast_enabled(device_types[0]):
         return compute(*args)
     with torch.autocast(device_types[0], enabled=False):
         return compute(*args)
