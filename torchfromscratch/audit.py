@@ -20,19 +20,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from os.path import dirname
+from os.path import dirname, join
 from types import FrameType
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["BuiltinLayerError", "Call", "Report", "audit", "builtin_family"]
 
-# What is a layer, by the words of its kernels' names; a word may be followed by a number of dimensions ("conv2d").
-# Vendors' and fused variants (cudnn_convolution, native_layer_norm, _fused_dropout) and the parts of a backward
-# (gelu_backward, embedding_dense_backward) contain the words of their layer. First match wins.
+# What is a layer, by the words in its kernels' names; a word may end in a number of dimensions ("conv2d").
+# Vendors' and fused variants (cudnn_convolution, native_layer_norm, _fused_dropout) and the parts of a
+# backward (gelu_backward, embedding_dense_backward) contain the words of their layer. First match wins.
 FAMILIES = {
     "recurrent": "rnn|lstm|gru",
     "attention": "attention|transformer_encoder_layer|rescale_qkv|sdp_choice",
@@ -40,7 +40,7 @@ FAMILIES = {
     "pooling": "pool|unpool",
     "normalization": "(batch|layer|group|instance|rms|local_response)_norm",
     "softmax": "softmax|softmin",
-    "activation": "(sigmoid|tanh)_backward|log_sigmoid|logsigmoid|relu6?|prelu|rrelu|r?relu_with_noise|[sc]?elu|gelu|silu"
+    "activation": "(sigmoid|tanh)_backward|log_?sigmoid|relu6?|prelu|rrelu|relu_with_noise|elu|selu|celu|gelu|silu"
     "|mish|glu|threshold|softplus|softsign|(soft|hard|tanh)shrink|hard(tanh|sigmoid|swish)|activation",
     "loss": "loss|kl_div|cross_entropy",
     "linear": "linear|bilinear|trilinear",
@@ -54,7 +54,18 @@ FAMILIES = {
 NO_LAYERS = "upsample|compute_linear_combination"
 
 # The libraries of operators that come with torch; anyone else's operator is not built in.
-LIBRARIES = {"aten", "higher_order", "mkldnn", "mkldnn_prepacked", "onednn", "prepacked", "quantized", "torchvision", "xnnpack"}
+LIBRARIES = {
+    "aten",
+    "torch",
+    "higher_order",
+    "mkldnn",
+    "mkldnn_prepacked",
+    "onednn",
+    "prepacked",
+    "quantized",
+    "torchvision",
+    "xnnpack",
+}
 
 
 class BuiltinLayerError(RuntimeError):
@@ -76,7 +87,11 @@ class Call:
 
     @property
     def where(self) -> str:
-        return f"called by {self.caller}" if self.node is None else f"run by {self.node} in a backward, {self.caller}"
+        return (
+            f"called by {self.caller}"
+            if self.node is None
+            else f"run by {self.node} in a backward, {self.caller}"
+        )
 
 
 class Report:
@@ -118,8 +133,8 @@ def audit(*, record: bool = False) -> Iterator[Report]:
         print(report)
 
     Also a decorator, `@torchfromscratch.audit()`. Audits may be nested. Only the thread that opens one is
-    watched, and the threads in which autograd runs its backward passes. What TorchScript or torch.compile have
-    made of a layer is seen where it runs a kernel, not where it has turned into arithmetic.
+    watched, and those in which autograd runs its backward passes. Of a layer inside TorchScript only the
+    kernels are seen: where it turns into arithmetic, as linear does, it leaves no trace.
     """
     report = Report()
     thread = threading.get_ident()
@@ -156,10 +171,9 @@ class _Kernels(TorchDispatchMode):
         self.found = found
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        library, _, name = func.name().partition("::")
-        family = builtin_family(name.partition(".")[0])
-        if family and library in LIBRARIES:
-            self.found(f"{library}::{name.partition('.')[0]}", family)
+        kernel, family = _identify(func)
+        if family:
+            self.found(kernel, family)
         return func(*args, **(kwargs or {}))
 
 
@@ -172,14 +186,26 @@ class _Functions(TorchFunctionMode):
         self.report = report
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        name = getattr(func, "__name__", "").partition(".")[0]
-        module = getattr(func, "__module__", None) or "torch"
-        family = builtin_family(name) if module.partition(".")[0] == "torch" else None
-        seen = self.report.calls.total() if family else 0
+        kernel, family = _identify(func)
+        if not family:
+            return func(*args, **(kwargs or {}))
+        seen = self.report.calls.total()
         result = func(*args, **(kwargs or {}))
-        if family and self.report.calls.total() == seen:
-            self.found(f"aten::{name}" if hasattr(torch.ops.aten, name) else resolve_name(func), family)
+        if self.report.calls.total() == seen:
+            self.found(kernel, family)
         return result
+
+
+def _identify(func: Any) -> tuple[str, str | None]:
+    """What is called, as "library::operator" or by its name in Python, and its family if it is a layer."""
+    name = getattr(func, "__name__", "").partition(".")[0]
+    module = getattr(func, "__module__", None) or "torch"  # methods of Tensor have none
+    library = module.rpartition("ops.")[2] if "ops." in module else module.partition(".")[0]
+    if library == "torch":
+        kernel = f"aten::{name}" if hasattr(torch.ops.aten, name) else f"{module}.{name}"
+    else:
+        kernel = f"{library}::{name}"
+    return kernel, builtin_family(name) if library in LIBRARIES else None
 
 
 def _describe(kernel: str, family: str, thread: int) -> Call:
@@ -213,4 +239,4 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
-_TORCH = dirname(torch.__file__)
+_TORCH = join(dirname(torch.__file__), "")
