@@ -40,8 +40,8 @@ FAMILIES = {
     "pooling": "pool|unpool",
     "normalization": "(batch|layer|group|instance|rms|local_response)_norm",
     "softmax": "softmax|softmin",
-    "activation": "(sigmoid|tanh)_backward|log_?sigmoid|relu6?|prelu|rrelu|relu_with_noise|elu|selu|celu|gelu|silu"
-    "|mish|glu|threshold|softplus|softsign|(soft|hard|tanh)shrink|hard(tanh|sigmoid|swish)|activation",
+    "activation": "(sigmoid|tanh)_backward|log_?sigmoid|relu6?|prelu|rrelu|relu_with_noise|elu|selu|celu|gelu"
+    "|silu|mish|glu|threshold|softplus|softsign|(soft|hard|tanh)shrink|hard(tanh|sigmoid|swish)|activation",
     "loss": "loss|kl_div|cross_entropy",
     "linear": "linear|bilinear|trilinear",
     "embedding": "embedding",
