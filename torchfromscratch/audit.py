@@ -25,7 +25,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = ["BuiltinLayerError", "Call", "Report", "audit", "builtin_family"]
@@ -178,12 +178,28 @@ class _Kernels(TorchDispatchMode):
 
 
 class _Functions(TorchFunctionMode):
-    """Sees what Python calls in torch; reports the layers that ran no kernel of their own."""
+    """Sees what Python calls in torch; reports the layers that ran no kernel of their own.
+
+    It stands below all other modes, also those entered before: what they answer themselves, as from_scratch()
+    does, never gets to torch.
+    """
 
     def __init__(self, found: Callable[[str, str], None], report: Report) -> None:
         super().__init__()
         self.found = found
         self.report = report
+
+    def __enter__(self) -> _Functions:
+        above = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]
+        super().__enter__()
+        _push_all(above)
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        above = []
+        while (mode := _pop_mode()) is not self:
+            above.append(mode)
+        _push_all(above)
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kernel, family = _identify(func)
@@ -194,6 +210,11 @@ class _Functions(TorchFunctionMode):
         if self.report.calls.total() == seen:
             self.found(kernel, family)
         return result
+
+
+def _push_all(modes: list[TorchFunctionMode]) -> None:
+    for mode in reversed(modes):
+        _push_mode(mode)
 
 
 def _identify(func: Any) -> tuple[str, str | None]:
