@@ -9,21 +9,22 @@ arguments than torch.nn.functional's of the same name, these are listed.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from contextlib import ContextDecorator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from torchfromscratch import functional
 
 __all__ = ["from_scratch"]
 
 
-class from_scratch(ContextDecorator, TorchFunctionMode):
+@contextmanager
+def from_scratch() -> Iterator[None]:
     """Inside, every call of a layer in torch, torch.nn.functional or Tensor runs the hand-written one.
 
         with torchfromscratch.from_scratch():
@@ -33,9 +34,16 @@ class from_scratch(ContextDecorator, TorchFunctionMode):
     `@torchfromscratch.from_scratch()`; may be nested; holds in the thread that enters it. A backward pass may
     follow outside: the forward has fixed what it runs. Code inside TorchScript is out of reach.
     """
+    if any([isinstance(mode, _ByHand) for mode in _get_current_function_mode_stack()]):
+        yield
+    else:
+        with _ByHand():
+            yield
 
+
+class _ByHand(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        return _BY_HAND.get(func, func)(*args, **(kwargs or {}))
+        return _TABLE.get(func, func)(*args, **(kwargs or {}))
 
 
 # The arguments of torch's functions that differ from torch.nn.functional's of the same name.
@@ -106,4 +114,4 @@ def _enter(table: dict[Any, Callable[..., Any]], namespace: Any, name: str, laye
         table[getattr(namespace, name)] = layer
 
 
-_BY_HAND = _table()
+_TABLE = _table()
