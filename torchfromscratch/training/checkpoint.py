@@ -2,7 +2,6 @@
 
 import io
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         UserError: if the file cannot be written (no permission, no space, ...); the old one remains.
     """
-    temporary = None
+    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with unfinished.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(unfinished, path)
     except OSError as error:
         raise UserError(
             f"cannot write {path}: {error.strerror}; what was there before is unchanged"
         ) from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:

@@ -90,7 +90,14 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "cifar100": {"epochs": 40, "crop_padding": 4, "flip": True},
     "mnist": {"epochs": 5, "model": "lenet5", "crop_padding": 2, "flip": False},
     "fashion-mnist": {"epochs": 10, "crop_padding": 2, "flip": True},
-    "digits": {"epochs": 20, "batch_size": 32, "crop_padding": 1, "flip": False},
+    "digits": {
+        "epochs": 40,
+        "model": "lenet5",
+        "batch_size": 32,
+        "weight_decay": 1e-3,
+        "crop_padding": 1,
+        "flip": False,
+    },
     "folder": {"epochs": 20, "crop_padding": 4, "flip": True},
 }
 

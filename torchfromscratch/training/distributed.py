@@ -69,9 +69,8 @@ class Group:
         if self.size > 1:
             dist.barrier()
         result, error = outcome or _attempt(work)
-        for error in self.gather(error):
-            if error is not None:
-                raise UserError(error)
+        if errors := [error for error in self.gather(error) if error is not None]:
+            raise UserError(errors[0])
         return result
 
 

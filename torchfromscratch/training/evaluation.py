@@ -72,7 +72,7 @@ class Averages:
 
     def is_finite(self) -> bool:
         """Whether every loss that this process counted was finite."""
-        return bool(self.metrics["loss"].metric_state["mean_value"].isfinite())
+        return bool(torch.as_tensor(self.metrics["loss"].mean_value).isfinite())
 
     def reset(self) -> None:
         for metric in self.metrics.values():

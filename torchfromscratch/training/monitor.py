@@ -156,7 +156,8 @@ def confusion_figure(evaluation: Evaluation, classes: list[str]) -> Figure:
 
 def mistakes_figure(mistakes: list[Mistake], dataset: Dataset) -> Figure:
     """The mistakes as pictures, each with what the network saw, how sure it was, and what is true."""
-    figure = Figure(figsize=(9, 10), layout="constrained")
+    figure = Figure(figsize=(8, 9.5))
+    figure.subplots_adjust(0.02, 0.01, 0.98, 0.94, hspace=0.3)
     axes = figure.subplots(4, 4).flat
     for axis in axes:
         axis.axis("off")

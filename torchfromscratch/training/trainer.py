@@ -26,7 +26,7 @@ from torchfromscratch.training.progress import Progress
 from torchfromscratch.training.signals import Pending, deferred_signals
 
 STEPS_BETWEEN_REPORTS = 10
-PICTURE_LOGS_PER_RUN = 10
+PICTURE_LOGS_PER_RUN = 5
 
 
 @dataclass
@@ -275,7 +275,7 @@ class Trainer:
     def _record(
         self, step: int, row: dict[str, Any], evaluation: Evaluation, state: dict[str, Any], is_best: bool
     ) -> None:
-        """Logs an epoch before the checkpoint that vouches for the logs, and adds the line it holds after it."""
+        """Logs an epoch, then writes the checkpoint that vouches for the logs and holds the line to add."""
         assert self.monitor is not None
         last_epoch = row["epoch"] == self.config.epochs
         self.monitor.epoch(step, row, self.model)
