@@ -125,8 +125,8 @@ def _build_trainer(run: Run, group: Group) -> Trainer:
     config = run.config
     device = group.on_each(lambda: choose_device(config.device, group.local_rank))
     dataset = group.on_each(lambda: load_dataset(config.dataset, Path(config.data_dir), config.image_size))
-    trainer = group.on_each(
-        lambda: Trainer(config, dataset, run.directory, device=device, group=group, checkpoint=run.checkpoint)
+    trainer = Trainer(
+        config, dataset, run.directory, device=device, group=group, checkpoint=run.checkpoint
     )
     if group.is_main:
         weights = sum(weight.numel() for weight in trainer.model.parameters())
