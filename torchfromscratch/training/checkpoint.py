@@ -51,9 +51,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: if it is damaged; the message names the run's best checkpoint if that is whole.
     """
     try:
-        return _load_verified(path)
+        state = _load_verified(path)
     except Exception as error:
         raise UserError(f"the checkpoint {path} is damaged ({error}). {_way_out(path)}") from error
+    if not {"config", "position"} <= set(state):
+        raise UserError(f"{path} is not a checkpoint of a training with this command")
+    return state
 
 
 def _load_verified(path: Path) -> dict[str, Any]:

@@ -5,8 +5,10 @@ import math
 import os
 import shlex
 import sys
+import threading
 from argparse import ArgumentParser, BooleanOptionalAction
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = build_parser().parse_args(arguments)
     try:
-        with process_group() as group:
+        with _write_errors_told_once(), process_group() as group:
             return _train(options, group)
     except KeyboardInterrupt:
         print("stopped at once; the last checkpoint, if there was one, is intact", file=sys.stderr)
@@ -102,7 +104,7 @@ def _train(options: argparse.Namespace, group: Group) -> int:
         run = group.on_main(lambda: _choose_run(options))
         trainer = _build_trainer(run, group)
         row = trainer.fit()
-    except UserError as error:
+    except (UserError, OSError) as error:
         if group.is_main:
             print(f"error: {error}", file=sys.stderr)
         return 2
@@ -115,6 +117,22 @@ def _train(options: argparse.Namespace, group: Group) -> int:
     return 0
 
 
+@contextmanager
+def _write_errors_told_once() -> Iterator[None]:
+    """TensorBoard writes in a thread of its own, which prints what it also raises at the next write."""
+    usual = threading.excepthook
+
+    def without_write_errors(failure: threading.ExceptHookArgs) -> None:
+        if not isinstance(failure.exc_value, OSError):
+            usual(failure)
+
+    threading.excepthook = without_write_errors
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
+
+
 def _choose_run(options: argparse.Namespace) -> Run:
     given = {field.name: getattr(options, field.name) for field in fields(Config)}
     directory = RUNS / options.name if options.name else options.run_dir
@@ -125,9 +143,7 @@ def _build_trainer(run: Run, group: Group) -> Trainer:
     config = run.config
     device = group.on_each(lambda: choose_device(config.device, group.local_rank))
     dataset = group.on_each(lambda: load_dataset(config.dataset, Path(config.data_dir), config.image_size))
-    trainer = Trainer(
-        config, dataset, run.directory, device=device, group=group, checkpoint=run.checkpoint
-    )
+    trainer = Trainer(config, dataset, run.directory, device=device, group=group, checkpoint=run.checkpoint)
     if group.is_main:
         weights = sum(weight.numel() for weight in trainer.model.parameters())
         layers = "layers written by hand" if config.layers == "scratch" else "torch's own layers"

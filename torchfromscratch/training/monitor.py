@@ -162,7 +162,7 @@ def mistakes_figure(mistakes: list[Mistake], dataset: Dataset) -> Figure:
     for axis in axes:
         axis.axis("off")
     for axis, mistake in zip(axes, mistakes, strict=False):
-        picture = dataset.test.images[mistake.position].permute(1, 2, 0)
+        picture = dataset.test.images[mistake.position].permute(1, 2, 0).numpy()
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
         truth = dataset.classes[int(dataset.test.labels[mistake.position])]
         axis.set_title(f"{dataset.classes[mistake.predicted]} {mistake.confidence:.0%}\nis {truth}")
