@@ -1,0 +1,212 @@
+"""Convolution, its gradients, and the gradients of those: one trilinear form.
+
+    S(x, w, g) = Σ g[n, o, i] · w[o, c, k] · x[n, c, i·s + k·d − p]
+
+The layer and both its gradients are partial derivatives of S:
+
+    Correlation      y     = ∂S/∂g (x, w)    cross-correlation of x with w
+    FullConvolution  dL/dx = ∂S/∂x (g, w)    full convolution of g = dL/dy with w, rotated by 180°
+    WeightGradient   dL/dw = ∂S/∂w (x, g)    cross-correlation of x with g
+
+S is linear in each argument, so each of the three, differentiated by one of its two arguments, is one
+of the other two. Differentiation never leaves these three Functions, however often it is repeated.
+Read the other way round, FullConvolution is the layer ConvTranspose.
+
+Source: lecture notes, "CNN Backpropagation", section 4; V. Dumoulin and F. Visin, "A guide to
+convolution arithmetic for deep learning", 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.kernels import convolution as kernel
+from torchfromscratch.kernels.windows import Windows
+
+
+class Correlation(Function):
+    """y[n, o, i] = b[o] + Σ_{c,k} w[o, c, k] · x[n, c, i·s + k·d − p].
+
+    x (N, C, *input), w (O, C/groups, *k), b (O) or None → y (N, O, *output).
+    """
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
+        return kernel.correlate(input, weight, bias, windows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, weight, _, ctx.windows = inputs
+        ctx.save_for_backward(input, weight)
+        ctx.save_for_forward(input, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        input, weight = ctx.saved_tensors
+        needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        grad_input = grad_weight = grad_bias = None
+        if needs_input:
+            grad_input = full_convolution(grad_output, weight.conj(), None, ctx.windows, input.shape[2:])
+        if needs_weight:
+            grad_weight = weight_gradient(input.conj(), grad_output, ctx.windows)
+        if needs_bias:
+            grad_bias = sum_per_channel(grad_output)
+        return grad_input, grad_weight, grad_bias, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        return _map_over_data(correlation, info.batch_size, in_dims, *args)
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, _: None) -> Tensor:
+        input, weight = ctx.saved_tensors
+        return correlation(input_t, weight, bias_t, ctx.windows) + correlation(input, weight_t, None, ctx.windows)
+
+
+class FullConvolution(Function):
+    """x[n, c, j] = b[c] + Σ_{o,k} w[o, c, k] · g[n, o, i], over all i and k with i·s + k·d − p = j.
+
+    g (N, O, *output), w (O, C/groups, *k), b (C) or None → x (N, C, *input_size).
+    """
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(
+        grad_output: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, input_size: Sequence[int]
+    ) -> Tensor:
+        grad_input = kernel.full_convolution(grad_output, weight, windows, input_size)
+        return grad_input if bias is None else grad_input + bias.view(-1, *[1] * windows.dims)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        grad_output, weight, _, ctx.windows, ctx.input_size = inputs
+        ctx.save_for_backward(grad_output, weight)
+        ctx.save_for_forward(grad_output, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        grad_output, weight = ctx.saved_tensors
+        needs_output, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        grad_grad_output = grad_weight = grad_bias = None
+        if needs_output:
+            grad_grad_output = _begin(correlation(grad, weight.conj(), None, ctx.windows), grad_output)
+        if needs_weight:
+            grad_weight = weight_gradient(grad, grad_output.conj(), ctx.windows)
+        if needs_bias:
+            grad_bias = sum_per_channel(grad)
+        return grad_grad_output, grad_weight, grad_bias, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        return _map_over_data(full_convolution, info.batch_size, in_dims, *args)
+
+    @staticmethod
+    def jvp(ctx: Any, grad_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, *_: None) -> Tensor:
+        grad_output, weight = ctx.saved_tensors
+        return full_convolution(grad_t, weight, bias_t, ctx.windows, ctx.input_size) + full_convolution(
+            grad_output, weight_t, None, ctx.windows, ctx.input_size
+        )
+
+
+class WeightGradient(Function):
+    """w[o, c, k] = Σ_{n,i} g[n, o, i] · x[n, c, i·s + k·d − p].
+
+    x (N, C, *input), g (N, O, *output) → w (O, C/groups, *k).
+    """
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
+        return kernel.weight_gradient(input, grad_output, windows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, grad_output, ctx.windows = inputs
+        ctx.save_for_backward(input, grad_output)
+        ctx.save_for_forward(input, grad_output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        input, grad_output = ctx.saved_tensors
+        needs_input, needs_output, _ = ctx.needs_input_grad
+        grad_input = grad_grad_output = None
+        if needs_input:
+            grad_input = full_convolution(grad_output.conj(), grad, None, ctx.windows, input.shape[2:])
+        if needs_output:
+            grad_grad_output = _begin(correlation(input.conj(), grad, None, ctx.windows), grad_output)
+        return grad_input, grad_grad_output, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, input: Tensor, grad_output: Tensor, windows: Windows) -> tuple:
+        # one weight gradient for each mapped pair: as many times the groups
+        size = info.batch_size
+        input = _into_channels(input, in_dims[0], size)
+        grad_output = _into_channels(grad_output, in_dims[1], size)
+        grad_weight = weight_gradient(input, grad_output, replace(windows, groups=size * windows.groups))
+        return grad_weight.unflatten(0, (size, -1)), 0
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, grad_t: Tensor, _: None) -> Tensor:
+        input, grad_output = ctx.saved_tensors
+        return weight_gradient(input_t, grad_output, ctx.windows) + weight_gradient(input, grad_t, ctx.windows)
+
+
+correlation = differentiable(Correlation)
+full_convolution = differentiable(FullConvolution)
+weight_gradient = differentiable(WeightGradient)
+
+
+def sum_per_channel(grad_output: Tensor) -> Tensor:
+    """dL/db[o] = Σ_{n,i} dL/dy[n, o, i]."""
+    return grad_output.sum([0, *range(2, grad_output.dim())])
+
+
+def _begin(output: Tensor, like: Tensor) -> Tensor:
+    """As many positions of `output` as `like` has: a wide output_padding makes room for further windows."""
+    for dim, size in enumerate(like.shape):
+        output = output.narrow(dim, 0, size) if output.shape[dim] > size else output
+    return output
+
+
+def _map_over_data(
+    function: Callable[..., Tensor],
+    size: int,
+    in_dims: tuple,
+    data: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    windows: Windows,
+    *rest: Any,
+) -> tuple[Tensor, int]:
+    """`function` for `size` inputs at once: more pictures, or, if each has its own weight, more groups."""
+    data_dim, weight_dim, bias_dim, *_ = in_dims
+    if weight_dim is None and bias_dim is None:
+        result = function(data.movedim(data_dim, 0).flatten(0, 1), weight, bias, windows, *rest)
+        return result.unflatten(0, (size, -1)), 0
+    result = function(
+        _into_channels(data, data_dim, size),
+        _first(weight, weight_dim, size).flatten(0, 1),
+        None if bias is None else _first(bias, bias_dim, size).flatten(0, 1),
+        replace(windows, groups=size * windows.groups),
+        *rest,
+    )
+    return result.unflatten(1, (size, -1)), 1
+
+
+def _into_channels(data: Tensor, dim: int | None, size: int) -> Tensor:
+    """(N, C, …) with `size` variants along `dim` (None: all the same) → (N, size·C, …)."""
+    return _first(data, dim, size).transpose(0, 1).flatten(1, 2)
+
+
+def _first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """`tensor` with its mapped dimension in front."""
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)

@@ -1,0 +1,40 @@
+"""Flattening: the gradient is given back the shape that the input had.
+
+Source: lecture notes, "Backward through the flatten layer".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from torchfromscratch.autograd.function import Function, differentiable
+
+
+class Flatten(Function):
+    """y = x with its dimensions `start_dim` to `end_dim` as one.
+
+    The answer has memory of its own: autograd forbids to overwrite a view that a Function made, and a
+    ReLU(inplace=True) behind a Flatten is to work.
+    """
+
+    @staticmethod
+    def forward(input: Tensor, start_dim: int, end_dim: int) -> Tensor:
+        return input.flatten(start_dim, end_dim).clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, ctx.start_dim, ctx.end_dim = inputs
+        ctx.input_size = input.shape
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        return grad_output.reshape(ctx.input_size), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, *_: None) -> Tensor:
+        return flatten(input_t, ctx.start_dim, ctx.end_dim)
+
+
+flatten = differentiable(Flatten)

@@ -1,0 +1,52 @@
+"""What every hand-written layer's Function has in common.
+
+A Function states forward, setup_context, backward, vmap (where the rule cannot be generated) and jvp,
+in this order. `differentiable` turns it into a plain function of tensors.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class Function(torch.autograd.Function):
+    """A layer as torch.autograd sees it: y = f(x) with its own dL/dx, under every transform of torch.func."""
+
+    generate_vmap_rule = True
+
+
+def differentiable(function: type[Function]) -> Callable[..., Any]:
+    """`function.apply`, made fit for torch.compile and torch.autocast.
+
+    torch.compile cannot trace a Function that has a `jvp` of its own, so it is handed a subclass without
+    one: forward mode stays a matter of eager code. The casts of autocast are made by
+    `torchfromscratch.functional`; in here, arithmetic runs in the types that it is given.
+    """
+    compute_gradient = function.backward
+
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        return _in_given_types(compute_gradient, ctx, *grad_outputs)
+
+    function.backward = staticmethod(backward)  # type: ignore[method-assign]
+    traced = type(function.__name__, (function,), {"jvp": torch.autograd.Function.jvp})
+
+    @functools.wraps(function, updated=())
+    def apply(*args: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return _in_given_types(traced.apply, *args)
+        return _in_given_types(function.apply, *args)
+
+    return apply
+
+
+def _in_given_types(compute: Callable[..., Any], *args: Any) -> Any:
+    """`compute(*args)` with autocast's casts off."""
+    device_types = [arg.device.type for arg in args if isinstance(arg, torch.Tensor)]
+    if not device_types or not torch.is_autocast_enabled(device_types[0]):
+        return compute(*args)
+    with torch.autocast(device_types[0], enabled=False):
+        return compute(*args)

@@ -1,0 +1,106 @@
+"""Max pooling: the gradient goes to each window's winner alone.
+
+Where the winners are known, pooling is linear: it fetches from the winners, and its transpose sends
+back to them. So the derivative of fetching is sending back, and the other way round.
+
+    MaxPool   y[o] = max_k x[o·s + k·d − p]        dL/dx = SendBack(dL/dy)
+    Fetch     y[o] = x[winner of o]                dL/dx = SendBack(dL/dy)
+    SendBack  x[i] = Σ y[o] over the windows o that i wins      dL/dy = Fetch(dL/dx)
+
+Source: lecture notes, "Backward through max pooling".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.kernels import pooling as kernel
+from torchfromscratch.kernels.windows import Windows
+
+
+class MaxPool(Function):
+    """y[n, c, o] = max_k x[n, c, o·s + k·d − p], and the number of the tap k that wins.
+
+    x (N, C, *input) → y (N, C, *output), winners (N, C, *output).
+    """
+
+    @staticmethod
+    def forward(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+        return kernel.max_windows(input, windows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        input, ctx.windows = inputs
+        _, winners = output
+        ctx.input_size = input.shape[2:]
+        ctx.mark_non_differentiable(winners)
+        ctx.save_for_backward(winners)
+        ctx.save_for_forward(winners)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
+        (winners,) = ctx.saved_tensors
+        return send_back(grad_output, winners, ctx.windows, ctx.input_size), None
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, _: None) -> tuple:
+        (winners,) = ctx.saved_tensors
+        return fetch(input_t, winners, ctx.windows), None
+
+
+class Fetch(Function):
+    """y[n, c, o] = x[n, c, winner of o]."""
+
+    @staticmethod
+    def forward(input: Tensor, winners: Tensor, windows: Windows) -> Tensor:
+        return kernel.fetch(input, winners, windows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, winners, ctx.windows = inputs
+        ctx.input_size = input.shape[2:]
+        ctx.save_for_backward(winners)
+        ctx.save_for_forward(winners)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        (winners,) = ctx.saved_tensors
+        return send_back(grad, winners, ctx.windows, ctx.input_size), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, *_: None) -> Tensor:
+        (winners,) = ctx.saved_tensors
+        return fetch(input_t, winners, ctx.windows)
+
+
+class SendBack(Function):
+    """x[n, c, i] = Σ y[n, c, o] over the windows o that i wins."""
+
+    @staticmethod
+    def forward(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+        return kernel.send_back(grad_output, winners, windows, input_size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, winners, ctx.windows, ctx.input_size = inputs
+        ctx.save_for_backward(winners)
+        ctx.save_for_forward(winners)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        (winners,) = ctx.saved_tensors
+        return fetch(grad, winners, ctx.windows), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
+        (winners,) = ctx.saved_tensors
+        return send_back(grad_t, winners, ctx.windows, ctx.input_size)
+
+
+max_pool = differentiable(MaxPool)
+fetch = differentiable(Fetch)
+send_back = differentiable(SendBack)

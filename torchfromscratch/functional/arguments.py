@@ -1,0 +1,40 @@
+"""Checks of arguments that several families share; the exceptions are of torch.nn.functional's types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+Size = int | Sequence[int]
+
+
+def per_dimension(name: str, value: Any, dims: int) -> tuple[int, ...]:
+    """An int for all spatial dimensions, or a sequence of one or `dims` ints, as a tuple of `dims`."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not all([hasattr(v, "__index__") for v in values]):
+        raise TypeError(f"{name} must be an int or a tuple of {dims} ints, but got {value!r}")
+    if len(values) == 1:
+        values *= dims
+    if len(values) != dims:
+        raise RuntimeError(f"{name} must be an int or a tuple of {dims} ints, but got {len(values)}: {value!r}")
+    return values
+
+
+def require_tensor(name: str, value: Any) -> None:
+    """TypeError unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a Tensor, but got {type(value).__name__}")
+
+
+def as_batch(function: str, input: Tensor, dims: int) -> Tensor:
+    """(N, C, *spatial) as it is, (C, *spatial) as a batch of one."""
+    if input.dim() == dims + 2:
+        return input
+    if input.dim() == dims + 1:
+        return input.unsqueeze(0)
+    raise RuntimeError(
+        f"Expected {dims + 1}D (unbatched) or {dims + 2}D (batched) input to {function}, "
+        f"but got input of size: {list(input.shape)}"
+    )

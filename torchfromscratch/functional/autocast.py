@@ -1,0 +1,46 @@
+"""The casts that torch.autocast makes for the built-in layers, made for ours.
+
+Source: "Autocast Op Reference" of PyTorch's documentation, which lists for each kind of device the
+operators that run in the lower precision and those that run in float32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Policy = Literal["lower", "float32", "as given"]
+
+
+def autocast(*, cpu: Policy, cuda: Policy) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Inside torch.autocast, call the function with its floating-point tensors in the type its policy names."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def with_casts(*args: P.args, **kwargs: P.kwargs) -> R:
+            tensors = [arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor)]
+            device_type = tensors[0].device.type if tensors else "cpu"
+            policy = cpu if device_type == "cpu" else cuda
+            if policy == "as given" or not torch.is_autocast_enabled(device_type):
+                return function(*args, **kwargs)
+            dtype = torch.get_autocast_dtype(device_type) if policy == "lower" else torch.float32
+            cast_args: Any = [_cast(arg, dtype) for arg in args]
+            cast_kwargs: Any = {name: _cast(arg, dtype) for name, arg in kwargs.items()}
+            return function(*cast_args, **cast_kwargs)
+
+        return with_casts
+
+    return decorate
+
+
+def _cast(arg: Any, dtype: torch.dtype) -> Any:
+    """As autocast does: float64 and integers stay what they are."""
+    if isinstance(arg, Tensor) and arg.is_floating_point() and arg.dtype != torch.float64:
+        return arg.to(dtype)
+    return arg

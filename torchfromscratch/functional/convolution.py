@@ -1,0 +1,275 @@
+"""Convolution and transposed convolution in one, two and three dimensions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.autograd.convolution import correlation, full_convolution
+from torchfromscratch.functional.arguments import Size, as_batch, per_dimension, require_tensor
+from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.windows import Windows
+
+__all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+
+Padding = Size | Literal["same", "valid"]
+
+
+@autocast(cpu="lower", cuda="lower")
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Cross-correlation in one dimension: see `conv2d`.
+
+    Shapes: input (N, C, L) or (C, L), weight (O, C/groups, k), bias (O) → (N, O, L') or (O, L').
+    """
+    return _convolution(1, input, weight, bias, stride, padding, dilation, groups)
+
+
+@autocast(cpu="lower", cuda="lower")
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Cross-correlation: y[n, o, i] = b[o] + Σ_{c,k} w[o, c, k] · x[n, c, i·s + k·d − p].
+
+    dL/dw is the cross-correlation of x with dL/dy, dL/dx the full convolution of dL/dy with w (that is,
+    with w rotated by 180°), dL/db the sum of dL/dy.
+
+    Shapes: input (N, C, H, W) or (C, H, W), weight (O, C/groups, kH, kW), bias (O) → (N, O, H', W') or
+    (O, H', W'), H' = ⌊(H + 2p − d(kH − 1) − 1) / s⌋ + 1. `padding` is a number per dimension, "valid"
+    (0) or "same" (H' = H; stride 1 only).
+    Raises RuntimeError where shapes, types or options do not fit, TypeError for options that are no ints.
+    Source: lecture notes, "Convolution layer" and "CNN Backpropagation".
+    """
+    return _convolution(2, input, weight, bias, stride, padding, dilation, groups)
+
+
+@autocast(cpu="lower", cuda="lower")
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Cross-correlation in three dimensions: see `conv2d`.
+
+    Shapes: input (N, C, D, H, W) or (C, D, H, W), weight (O, C/groups, kD, kH, kW), bias (O) → (N, O, D', H', W').
+    """
+    return _convolution(3, input, weight, bias, stride, padding, dilation, groups)
+
+
+@autocast(cpu="lower", cuda="lower")
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """The transpose of `conv1d`: see `conv_transpose2d`.
+
+    Shapes: input (N, C, L) or (C, L), weight (C, O/groups, k), bias (O) → (N, O, L') or (O, L').
+    """
+    return _transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+@autocast(cpu="lower", cuda="lower")
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """The transpose of `conv2d`: y = b + the gradient that a convolution with w would send to its input.
+
+    y[n, o, j] = b[o] + Σ_{c,k} w[c, o, k] · x[n, c, i] over all i and k with i·s + k·d − p = j, the full
+    convolution of x with w. So dL/dx is the cross-correlation of dL/dy with w.
+
+    Shapes: input (N, C, H, W) or (C, H, W), weight (C, O/groups, kH, kW), bias (O) → (N, O, H', W') or
+    (O, H', W'), H' = (H − 1)·s − 2p + d(kH − 1) + output_padding + 1.
+    Raises RuntimeError where shapes, types or options do not fit, TypeError for options that are no ints.
+    Source: V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", 2016.
+    """
+    return _transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+@autocast(cpu="lower", cuda="lower")
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> Tensor:
+    """The transpose of `conv3d`: see `conv_transpose2d`.
+
+    Shapes: input (N, C, D, H, W) or (C, D, H, W), weight (C, O/groups, kD, kH, kW), bias (O) → (N, O, D', H', W').
+    """
+    return _transposed(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def _convolution(
+    dims: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Padding,
+    dilation: Size,
+    groups: int,
+) -> Tensor:
+    """Check, make a batch, and correlate."""
+    name = f"conv{dims}d"
+    _check_operands(name, dims, input, weight, bias, groups, out_channels=0)
+    batch = as_batch(name, input, dims)
+    if batch.shape[1] != weight.shape[1] * groups:
+        raise RuntimeError(
+            f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(input.shape)} to have "
+            f"{weight.shape[1] * groups} channels, but got {batch.shape[1]} channels instead"
+        )
+    stride, dilation = per_dimension("stride", stride, dims), per_dimension("dilation", dilation, dims)
+    if isinstance(padding, str):
+        batch, padding = _named_padding(padding, batch, weight, stride, dilation)
+    windows = Windows(tuple(weight.shape[2:]), stride, per_dimension("padding", padding, dims), dilation, groups)
+    _check_windows(windows)
+    padded_size = tuple(size + 2 * p for size, p in zip(batch.shape[2:], windows.padding, strict=True))
+    if any([extent > size for extent, size in zip(windows.extent, padded_size, strict=True)]):
+        raise RuntimeError(
+            f"Calculated padded input size per channel: {_times(padded_size)}. Kernel size: {_times(windows.extent)}. "
+            "Kernel size can't be greater than actual input size; pad more or use a smaller kernel"
+        )
+    output = correlation(batch, weight, bias, windows)
+    return output if input.dim() == dims + 2 else output.squeeze(0)
+
+
+def _transposed(
+    dims: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Size,
+    padding: Size,
+    output_padding: Size,
+    groups: int,
+    dilation: Size,
+) -> Tensor:
+    """Check, make a batch, and convolve fully."""
+    name = f"conv_transpose{dims}d"
+    _check_operands(name, dims, input, weight, bias, groups, out_channels=1)
+    batch = as_batch(name, input, dims)
+    if batch.shape[1] != weight.shape[0]:
+        raise RuntimeError(
+            f"Given transposed=1, weight of size {list(weight.shape)}, expected input{list(input.shape)} to have "
+            f"{weight.shape[0]} channels, but got {batch.shape[1]} channels instead"
+        )
+    windows = Windows(
+        tuple(weight.shape[2:]),
+        per_dimension("stride", stride, dims),
+        per_dimension("padding", padding, dims),
+        per_dimension("dilation", dilation, dims),
+        groups,
+    )
+    _check_windows(windows)
+    output_padding = per_dimension("output_padding", output_padding, dims)
+    for extra, s, d in zip(output_padding, windows.stride, windows.dilation, strict=True):
+        if not 0 <= extra < max(s, d):
+            raise RuntimeError(
+                f"output padding must be smaller than either stride or dilation, but got output_padding="
+                f"{output_padding}, stride={windows.stride}, dilation={windows.dilation}"
+            )
+    geometry = zip(batch.shape[2:], windows.stride, windows.padding, windows.extent, output_padding, strict=True)
+    output_size = tuple((i - 1) * s - 2 * p + extent + extra for i, s, p, extent, extra in geometry)
+    if any([size < 1 for size in output_size]):
+        raise RuntimeError(
+            f"Given input size per channel: {_times(batch.shape[2:])}. Calculated output size per channel: "
+            f"{_times(output_size)}. Output size is too small; use less padding"
+        )
+    output = full_convolution(batch, weight, bias, windows, output_size)
+    return output if input.dim() == dims + 2 else output.squeeze(0)
+
+
+def _named_padding(
+    padding: str, input: Tensor, weight: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[Tensor, Size]:
+    """Numbers for "same" and "valid"; "same" with an odd total pads the input once more at its end."""
+    if padding == "valid":
+        return input, 0
+    if padding != "same":
+        raise RuntimeError(f"Invalid padding string: {padding!r}; it must be 'same', 'valid' or numbers")
+    if set(stride) != {1}:
+        raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
+    totals = [d * (k - 1) for k, d in zip(weight.shape[2:], dilation, strict=True)]
+    at_the_end = [amount for total in reversed(totals) for amount in (0, total % 2)]
+    if any(at_the_end):
+        input = torch.constant_pad_nd(input, at_the_end)
+    return input, tuple(total // 2 for total in totals)
+
+
+def _check_operands(
+    name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, groups: int, out_channels: int
+) -> None:
+    """Types and shapes of weight and bias; `out_channels` is the dimension of weight that counts them."""
+    for what, value in (("input", input), ("weight", weight)):
+        require_tensor(what, value)
+    if not hasattr(groups, "__index__"):
+        raise TypeError(f"groups must be an int, but got {groups!r}")
+    if groups <= 0:
+        raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")
+    if weight.dim() != dims + 2:
+        raise RuntimeError(f"{name} expects a {dims + 2}D weight, but got weight of size {list(weight.shape)}")
+    if weight.shape[0] < groups or weight.shape[0] % groups:
+        raise RuntimeError(
+            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0 and divisible by "
+            f"{groups}, but got weight of size {list(weight.shape)} instead"
+        )
+    if 0 in weight.shape[2:]:
+        raise RuntimeError(f"{name} expects a kernel of at least one tap, but got weight of size {list(weight.shape)}")
+    for what, operand in (("weight", weight), ("bias", bias)):
+        if operand is not None and operand.dtype != input.dtype:
+            raise RuntimeError(f"Input type ({input.dtype}) and {what} type ({operand.dtype}) should be the same")
+    channels = weight.shape[out_channels] * (groups if out_channels else 1)
+    if bias is not None and bias.shape != (channels,):
+        raise RuntimeError(
+            f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {channels} elements, "
+            f"but got bias of size {list(bias.shape)} instead"
+        )
+
+
+def _check_windows(windows: Windows) -> None:
+    if min(windows.padding) < 0:
+        raise RuntimeError(f"negative padding is not supported, but got padding={windows.padding}")
+    if min(windows.stride) <= 0:
+        raise RuntimeError(f"non-positive stride is not supported, but got stride={windows.stride}")
+    if min(windows.dilation) <= 0:
+        raise RuntimeError(f"non-positive dilation is not supported, but got dilation={windows.dilation}")
+
+
+def _times(sizes: tuple[int, ...] | torch.Size) -> str:
+    return f"({' x '.join(str(size) for size in sizes)})"

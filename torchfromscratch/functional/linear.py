@@ -1,0 +1,46 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from torchfromscratch.autograd import linear as autograd
+from torchfromscratch.functional.arguments import require_tensor
+from torchfromscratch.functional.autocast import autocast
+
+__all__ = ["linear"]
+
+
+@autocast(cpu="lower", cuda="lower")
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y = x wᵀ + b, with dL/dx = dL/dy w, dL/dw = (dL/dy)ᵀ x and dL/db = Σ dL/dy.
+
+    Shapes: input (*, in_features), weight (out_features, in_features) or (in_features), bias
+    (out_features) → (*, out_features) or (*).
+    Raises RuntimeError where shapes or types do not fit. Source: lecture notes, "Fully Connected Layer".
+    """
+    for name, value in (("input", input), ("weight", weight)):
+        require_tensor(name, value)
+    if input.dim() == 0 or weight.dim() not in (1, 2):
+        raise RuntimeError(
+            "linear needs an input of at least 1 dimension and a weight of 1 or 2, "
+            f"but got sizes {list(input.shape)} and {list(weight.shape)}"
+        )
+    if input.shape[-1] != weight.shape[-1]:
+        raise RuntimeError(
+            f"linear: input {list(input.shape)} has {input.shape[-1]} features in its last dimension, "
+            f"but weight {list(weight.shape)} takes {weight.shape[-1]}"
+        )
+    if input.dtype != weight.dtype or (bias is not None and bias.dtype != weight.dtype):
+        types = [str(t.dtype) for t in (input, weight, bias) if t is not None]
+        raise RuntimeError(f"linear: input, weight and bias must have the same dtype, but got {', '.join(types)}")
+    *batch, in_features = input.shape
+    rows = input.reshape(math.prod(batch), in_features)
+    if weight.dim() == 1:
+        output = autograd.linear(rows, weight.unsqueeze(0), None).reshape(batch)
+        return output if bias is None else output + bias
+    if bias is None or bias.shape == weight.shape[:1]:
+        return autograd.linear(rows, weight, bias).reshape(*batch, weight.shape[0])
+    return autograd.linear(rows, weight, None).reshape(*batch, weight.shape[0]) + bias

@@ -1,0 +1,28 @@
+"""Memory formats: torch.nn's layers answer channels last when one of their operands lies so."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def any_channels_last(*tensors: Tensor) -> bool:
+    """Whether one of the (N, C, height, width) or (N, C, depth, height, width) tensors lies channels last."""
+    return any([lies_channels_last(tensor) for tensor in tensors])  # a list: torch.compile traces no unfinished generator
+
+
+def lies_channels_last(tensor: Tensor) -> bool:
+    """Whether the strides grow from channels over space to batch; torch takes ambiguous ones for contiguous."""
+    if tensor.dim() not in (4, 5) or tensor.stride(1) == 0:
+        return False
+    least = 0
+    for dim in (1, *range(tensor.dim() - 1, 1, -1), 0):
+        size, stride = tensor.shape[dim], tensor.stride(dim)
+        if size == 0 or stride < least or (dim == 0 and least == tensor.stride(1)):
+            return False
+        least = stride * size
+    return True
+
+
+def channels_to_front(last: Tensor, channels_last: bool) -> Tensor:
+    """(N, *spatial, C) as (N, C, *spatial) in the memory format asked for."""
+    return last.contiguous().movedim(-1, 1) if channels_last else last.movedim(-1, 1).contiguous()

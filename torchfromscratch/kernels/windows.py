@@ -1,0 +1,112 @@
+"""Windows sliding over an input: the one description that convolution and pooling share.
+
+Tap k of the window at output position o looks at input position
+
+    i = o · stride + k · dilation − padding
+
+in every spatial dimension. Output sizes, padding and strided views all follow from this line.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Tap = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Kernel size, stride, padding and dilation in each spatial dimension.
+
+    `groups` splits the channels of a convolution; `ceil_mode` lets a last window hang over the end of
+    the input, as pooling may.
+    """
+
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    ceil_mode: bool = False
+
+    @property
+    def dims(self) -> int:
+        """How many spatial dimensions there are."""
+        return len(self.kernel_size)
+
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """How many input positions a window spans: d·(k − 1) + 1."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
+
+    @property
+    def taps(self) -> list[Tap]:
+        """The positions inside a window, in the order in which a kernel lies in memory."""
+        return list(itertools.product(*(range(k) for k in self.kernel_size)))
+
+    def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
+        """⌊(i + 2p − d(k − 1) − 1) / s⌋ + 1; `ceil_mode` rounds up, but starts no window in the right padding."""
+        sizes = []
+        for size, extent, s, p in zip(input_size, self.extent, self.stride, self.padding, strict=True):
+            room = size + 2 * p - extent
+            output = room // s + 1
+            if self.ceil_mode and room % s and output * s < size + p:
+                output += 1
+            sizes.append(output)
+        return tuple(sizes)
+
+    def reach(self, input_size: Sequence[int]) -> list[tuple[int, int]]:
+        """How far the windows reach before the first and behind the last position of each dimension."""
+        if not self.ceil_mode:
+            return [(p, p) for p in self.padding]
+        last = [(o - 1) * s for o, s in zip(self.output_size(input_size), self.stride, strict=True)]
+        ends = [start + extent for start, extent in zip(last, self.extent, strict=True)]
+        return [(p, max(p, end - p - i)) for p, end, i in zip(self.padding, ends, input_size, strict=True)]
+
+    def pad(self, input: Tensor, value: float = 0.0, at: int = 2) -> Tensor:
+        """`input` with `value` around it wherever a window reaches; its spatial dimensions start at `at`."""
+        reach = self.reach(input.shape[at : at + self.dims])
+        amounts = [amount for before_after in reversed(reach) for amount in before_after]
+        if not any(amounts):
+            return input
+        return torch.constant_pad_nd(input, [0, 0] * (input.dim() - at - self.dims) + amounts, value)
+
+    def unpad(self, padded: Tensor, input_size: Sequence[int], at: int = 2) -> Tensor:
+        """A copy of `padded` without what `pad` puts around an input of `input_size`."""
+        reach = self.reach(input_size)
+        amounts = [-amount for before_after in reversed(reach) for amount in before_after]
+        if not any(amounts):
+            return padded
+        return torch.constant_pad_nd(padded, [0, 0] * (padded.dim() - at - self.dims) + amounts)
+
+    def padded_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
+        """The spatial size of what `pad` returns."""
+        reach = self.reach(input_size)
+        return tuple(size + before + after for size, (before, after) in zip(input_size, reach, strict=True))
+
+    def slide(self, padded: Tensor, output_size: Sequence[int], at: int = 2) -> Tensor:
+        """Every window over a padded input (…, *padded_size, …) as a view (…, *output_size, …, *kernel_size)."""
+        behind = at + self.dims
+        strides = padded.stride()
+        return padded.as_strided(
+            (*padded.shape[:at], *output_size, *padded.shape[behind:], *self.kernel_size),
+            (
+                *strides[:at],
+                *(stride * s for stride, s in zip(strides[at:behind], self.stride, strict=True)),
+                *strides[behind:],
+                *(stride * d for stride, d in zip(strides[at:behind], self.dilation, strict=True)),
+            ),
+        )
+
+    def seen_by(self, tap: Tap, padded: Tensor, output_size: Sequence[int], at: int = 2) -> Tensor:
+        """What one tap sees of a padded input (…, *padded_size, …): a view (…, *output_size, …)."""
+        for dim, (k, d, s, o) in enumerate(zip(tap, self.dilation, self.stride, output_size, strict=True), at):
+            padded = padded.narrow(dim, k * d, (o - 1) * s + 1)
+            if s > 1:
+                padded = padded[(slice(None),) * dim + (slice(None, None, s),)]
+        return padded
