@@ -11,7 +11,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "train_cifar.py"
-TINY = ["--dataset", "digits", "--device", "cpu", "--epochs", "3", "--batch-size", "100", "--layers", "torch"]
+LAYERS = "torch"
+TINY = ["--dataset", "digits", "--device", "cpu", "--epochs", "3", "--batch-size", "100", "--layers", LAYERS]
+DEFAULT_NAME = f"digits-lenet5-{LAYERS}"
 
 
 def launch(*arguments: str | Path, cwd: Path, processes: int = 1) -> "subprocess.Popen[str]":

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.training.conftest import TINY, finish, launch
+from tests.training.conftest import DEFAULT_NAME, TINY, finish, launch
 from torchfromscratch.training.cli import main
 
 
@@ -29,7 +29,7 @@ class Finished:
 def finished(cwd: Path, processes: int) -> Finished:
     result = finish(launch(*TINY, cwd=cwd, processes=processes))
     assert result.returncode == 0, result.stderr
-    return Finished(cwd / "runs" / "digits-lenet5-torch", result.stdout, result.stderr)
+    return Finished(cwd / "runs" / DEFAULT_NAME, result.stdout, result.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_prints_plain_lines_where_there_is_no_terminal(alone: Finished) -> None:
 
 def test_ends_by_saying_how_good_it_is_and_where_to_look(alone: Finished) -> None:
     assert f"test accuracy {alone.rows[-1]['test_accuracy']:.2%}" in alone.out
-    assert "tensorboard --logdir runs/digits-lenet5-torch" in alone.out
+    assert f"tensorboard --logdir runs/{DEFAULT_NAME}" in alone.out
 
 
 def test_metrics_have_a_line_for_each_epoch(alone: Finished) -> None:
@@ -142,10 +142,10 @@ def test_only_one_of_two_processes_prints_and_logs(alone: Finished, together: Fi
 def test_a_second_run_takes_a_fresh_directory(in_directory: Path) -> None:
     arguments = [*TINY, "--epochs", "1"]
     assert main(arguments) == 0
-    first = (in_directory / "runs/digits-lenet5-torch/last.pt").read_bytes()
+    first = (in_directory / f"runs/{DEFAULT_NAME}/last.pt").read_bytes()
     assert main(arguments) == 0
-    assert (in_directory / "runs/digits-lenet5-torch/last.pt").read_bytes() == first
-    assert (in_directory / "runs/digits-lenet5-torch-2/last.pt").exists()
+    assert (in_directory / f"runs/{DEFAULT_NAME}/last.pt").read_bytes() == first
+    assert (in_directory / f"runs/{DEFAULT_NAME}-2/last.pt").exists()
 
 
 @pytest.mark.parametrize("option", ["--amp", "--channels-last"])

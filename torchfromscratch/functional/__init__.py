@@ -1,6 +1,6 @@
 """torch.nn.functional's names and signatures, computed by the hand-written Functions.
 
-    import torchfromscratch.functional as F
+import torchfromscratch.functional as F
 """
 
 from torchfromscratch.functional.activation import *

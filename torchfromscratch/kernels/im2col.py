@@ -55,9 +55,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     return channels_to_front(filters_last, any_channels_last(input, grad_output))
 
 
-def send_back(
-    grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]
-) -> Tensor:
+def send_back(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx: dL/dy times every filter is each window's share, added up where the windows lie."""
     groups, (_, channels, *kernel_size) = windows.groups, weight.shape
     output_size = tuple(grad_output.shape[2:])
@@ -71,7 +69,9 @@ def send_back(
         for tap in windows.taps:
             there = windows.seen_by(tap, padded, output_size, at=2)
             there += shares[(..., *tap, slice(None))]
-        return windows.unpad(padded, input_size, at=2).movedim(0, -2).reshape(-1, *input_size, groups * channels)
+        return (
+            windows.unpad(padded, input_size, at=2).movedim(0, -2).reshape(-1, *input_size, groups * channels)
+        )
 
     chunks = chunk(grad_output, math.prod(output_size) * groups * filters.shape[2])
     return join(part, chunks, any_channels_last(grad_output, weight))

@@ -7,7 +7,9 @@ from torch import Tensor
 
 def any_channels_last(*tensors: Tensor) -> bool:
     """Whether one of the (N, C, height, width) or (N, C, depth, height, width) tensors lies channels last."""
-    return any([lies_channels_last(tensor) for tensor in tensors])  # a list: torch.compile traces no unfinished generator
+    return any(
+        [lies_channels_last(tensor) for tensor in tensors]
+    )  # a list: torch.compile traces no unfinished generator
 
 
 def lies_channels_last(tensor: Tensor) -> bool:

@@ -65,7 +65,9 @@ def flat_positions(winners: Tensor, windows: Windows, input_size: Sequence[int])
     position = torch.zeros_like(winners, dtype=torch.int64)
     remaining, number = math.prod(windows.kernel_size), winners.long()
     for dim, size in enumerate(input_size):
-        k, s, p, d = (of[dim] for of in (windows.kernel_size, windows.stride, windows.padding, windows.dilation))
+        k, s, p, d = (
+            of[dim] for of in (windows.kernel_size, windows.stride, windows.padding, windows.dilation)
+        )
         remaining //= k
         start = torch.arange(winners.shape[2 + dim], device=winners.device) * s - p
         along = start.view(-1, *[1] * (windows.dims - dim - 1)) + number // remaining % k * d
@@ -77,7 +79,9 @@ def first_inside(windows: Windows, output_size: Sequence[int], device: torch.dev
     """The number of each window's first tap that lies in the input and not in the padding before it."""
     number = torch.zeros((), dtype=torch.int64, device=device)
     for dim, output in enumerate(output_size):
-        k, s, p, d = (of[dim] for of in (windows.kernel_size, windows.stride, windows.padding, windows.dilation))
+        k, s, p, d = (
+            of[dim] for of in (windows.kernel_size, windows.stride, windows.padding, windows.dilation)
+        )
         outside = (p - torch.arange(output, device=device) * s).clamp(min=0)
         along = (outside + d - 1) // d
         number = number.unsqueeze(-1) * k + along

@@ -105,7 +105,9 @@ class Windows:
 
     def seen_by(self, tap: Tap, padded: Tensor, output_size: Sequence[int], at: int = 2) -> Tensor:
         """What one tap sees of a padded input (…, *padded_size, …): a view (…, *output_size, …)."""
-        for dim, (k, d, s, o) in enumerate(zip(tap, self.dilation, self.stride, output_size, strict=True), at):
+        for dim, (k, d, s, o) in enumerate(
+            zip(tap, self.dilation, self.stride, output_size, strict=True), at
+        ):
             padded = padded.narrow(dim, k * d, (o - 1) * s + 1)
             if s > 1:
                 padded = padded[(slice(None),) * dim + (slice(None, None, s),)]

@@ -112,8 +112,8 @@ class Batches:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Bytes to floats with mean 0 and standard deviation 1 in each channel of the training pictures."""
-        normalised = (images.float() - self.mean) / self.std
-        return normalised.contiguous(memory_format=self.memory_format)
+        floats = images.to(torch.float32, memory_format=self.memory_format)
+        return floats.sub_(self.mean).div_(self.std)
 
     def _batch(self, images: Tensor, labels: Tensor, positions: Tensor, whole: int) -> Batch:
         return Batch(self.normalise(images), labels, positions, whole)

@@ -104,14 +104,14 @@ def evaluate(
     """Looks at every picture in the batches once; all processes get the result over all of them.
 
     Args:
-        logits_of: (n, C, H, W) → (n, classes).
+        logits_of: (n, C, H, W) → (n, classes) float32.
         criterion: logits and labels → the loss of each picture, (n,).
     """
     averages = Averages(classes, device)
     confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
     mistakes: list[Mistake] = []
     for batch in batches:
-        logits = logits_of(batch.images).float()
+        logits = logits_of(batch.images)
         predicted = logits.argmax(1)
         averages.update(criterion(logits, batch.labels), predicted, batch.labels)
         confusion.update(predicted, batch.labels)

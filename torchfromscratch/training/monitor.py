@@ -22,6 +22,7 @@ from torchfromscratch.training.evaluation import Evaluation, Mistake
 
 METRICS = "metrics.jsonl"
 FEATURE_MAPS_SHOWN = 64
+SMALLEST_WIDTH = 400  # pixels, of a grid of pictures
 LARGEST_MATRIX_WITH_NUMBERS = 20  # classes; beyond, the numbers would overlap
 
 
@@ -80,10 +81,9 @@ class Monitor:
         """Logs what the network looks for, what it sees in an image (1, C, H, W), and where it errs."""
         convolutions = [(name, layer) for name, layer in _layers(model) if isinstance(layer, torch.nn.Conv2d)]
         for name, layer in convolutions[:1]:
-            self.writer.add_image(f"filters/{name}", filter_grid(layer.weight), step)
+            self.writer.add_image(f"filters/{name}", filter_grid(layer.weight.detach()), step)
         for name, maps in feature_maps(model, dict(convolutions), image).items():
-            grid = make_grid(maps[:FEATURE_MAPS_SHOWN, None], normalize=True, scale_each=True, padding=1)
-            self.writer.add_image(f"feature_maps/{name}", grid, step)
+            self.writer.add_image(f"feature_maps/{name}", _grid(maps[:FEATURE_MAPS_SHOWN, None]), step)
         self.writer.add_figure("confusion_matrix", confusion_figure(evaluation, self.dataset.classes), step)
         self.writer.add_figure("mistakes", mistakes_figure(evaluation.mistakes, self.dataset), step)
 
@@ -114,10 +114,7 @@ class Monitor:
 
 def filter_grid(weight: Tensor) -> Tensor:
     """Convolution kernels (O, I, kH, kW) as a picture: in colour if they look at colours."""
-    kernels = weight.detach().float()
-    if kernels.shape[1] != 3:
-        kernels = kernels.mean(1, keepdim=True)
-    return make_grid(kernels, normalize=True, scale_each=True, padding=1)
+    return _grid(weight.float() if weight.shape[1] == 3 else weight.float().mean(1, keepdim=True))
 
 
 @torch.no_grad()
@@ -158,7 +155,7 @@ def mistakes_figure(mistakes: list[Mistake], dataset: Dataset) -> Figure:
     """The mistakes as pictures, each with what the network saw, how sure it was, and what is true."""
     figure = Figure(figsize=(8, 9.5))
     figure.subplots_adjust(0.02, 0.01, 0.98, 0.94, hspace=0.3)
-    axes = figure.subplots(4, 4).flat
+    axes = figure.subplots(4, 4).ravel()
     for axis in axes:
         axis.axis("off")
     for axis, mistake in zip(axes, mistakes, strict=False):
@@ -174,6 +171,13 @@ def _layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     return [
         (name, layer) for name, layer in model.named_modules() if any(True for _ in layer.parameters(False))
     ]
+
+
+def _grid(pictures: Tensor) -> Tensor:
+    """Pictures (N, C, H, W) side by side, each in its own full contrast, enlarged until they can be seen."""
+    grid = make_grid(pictures, normalize=True, scale_each=True, padding=1)
+    times = -(-SMALLEST_WIDTH // grid.shape[2])
+    return grid.repeat_interleave(times, 1).repeat_interleave(times, 2)
 
 
 def _line(row: Mapping[str, Any]) -> str:

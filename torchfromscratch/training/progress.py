@@ -25,7 +25,7 @@ class Progress:
         self.bar = tqdm(
             total=total,
             initial=done,
-            unit="image",
+            unit=" images",
             unit_scale=True,
             dynamic_ncols=self.terminal,
             bar_format="{desc} {percentage:3.0f}% |{bar}| {rate_fmt}, {remaining} left{postfix}"
@@ -44,10 +44,12 @@ class Progress:
             self.last_line = time.monotonic()
             self.say(str(self.bar))
 
-    def describe(self, epoch: int, loss: float, accuracy: float) -> None:
-        """Shows which epoch it is, and its loss and accuracy (0 to 1) so far."""
+    def describe(self, epoch: int, loss: float, accuracy: float, data_wait_share: float) -> None:
+        """Shows an epoch so far: its number, loss, accuracy, and share of time that went into waiting for data."""
         self.bar.set_description(f"epoch {epoch}", refresh=False)
-        self.bar.set_postfix_str(f"loss {loss:.3f}, accuracy {accuracy:.1%}", refresh=False)
+        self.bar.set_postfix_str(
+            f"loss {loss:.3f}, accuracy {accuracy:.1%}, data wait {data_wait_share:.1%}", refresh=False
+        )
 
     def say(self, line: str) -> None:
         """Prints a line that stays, on standard output."""

@@ -47,6 +47,10 @@ class Position:
     waited: float = 0.0
     best_accuracy: float = -1.0
 
+    @property
+    def data_wait_share(self) -> float:
+        return self.waited / self.seconds
+
 
 class Trainer:
     """Trains one network on one data set, alone or together with other processes.
@@ -232,7 +236,7 @@ class Trainer:
     def _report(self) -> None:
         self._require_finite()
         loss, accuracy = self.averages.compute()
-        self.progress.describe(self.position.epoch + 1, loss, accuracy)
+        self.progress.describe(self.position.epoch + 1, loss, accuracy, self.position.data_wait_share)
         if self.monitor is not None:
             scalars = {"loss/running": loss, "learning_rate": self._lr()}
             self.monitor.step(self.step, scalars, self.model)
@@ -258,7 +262,7 @@ class Trainer:
             "test_loss": evaluation.loss,
             "test_accuracy": evaluation.accuracy,
             "images_per_second": len(self.batches.train) / position.seconds,
-            "data_wait_share": position.waited / position.seconds,
+            "data_wait_share": position.data_wait_share,
             "seconds": position.seconds,
             "lr": self._lr(),
         }
@@ -300,7 +304,7 @@ class Trainer:
 
     def _logits(self, model: torch.nn.Module, images: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.amp_dtype, enabled=self.config.amp):
-            return model(images)
+            return model(images).float()
 
     def _example(self) -> Tensor:
         """The first test picture as the network sees it, (1, C, H, W)."""
