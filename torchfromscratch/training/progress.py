@@ -45,7 +45,7 @@ class Progress:
             self.say(str(self.bar))
 
     def describe(self, epoch: int, loss: float, accuracy: float, data_wait_share: float) -> None:
-        """Shows an epoch so far: its number, loss, accuracy, and share of time that went into waiting for data."""
+        """Shows an epoch so far: its number, loss, accuracy, and the share of time spent waiting for data."""
         self.bar.set_description(f"epoch {epoch}", refresh=False)
         self.bar.set_postfix_str(
             f"loss {loss:.3f}, accuracy {accuracy:.1%}, data wait {data_wait_share:.1%}", refresh=False
