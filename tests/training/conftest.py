@@ -1,0 +1,69 @@
+"""A training so small that a test can run it as a user would."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "scripts" / "train_cifar.py"
+LAYERS = "torch"
+TINY = ["--dataset", "digits", "--device", "cpu", "--epochs", "3", "--batch-size", "100", "--layers", LAYERS]
+DEFAULT_NAME = f"digits-lenet5-{LAYERS}"
+
+
+def launch(*arguments: str | Path, cwd: Path, processes: int = 1) -> "subprocess.Popen[str]":
+    """Starts the command, on one process or on several with torchrun, its output going into pipes."""
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    return subprocess.Popen(
+        [*launcher, str(SCRIPT), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+    """Waits for the command to end."""
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(autouse=True)
+def usual_signal_handlers() -> Iterator[None]:
+    """No test leaves the handlers of a training behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    assert before == {number: signal.getsignal(number) for number in before}
+
+
+@pytest.fixture
+def in_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh working directory, where runs/ and data/ are looked for."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def failing(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs the command in this process, requires it to end as on a user's mistake, returns the message."""
+    from torchfromscratch.training.cli import main
+
+    def run(*arguments: str | Path) -> str:
+        capsys.readouterr()
+        assert main(list(map(str, arguments))) == 2
+        message = capsys.readouterr().err
+        assert message.startswith("error: ")
+        assert "Traceback" not in message
+        assert len(message.splitlines()) == 1
+        return message
+
+    return run

@@ -1,0 +1,54 @@
+"""The data sets that need no network, and what is made of pictures in folders."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from torchfromscratch.training.data import load_dataset
+
+
+def test_digits_are_all_there_and_split_alike() -> None:
+    digits = load_dataset("digits", Path("unused"))
+    assert (len(digits.train), len(digits.test)) == (1437, 360)
+    assert digits.train.images.dtype == torch.uint8
+    assert (digits.train.images.min(), digits.train.images.max()) == (0, 255)
+    assert digits.classes == [str(digit) for digit in range(10)]
+    assert ((digits.test.labels.bincount() - 36).abs() <= 1).all()
+
+
+def test_digits_are_split_the_same_every_time() -> None:
+    one, other = (load_dataset("digits", Path("unused")).test.images for _ in range(2))
+    assert torch.equal(one, other)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of pictures with a red left half, in several sizes."""
+    for part in ("train", "test"):
+        for name, size in (("cats", (20, 20)), ("dogs", (60, 20)), ("dogs", (20, 40))):
+            directory = tmp_path / part / name
+            directory.mkdir(parents=True, exist_ok=True)
+            pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+            pixels[:, : size[0] // 2, 0] = 255
+            Image.fromarray(pixels).save(directory / f"{size[0]}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("image_size", "expected"), [(None, 20), (8, 8)])
+def test_pictures_of_a_folder_get_one_size(folder: Path, image_size: int | None, expected: int) -> None:
+    dataset = load_dataset("folder", folder, image_size)
+    assert dataset.train.images.shape == (3, 3, expected, expected)
+    assert dataset.train.labels.tolist() == [0, 1, 1]
+    assert dataset.classes == ["cats", "dogs"]
+    left, right = dataset.train.images.float().chunk(2, dim=3)
+    assert left[:, 0].mean() > 240
+    assert right.mean() < 15
+
+
+def test_pictures_that_have_the_size_already_are_kept_exactly(folder: Path) -> None:
+    with Image.open(folder / "train/cats/20.png") as picture:
+        expected = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    assert torch.equal(load_dataset("folder", folder).train.images[0], expected)

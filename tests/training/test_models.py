@@ -1,0 +1,29 @@
+"""The networks: LeNet-5 and SmallVGG as they are known, and fitting every data set."""
+
+import pytest
+import torch
+
+from torchfromscratch.training.models import MODELS, build_model
+
+PICTURES = {"digits": (1, 8), "mnist": (1, 28), "cifar10": (3, 32), "photos": (3, 50)}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("dataset", PICTURES)
+def test_model_fits_dataset(name: str, dataset: str) -> None:
+    channels, size = PICTURES[dataset]
+    model = build_model(name, nn=torch.nn, in_channels=channels, image_size=size, classes=7)
+    assert model(torch.randn(2, channels, size, size)).shape == (2, 7)
+
+
+def test_smallvgg_has_the_reference_network_s_weights() -> None:
+    model = build_model("smallvgg", nn=torch.nn, in_channels=3, image_size=32, classes=10)
+    shapes = [tuple(weight.shape) for weight in model.parameters() if weight.ndim > 1]
+    convolutions = [(32, 3), (32, 32), (64, 32), (64, 64), (128, 64), (128, 128)]
+    assert shapes == [(*pair, 3, 3) for pair in convolutions] + [(256, 2048), (10, 256)]
+
+
+def test_lenet5_has_lecun_s_61706_weights() -> None:
+    for size in (28, 32):
+        model = build_model("lenet5", nn=torch.nn, in_channels=1, image_size=size, classes=10)
+        assert sum(weight.numel() for weight in model.parameters()) == 61_706

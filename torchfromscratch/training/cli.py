@@ -1,0 +1,188 @@
+"""The command `train_cifar.py`: its options, what it prints, and its exit codes."""
+
+import argparse
+import math
+import os
+import shlex
+import sys
+import threading
+from argparse import ArgumentParser, BooleanOptionalAction
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+from torchfromscratch.training.checkpoint import BEST
+from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, Config
+from torchfromscratch.training.data import load_dataset
+from torchfromscratch.training.distributed import Group, choose_device, process_group
+from torchfromscratch.training.errors import Interrupted, UserError
+from torchfromscratch.training.models import LAYERS, MODELS
+from torchfromscratch.training.optimization import SCHEDULES
+from torchfromscratch.training.runs import RUNS, Run, new_run, resumed_run
+from torchfromscratch.training.trainer import Trainer
+
+DESCRIPTION = """Train an image classifier whose every layer is written by hand.
+
+Settings that are not given take values that are good for the data set.
+Exit codes: 0 done, 2 something for you to put right, 130 stopped by Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code.
+
+    Args:
+        arguments: without the program's name; None takes them from the command line.
+    """
+    options = build_parser().parse_args(arguments)
+    try:
+        with _write_errors_told_once(), process_group() as group:
+            return _train(options, group)
+    except KeyboardInterrupt:
+        print("stopped at once; the last checkpoint, if there was one, is intact", file=sys.stderr)
+        return 130
+
+
+def build_parser() -> ArgumentParser:
+    """The options; those that are settings have the names of `Config`'s fields, None if not given."""
+    positive = _number(int, lambda number: number >= 1, "a whole number of at least 1")
+    not_negative = _number(int, lambda number: number >= 0, "a whole number of at least 0")
+    positive_float = _number(float, lambda number: number > 0, "a number above 0")
+    not_negative_float = _number(float, lambda number: number >= 0, "a number of at least 0")
+    fraction = _number(float, lambda number: 0 <= number < 1, "a number from 0 to below 1")
+    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    what = parser.add_argument_group("what to train")
+    what.add_argument(
+        "--dataset", choices=DATASET_DEFAULTS, help="cifar10 if not given; digits needs no download"
+    )
+    what.add_argument("--data-dir", metavar="DIR", help="where the data set lies or is downloaded to (data)")
+    what.add_argument("--image-size", type=positive, metavar="PIXELS", help="for --dataset folder")
+    what.add_argument("--model", choices=MODELS)
+    what.add_argument(
+        "--layers", choices=LAYERS, help="written by hand (scratch, the default), or torch's own"
+    )
+
+    how = parser.add_argument_group("how to train")
+    how.add_argument("--epochs", type=positive, metavar="N")
+    how.add_argument("--batch-size", type=positive, metavar="N", help="over all processes together")
+    how.add_argument("--lr", type=positive_float, metavar="RATE", help="the schedule's highest learning rate")
+    how.add_argument("--schedule", choices=SCHEDULES)
+    how.add_argument("--optimizer", choices=OPTIMIZER_DEFAULTS)
+    how.add_argument("--momentum", type=fraction, metavar="M", help="SGD's, Nesterov's if it is not 0")
+    how.add_argument("--weight-decay", type=not_negative_float, metavar="W")
+    how.add_argument("--crop-padding", type=not_negative, metavar="PIXELS", help="random shifts, 0 for none")
+    how.add_argument("--flip", action=BooleanOptionalAction, help="mirror half of the training pictures")
+    how.add_argument("--seed", type=not_negative, metavar="N")
+
+    where = parser.add_argument_group("where and how fast")
+    where.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
+    where.add_argument(
+        "--channels-last", action=BooleanOptionalAction, help="memory format of images and weights"
+    )
+    where.add_argument("--amp", action=BooleanOptionalAction, help="mixed precision")
+    where.add_argument("--compile", action=BooleanOptionalAction, help="torch.compile the model")
+
+    run = parser.add_argument_group("the run")
+    directory = run.add_mutually_exclusive_group()
+    directory.add_argument("--name", help="logs and checkpoints go to runs/NAME")
+    directory.add_argument("--run-dir", type=Path, metavar="DIR", help="logs and checkpoints go to DIR")
+    run.add_argument(
+        "--resume", action="store_true", help="go on with the run, by default the latest in runs/"
+    )
+    run.add_argument(
+        "--checkpoint-every",
+        type=not_negative,
+        metavar="STEPS",
+        help="besides the end of each epoch; 0 for never",
+    )
+    return parser
+
+
+def _train(options: argparse.Namespace, group: Group) -> int:
+    try:
+        run = group.on_main(lambda: _choose_run(options))
+        trainer = _build_trainer(run, group)
+        row = trainer.fit()
+    except (UserError, OSError) as error:
+        if group.is_main:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as interruption:
+        if group.is_main:
+            print(f"stopped and saved; to go on: {_command_to_go_on(run.directory)}", file=sys.stderr)
+        return 128 + interruption.signal
+    if group.is_main:
+        _print_outcome(row, trainer.position.best_accuracy, run)
+    return 0
+
+
+@contextmanager
+def _write_errors_told_once() -> Iterator[None]:
+    """TensorBoard writes in a thread of its own, which prints what it also raises at the next write."""
+    usual = threading.excepthook
+
+    def without_write_errors(failure: threading.ExceptHookArgs) -> None:
+        if not isinstance(failure.exc_value, OSError):
+            usual(failure)
+
+    threading.excepthook = without_write_errors
+    try:
+        yield
+    finally:
+        threading.excepthook = usual
+
+
+def _choose_run(options: argparse.Namespace) -> Run:
+    given = {field.name: getattr(options, field.name) for field in fields(Config)}
+    directory = RUNS / options.name if options.name else options.run_dir
+    return resumed_run(given, directory) if options.resume else new_run(given, directory)
+
+
+def _build_trainer(run: Run, group: Group) -> Trainer:
+    config = run.config
+    device = group.on_each(lambda: choose_device(config.device, group.local_rank))
+    dataset = group.on_each(lambda: load_dataset(config.dataset, Path(config.data_dir), config.image_size))
+    trainer = Trainer(config, dataset, run.directory, device=device, group=group, checkpoint=run.checkpoint)
+    if group.is_main:
+        weights = sum(weight.numel() for weight in trainer.model.parameters())
+        layers = "layers written by hand" if config.layers == "scratch" else "torch's own layers"
+        start = "from the beginning" if run.checkpoint is None else f"going on at step {trainer.step}"
+        print(
+            f"{config.model}, {weights:,} weights, {layers}\n"
+            f"{config.dataset}: {dataset.summary()}\n"
+            f"{config.epochs} epochs on {group.size} × {device.type}, {start}\n"
+            f"logs and checkpoints in {run.directory}",
+            flush=True,
+        )
+    return trainer
+
+
+def _print_outcome(row: dict[str, float], best_accuracy: float, run: Run) -> None:
+    print(
+        f"test accuracy {row['test_accuracy']:.2%} after {run.config.epochs} epochs; "
+        f"the best, {best_accuracy:.2%}, is in {run.directory / BEST}\n"
+        f"to look inside: tensorboard --logdir {shlex.quote(str(run.directory))}"
+    )
+
+
+def _command_to_go_on(directory: Path) -> str:
+    launcher = ["python"]
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        launcher = ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"]]
+    return shlex.join([*launcher, sys.argv[0], "--resume", "--run-dir", str(directory)])
+
+
+def _number(convert: type, condition: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
+    """An argparse type: a number that meets the condition, which `wanted` puts into words."""
+
+    def parse(text: str) -> float:
+        try:
+            number = convert(text)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and condition(number)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return number
+
+    return parse

@@ -1,0 +1,144 @@
+"""Every setting of a training run, and the values that are good for each data set."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torchfromscratch.training.errors import UserError
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one run: what is trained, on what, and how.
+
+    Two runs with equal settings end with equal weights on a CPU, except for the settings in
+    `FREE_ON_RESUME`, which do not touch the mathematics.
+
+    Attributes:
+        dataset: a key of `DATASET_DEFAULTS`.
+        data_dir: where the data set lies, or is downloaded to.
+        image_size: side in pixels that the pictures of a folder are brought to; None chooses one.
+        model: a key of `models.MODELS`.
+        layers: "scratch" for torchfromscratch's layers, loss and optimiser, "torch" for torch's.
+        epochs: passes over the training pictures.
+        batch_size: pictures in an optimiser step, over all processes together.
+        lr: the highest learning rate that the schedule reaches.
+        optimizer: a key of `OPTIMIZER_DEFAULTS`.
+        momentum: of SGD (Nesterov's, where it is not 0).
+        weight_decay: the optimiser's.
+        schedule: "one-cycle" (linear warm-up, cosine decay, per step) or "constant".
+        crop_padding: random crops shift a picture by up to this many pixels; 0 for none.
+        flip: whether half of the training pictures are mirrored, drawn anew every epoch.
+        device: "auto", "cpu", "cuda" or "mps".
+        channels_last: whether images and weights lie in channels-last memory format.
+        amp: whether forward and backward run in mixed precision.
+        compile: whether the model is compiled with torch.compile.
+        seed: of initial weights, order and augmentation.
+        checkpoint_every: optimiser steps between checkpoints; 0 for one at the end of each epoch only.
+    """
+
+    dataset: str
+    data_dir: str
+    image_size: int | None
+    model: str
+    layers: str
+    epochs: int
+    batch_size: int
+    lr: float
+    optimizer: str
+    momentum: float
+    weight_decay: float
+    schedule: str
+    crop_padding: int
+    flip: bool
+    device: str
+    channels_last: bool
+    amp: bool
+    compile: bool
+    seed: int
+    checkpoint_every: int
+
+
+FREE_ON_RESUME = {"data_dir", "device", "checkpoint_every"}
+
+COMMON_DEFAULTS: dict[str, Any] = {
+    "data_dir": "data",
+    "image_size": None,
+    "model": "smallvgg",
+    "layers": "scratch",
+    "batch_size": 128,
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "schedule": "one-cycle",
+    "device": "auto",
+    "channels_last": False,
+    "amp": False,
+    "compile": False,
+    "seed": 0,
+    "checkpoint_every": 0,
+}
+
+OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
+    "sgd": {"lr": 0.05, "weight_decay": 5e-4},
+    "adam": {"lr": 1e-3, "weight_decay": 0.0},
+    "adamw": {"lr": 1e-3, "weight_decay": 1e-2},
+}
+
+# A mirrored digit is another sign or none, so digits are never flipped.
+DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
+    "cifar10": {"epochs": 20, "crop_padding": 4, "flip": True},
+    "cifar100": {"epochs": 40, "crop_padding": 4, "flip": True},
+    "mnist": {"epochs": 5, "model": "lenet5", "crop_padding": 2, "flip": False},
+    "fashion-mnist": {"epochs": 10, "crop_padding": 2, "flip": True},
+    "digits": {
+        "epochs": 40,
+        "model": "lenet5",
+        "batch_size": 32,
+        "weight_decay": 1e-3,
+        "crop_padding": 1,
+        "flip": False,
+    },
+    "folder": {"epochs": 20, "crop_padding": 4, "flip": True},
+}
+
+
+def resolve(given: Mapping[str, Any]) -> Config:
+    """The settings of a new run: what the user gave, and good defaults for the rest.
+
+    Args:
+        given: settings by name; None stands for "not given".
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    dataset = DATASET_DEFAULTS[chosen.setdefault("dataset", "cifar10")]
+    optimizer = OPTIMIZER_DEFAULTS[chosen.get("optimizer", COMMON_DEFAULTS["optimizer"])]
+    return Config(**{**COMMON_DEFAULTS, **optimizer, **dataset, **chosen})
+
+
+def resolve_resumed(given: Mapping[str, Any], recorded: Mapping[str, Any], run: str) -> Config:
+    """The settings of a run that goes on: the recorded ones, which what the user gave must not contradict.
+
+    Raises:
+        UserError: if a setting was given that differs from the run's and would change its result.
+    """
+    names = {field.name for field in fields(Config)}
+    if set(recorded) != names:
+        raise UserError(
+            f"{run} was written by another version of torchfromscratch: its settings differ in "
+            f"{', '.join(sorted(set(recorded) ^ names))}. Go on with that version, or start a new run."
+        )
+    if differing := contradictions(given, recorded):
+        raise UserError(
+            f"cannot resume {run} with other settings: {'; '.join(differing)}. "
+            "Leave those options out to go on with the run, or start a new one without --resume."
+        )
+    free = {name: value for name, value in given.items() if name in FREE_ON_RESUME and value is not None}
+    return Config(**{**recorded, **free})
+
+
+def contradictions(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """How the settings that the user gave differ from a run's, where that would change its result."""
+    return [
+        f"--{name.replace('_', '-')} is {recorded.get(name)} in the run and {value} now"
+        for name, value in given.items()
+        if value is not None and name not in FREE_ON_RESUME and value != recorded.get(name)
+    ]

@@ -1,0 +1,132 @@
+"""Several processes that train one model together, started by torchrun; or just this one.
+
+Whatever happens, happens on all of them: an error or a signal on one process reaches the others at
+the next exchange, so none is left waiting for a partner that has gone.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from torchfromscratch.training.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes of this training; a group of one needs no torch.distributed.
+
+    Attributes:
+        rank: this process's number, 0 for the main one, which alone logs and saves.
+        size: how many processes there are.
+        local_rank: this process's number on its machine, which is also its GPU's.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def share(self, whole: torch.Tensor) -> torch.Tensor:
+        """This process's part of `whole`, cut along the first dimension into parts equal to one element."""
+        return whole.tensor_split(self.size)[self.rank]
+
+    def agree(self, number: int) -> int:
+        """The largest of the processes' numbers."""
+        if self.size == 1:
+            return number
+        largest = torch.tensor(number)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def on_main(self, work: Callable[[], T]) -> T:
+        """Does the work on the main process; every process gets its result, or raises its UserError."""
+        outcome: list[Any] = [_attempt(work) if self.is_main else None]
+        if self.size > 1:
+            dist.broadcast_object_list(outcome, src=0)
+        return _result(outcome[0])
+
+    def on_each(self, work: Callable[[], T]) -> T:
+        """Does the work on every process, first on one of each machine; all raise the UserError of any."""
+        outcome = _attempt(work) if self.local_rank == 0 else None
+        if self.size > 1:
+            dist.barrier()
+        result, error = outcome or _attempt(work)
+        if errors := [error for error in self.gather(error) if error is not None]:
+            raise UserError(errors[0])
+        return result
+
+
+ALONE = Group()
+
+
+@contextmanager
+def process_group() -> Iterator[Group]:
+    """The group that torchrun started this process in, or a group of this process alone.
+
+    Messages between the processes go through gloo, gradients on GPUs through NCCL.
+    """
+    if not dist.is_torchelastic_launched():
+        yield ALONE
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield Group(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(asked: str, local_rank: int = 0) -> torch.device:
+    """The device that `--device` asks for: "auto" prefers CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: if the device is not there; the message names what is.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    name = next(name for name in present if present[name]) if asked == "auto" else asked
+    if not present[name]:
+        usable = " or ".join(f"--device {other}" for other in present if present[other])
+        raise UserError(
+            f"--device {name}: PyTorch {torch.__version__} finds no {name} device here; use {usable} "
+            "(or --device auto for the best one there is)"
+        )
+    if name != "cuda":
+        return torch.device(name)
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"process {local_rank} of this machine has no GPU of its own: there are "
+            f"{torch.cuda.device_count()}; start at most that many processes, or use --device cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _attempt(work: Callable[[], T]) -> tuple[Any, str | None]:
+    try:
+        return work(), None
+    except (UserError, OSError) as error:
+        return None, str(error)
+
+
+def _result(outcome: tuple[Any, str | None]) -> Any:
+    result, error = outcome
+    if error is not None:
+        raise UserError(error)
+    return result

@@ -1,0 +1,133 @@
+"""How good the network is: averages while training, and a full account on the test pictures."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric, Metric
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from torchfromscratch.training.batches import Batch
+from torchfromscratch.training.distributed import Group
+
+MISTAKES_KEPT = 16
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test picture that the network took for something else.
+
+    Attributes:
+        confidence: the probability that the network gave to its answer.
+        position: the picture's index in the test pictures.
+        predicted: the class that the network saw in it.
+    """
+
+    confidence: float
+    position: int
+    predicted: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Loss and accuracy (0 to 1) over all test pictures, and where the network goes wrong.
+
+    Attributes:
+        confusion: (classes, classes) int64, a row for each true class, a column for each predicted one.
+        mistakes: the wrong answers the network was surest of, surest first.
+    """
+
+    loss: float
+    accuracy: float
+    confusion: Tensor
+    mistakes: list[Mistake]
+
+
+class Averages:
+    """Mean loss and accuracy over the pictures counted so far, by all processes together."""
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        # Told nothing, MeanMetric drops NaN; but a loss that became NaN is just what must be noticed.
+        self.metrics: dict[str, Metric] = {
+            "loss": MeanMetric(nan_strategy="disable").to(device),
+            "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False).to(device),
+        }
+        for metric in self.metrics.values():
+            metric.persistent(True)
+
+    def update(self, losses: Tensor, predicted: Tensor, labels: Tensor) -> None:
+        """Counts pictures: the loss, the predicted and the true class of each, all of shape (n,)."""
+        self.metrics["loss"].update(losses.detach())
+        self.metrics["accuracy"].update(predicted, labels)
+
+    def compute(self) -> tuple[float, float]:
+        """Mean loss and accuracy (0 to 1); NaN as long as nothing was counted."""
+        with warnings.catch_warnings():
+            # What was counted before a resume is in the state, but torchmetrics does not know that.
+            warnings.filterwarnings("ignore", message=".*was called before the ``update`` method")
+            return self.metrics["loss"].compute().item(), self.metrics["accuracy"].compute().item()
+
+    def is_finite(self) -> bool:
+        """Whether every loss that this process counted was finite."""
+        return bool(torch.as_tensor(self.metrics["loss"].mean_value).isfinite())
+
+    def reset(self) -> None:
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums over all processes, which is why all of them must call this together."""
+        state = {}
+        for name, metric in self.metrics.items():
+            with metric.sync_context():
+                state[name] = metric.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, metric in self.metrics.items():
+            metric.load_state_dict(state[name])
+
+
+@torch.no_grad()
+def evaluate(
+    logits_of: Callable[[Tensor], Tensor],
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    batches: Iterable[Batch],
+    *,
+    classes: int,
+    device: torch.device,
+    group: Group,
+) -> Evaluation:
+    """Looks at every picture in the batches once; all processes get the result over all of them.
+
+    Args:
+        logits_of: (n, C, H, W) → (n, classes) float32.
+        criterion: logits and labels → the loss of each picture, (n,).
+    """
+    averages = Averages(classes, device)
+    confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
+    mistakes: list[Mistake] = []
+    for batch in batches:
+        logits = logits_of(batch.images)
+        predicted = logits.argmax(1)
+        averages.update(criterion(logits, batch.labels), predicted, batch.labels)
+        confusion.update(predicted, batch.labels)
+        mistakes = _surest(mistakes + _mistakes(logits, predicted, batch))
+    loss, accuracy = averages.compute()
+    everywhere = [mistake for mistakes in group.gather(mistakes) for mistake in mistakes]
+    return Evaluation(loss, accuracy, confusion.compute().cpu(), _surest(everywhere))
+
+
+def _mistakes(logits: Tensor, predicted: Tensor, batch: Batch) -> list[Mistake]:
+    wrong = predicted != batch.labels
+    # The largest softmax probability, without the layer softmax.
+    confidence = (logits.amax(1) - logits.logsumexp(1)).exp()
+    columns = (part[wrong].tolist() for part in (confidence, batch.positions, predicted))
+    return [Mistake(*row) for row in zip(*columns, strict=True)]
+
+
+def _surest(mistakes: list[Mistake]) -> list[Mistake]:
+    return sorted(mistakes, key=lambda mistake: (-mistake.confidence, mistake.position))[:MISTAKES_KEPT]

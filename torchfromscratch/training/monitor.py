@@ -1,0 +1,184 @@
+"""What a run leaves behind to look at: TensorBoard logs, and metrics.jsonl with a line for each epoch."""
+
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.utils.tensorboard import SummaryWriter
+from torchmetrics.classification import MulticlassConfusionMatrix
+from torchvision.utils import make_grid
+
+from torchfromscratch.training.checkpoint import write_atomically
+from torchfromscratch.training.config import Config
+from torchfromscratch.training.data import Dataset
+from torchfromscratch.training.evaluation import Evaluation, Mistake
+
+METRICS = "metrics.jsonl"
+FEATURE_MAPS_SHOWN = 64
+SMALLEST_WIDTH = 400  # pixels, of a grid of pictures
+LARGEST_MATRIX_WITH_NUMBERS = 20  # classes; beyond, the numbers would overlap
+
+
+class Monitor:
+    """Writes a run's logs; only the main process has one.
+
+    Args:
+        run_dir: where the logs go; it exists.
+        config: the run's settings.
+        dataset: what is trained on.
+        rows: the epochs that a resumed run has behind it.
+        step: optimiser steps that a resumed run has behind it; TensorBoard discards anything later
+            that was logged before the run was cut off.
+    """
+
+    def __init__(
+        self, run_dir: Path, config: Config, dataset: Dataset, rows: list[dict[str, Any]], step: int
+    ) -> None:
+        self.metrics_path = run_dir / METRICS
+        self.config = config
+        self.dataset = dataset
+        write_atomically(self.metrics_path, "".join(map(_line, rows)).encode())
+        self.writer = SummaryWriter(run_dir, purge_step=step + 1 if step else None)
+
+    def begin(self, model: torch.nn.Module, images: Tensor) -> None:
+        """Logs what does not change: the settings and the graph, traced with images (N, C, H, W)."""
+        table = "\n".join(f"| {name} | {value} |" for name, value in asdict(self.config).items())
+        self.writer.add_text("configuration", f"| setting | value |\n| --- | --- |\n{table}", 0)
+        with warnings.catch_warnings():
+            # TensorBoard traces with torch.jit, which warns of its age, and of Python code in forward.
+            warnings.simplefilter("ignore")
+            self.writer.add_graph(model, images)
+        self.writer.flush()
+
+    def step(self, step: int, scalars: Mapping[str, float], model: torch.nn.Module) -> None:
+        """Logs the scalars, and the norm of each layer's gradient, after an optimiser step."""
+        for tag, value in scalars.items():
+            self.writer.add_scalar(tag, value, step)
+        for name, layer in _layers(model):
+            gradients = [weight.grad for weight in layer.parameters(recurse=False) if weight.grad is not None]
+            self.writer.add_scalar(f"gradient_norm/{name}", get_total_norm(gradients), step)
+
+    def epoch(self, step: int, row: Mapping[str, Any], model: torch.nn.Module) -> None:
+        """Logs an epoch's curves, and histograms of the weights and of their last gradients."""
+        for metric in ("loss", "accuracy"):
+            for part in ("train", "test"):
+                self.writer.add_scalar(f"{metric}/{part}", row[f"{part}_{metric}"], step)
+        self.writer.add_scalar("images_per_second", row["images_per_second"], step)
+        self.writer.add_scalar("data_wait_share", row["data_wait_share"], step)
+        for name, weight in model.named_parameters():
+            self.writer.add_histogram(f"weights/{name}", weight, step)
+            if weight.grad is not None:
+                self.writer.add_histogram(f"gradients/{name}", weight.grad, step)
+
+    def pictures(self, step: int, model: torch.nn.Module, image: Tensor, evaluation: Evaluation) -> None:
+        """Logs what the network looks for, what it sees in an image (1, C, H, W), and where it errs."""
+        convolutions = [(name, layer) for name, layer in _layers(model) if isinstance(layer, torch.nn.Conv2d)]
+        for name, layer in convolutions[:1]:
+            self.writer.add_image(f"filters/{name}", filter_grid(layer.weight.detach()), step)
+        for name, maps in feature_maps(model, dict(convolutions), image).items():
+            self.writer.add_image(f"feature_maps/{name}", _grid(maps[:FEATURE_MAPS_SHOWN, None]), step)
+        self.writer.add_figure("confusion_matrix", confusion_figure(evaluation, self.dataset.classes), step)
+        self.writer.add_figure("mistakes", mistakes_figure(evaluation.mistakes, self.dataset), step)
+
+    def finish(self, row: Mapping[str, Any], best_accuracy: float) -> None:
+        """Logs the settings with what they led to, for TensorBoard's comparison of runs."""
+        settings = {
+            name: str(value) if value is None else value for name, value in asdict(self.config).items()
+        }
+        outcome = {
+            "final/test_accuracy": row["test_accuracy"],
+            "final/test_loss": row["test_loss"],
+            "final/best_test_accuracy": best_accuracy,
+        }
+        self.writer.add_hparams(settings, outcome, run_name=".", global_step=row["epoch"])
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Adds an epoch's line to metrics.jsonl."""
+        with self.metrics_path.open("a") as file:
+            file.write(_line(row))
+
+    def flush(self) -> None:
+        """Puts on disk all that was logged, as must be done before a checkpoint says so."""
+        self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def filter_grid(weight: Tensor) -> Tensor:
+    """Convolution kernels (O, I, kH, kW) as a picture: in colour if they look at colours."""
+    return _grid(weight.float() if weight.shape[1] == 3 else weight.float().mean(1, keepdim=True))
+
+
+@torch.no_grad()
+def feature_maps(
+    model: torch.nn.Module, layers: Mapping[str, torch.nn.Module], image: Tensor
+) -> dict[str, Tensor]:
+    """What each of the layers makes of an image (1, C, H, W): its output without the batch, by its name."""
+    maps: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        return lambda layer, input, output: maps.update({name: output[0].float().cpu()})
+
+    hooks = [layer.register_forward_hook(keep(name)) for name, layer in layers.items()]
+    try:
+        model.forward(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps
+
+
+def confusion_figure(evaluation: Evaluation, classes: list[str]) -> Figure:
+    """The confusion matrix, a row for each true class."""
+    inches = min(4 + 0.5 * len(classes), 16)
+    figure = Figure(figsize=(inches, inches), layout="constrained")
+    numbers = len(classes) <= LARGEST_MATRIX_WITH_NUMBERS
+    MulticlassConfusionMatrix(len(classes)).plot(
+        evaluation.confusion,
+        ax=figure.subplots(),
+        add_text=numbers,
+        labels=classes,
+        cmap="Blues",
+    )
+    return figure
+
+
+def mistakes_figure(mistakes: list[Mistake], dataset: Dataset) -> Figure:
+    """The mistakes as pictures, each with what the network saw, how sure it was, and what is true."""
+    figure = Figure(figsize=(8, 9.5))
+    figure.subplots_adjust(0.02, 0.01, 0.98, 0.94, hspace=0.3)
+    axes = figure.subplots(4, 4).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, mistake in zip(axes, mistakes, strict=False):
+        picture = dataset.test.images[mistake.position].permute(1, 2, 0).numpy()
+        axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        truth = dataset.classes[int(dataset.test.labels[mistake.position])]
+        axis.set_title(f"{dataset.classes[mistake.predicted]} {mistake.confidence:.0%}\nis {truth}")
+    return figure
+
+
+def _layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    """The modules that hold parameters themselves, with their names."""
+    return [
+        (name, layer) for name, layer in model.named_modules() if any(True for _ in layer.parameters(False))
+    ]
+
+
+def _grid(pictures: Tensor) -> Tensor:
+    """Pictures (N, C, H, W) side by side, each in its own full contrast, enlarged until they can be seen."""
+    grid = make_grid(pictures, normalize=True, scale_each=True, padding=1)
+    times = -(-SMALLEST_WIDTH // grid.shape[2])
+    return grid.repeat_interleave(times, 1).repeat_interleave(times, 2)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row) + "\n"
