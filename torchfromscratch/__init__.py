@@ -9,9 +9,9 @@ Every layer is a torch.autograd.Function of `torchfromscratch.autograd`, where i
 its derivative.
 """
 
-from torchfromscratch import functional, nn
+from torchfromscratch import functional, nn, optim
 from torchfromscratch.audit import BuiltinLayerError, audit
 from torchfromscratch.from_scratch import from_scratch
 from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
 
-__all__ = ["BuiltinLayerError", "Conv2d", "Linear", "MaxPool2d", "ReLU", "audit", "from_scratch", "functional", "nn"]
+__all__ = ["BuiltinLayerError", "Conv2d", "Linear", "MaxPool2d", "ReLU", "audit", "from_scratch", "functional", "nn", "optim"]
