@@ -157,7 +157,7 @@ def _convolution(
     stride, dilation = per_dimension("stride", stride, dims), per_dimension("dilation", dilation, dims)
     if isinstance(padding, str):
         batch, padding = _named_padding(padding, batch, weight, stride, dilation)
-    windows = Windows(tuple(weight.shape[2:]), stride, per_dimension("padding", padding, dims), dilation, groups)
+    windows = Windows(_kernel_size(weight), stride, per_dimension("padding", padding, dims), dilation, groups)
     _check_windows(windows)
     padded_size = tuple(size + 2 * p for size, p in zip(batch.shape[2:], windows.padding, strict=True))
     if any([extent > size for extent, size in zip(windows.extent, padded_size, strict=True)]):
@@ -190,7 +190,7 @@ def _transposed(
             f"{weight.shape[0]} channels, but got {batch.shape[1]} channels instead"
         )
     windows = Windows(
-        tuple(weight.shape[2:]),
+        _kernel_size(weight),
         per_dimension("stride", stride, dims),
         per_dimension("padding", padding, dims),
         per_dimension("dilation", dilation, dims),
@@ -260,6 +260,11 @@ def _check_operands(
             f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {channels} elements, "
             f"but got bias of size {list(bias.shape)} instead"
         )
+
+
+def _kernel_size(weight: Tensor) -> tuple[int, ...]:
+    """Plain numbers: torch.jit.trace, which draws TensorBoard's graph, makes tensors of sizes."""
+    return tuple(int(size) for size in weight.shape[2:])
 
 
 def _check_windows(windows: Windows) -> None:
