@@ -16,7 +16,7 @@ CASES = [
     Case(
         "conv3d",
         lambda F, x, w, b: F.conv3d(x, w, b, padding=1, stride=2),
-        ((1, 2, 4, 5, 3), (3, 2, 2, 3, 2), (3,)),
+        ((2, 2, 4, 5, 3), (3, 2, 2, 3, 2), (3,)),
     ),
     Case(
         "conv_transpose1d",
@@ -31,7 +31,7 @@ CASES = [
     Case(
         "conv_transpose3d",
         lambda F, x, w, b: F.conv_transpose3d(x, w, b),
-        ((1, 2, 2, 3, 2), (2, 3, 2, 3, 2), (3,)),
+        ((2, 2, 2, 3, 2), (2, 3, 2, 3, 2), (3,)),
     ),
 ]
 

@@ -19,6 +19,10 @@ class Function(torch.autograd.Function):
     generate_vmap_rule = True
 
 
+class Leaf(tuple):
+    """A tuple that torch.func takes for one argument: of plain ones, forward mode inside vmap loses count."""
+
+
 def differentiable(function: type[Function]) -> Callable[..., Any]:
     """`function.apply`, made fit for torch.compile and torch.autocast.
 
@@ -38,7 +42,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     def apply(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return _in_given_types(traced.apply, *args)
-        return _in_given_types(function.apply, *args)
+        return _in_given_types(function.apply, *[Leaf(arg) if isinstance(arg, (tuple, list)) else arg for arg in args])
 
     return apply
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels.layout import laid_out_like
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -65,10 +66,11 @@ def window_spans(windows: Windows, input_size: Sequence[int], count_include_pad:
 
 def take(input: Tensor, spans: Sequence[Spans]) -> Tensor:
     """Every span written out, its last position repeated up to the longest: (N, C, *(outputs · longest))."""
+    taken = input
     for dim, span in enumerate(spans, 2):
         position, _ = span.positions(input.device)
-        input = input.index_select(dim, position.view(-1))
-    return input
+        taken = taken.index_select(dim, position.view(-1))
+    return laid_out_like(input, taken)
 
 
 def put_back(taken: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
@@ -90,7 +92,7 @@ def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
         total = by_span.masked_fill(_along(repeated, by_span, dim), 0).sum(dim + 1)
         divisor = _along(torch.tensor(span.divisors, device=input.device), total, dim)
         result = torch.div(total, divisor, rounding_mode=None if input.is_floating_point() else "trunc")
-    return result.to(input.dtype)
+    return laid_out_like(input, result.to(input.dtype))
 
 
 def spread(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
