@@ -59,17 +59,17 @@ def _of_module(case: ModuleCase) -> Subject:
         def call(*tensors: Tensor) -> Any:
             parameters = dict(zip(names, tensors[len(case.shapes) :], strict=True))
             functional = lambda *inputs: torch.func.functional_call(module, parameters, inputs)  # noqa: E731
-            return (case.call or _apply)(functional, *tensors[: len(case.shapes)])
+            return (case.call or apply)(functional, *tensors[: len(case.shapes)])
 
         return call
 
     torch.manual_seed(0)
     shapes = tuple(tuple(parameter.shape) for parameter in case.build(torch.nn).parameters())
-    data = Case(case.name, _apply, (*case.shapes, *shapes), -1.0, 1.0)
+    data = Case(case.name, apply, (*case.shapes, *shapes), -1.0, 1.0)
     return Subject(case.name, function(torchfromscratch.nn), function(torch.nn), data.inputs, case.leave_out)
 
 
-def _apply(function: Function, *tensors: Tensor) -> Any:
+def apply(function: Function, *tensors: Tensor) -> Any:
     return function(*tensors)
 
 
@@ -172,6 +172,11 @@ def scale(tensor: Tensor) -> float:
     magnitudes = tensor.detach().abs()
     magnitudes = magnitudes[magnitudes.isfinite()]
     return magnitudes.max().item() if magnitudes.numel() else 0.0
+
+
+def strides(tensor: Tensor) -> list[int | None]:
+    """The strides of a tensor, but for those of dimensions of one element, which mean nothing."""
+    return [stride if size > 1 else None for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
 
 
 def skip_if_left_out(request: pytest.FixtureRequest, leave_out: dict[str, str]) -> None:

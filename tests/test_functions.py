@@ -150,17 +150,12 @@ def test_memory_format(subject: Subject, device: str) -> None:
     for layout in (torch.contiguous_format, "channels last"):
         inputs = [in_layout(tensor, layout) for tensor in subject.inputs(torch.float32, device)]
         ours, theirs = (tensors_of(repeatable(function)(*inputs)) for function in (subject.ours, subject.theirs))
-        assert [strides(y) for y in ours] == [strides(y) for y in theirs], layout
+        assert [harness.strides(y) for y in ours] == [harness.strides(y) for y in theirs], layout
 
 
 def in_layout(tensor: Tensor, layout: Any) -> Tensor:
     formats = {4: torch.channels_last, 5: torch.channels_last_3d} if layout == "channels last" else {}
     return tensor.contiguous(memory_format=formats.get(tensor.dim(), torch.contiguous_format))
-
-
-def strides(tensor: Tensor) -> list[int | None]:
-    """The strides of a tensor, but for those of dimensions of one element, which mean nothing."""
-    return [stride if size > 1 else None for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
 
 
 VIEWS = {
