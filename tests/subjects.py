@@ -30,6 +30,7 @@ class Subject:
     theirs: Function
     inputs: Callable[..., list[Tensor]]
     leave_out: dict[str, str]
+    precision: torch.dtype
 
 
 def subjects() -> list[Subject]:
@@ -45,7 +46,7 @@ def _of_function(case: Case) -> Subject:
     def theirs(*tensors: Tensor) -> Any:
         return case.call(torch.nn.functional, *tensors)
 
-    return Subject(case.name, ours, theirs, case.inputs, case.leave_out)
+    return Subject(case.name, ours, theirs, case.inputs, case.leave_out, case.precision)
 
 
 def _of_module(case: ModuleCase) -> Subject:
@@ -66,7 +67,8 @@ def _of_module(case: ModuleCase) -> Subject:
     torch.manual_seed(0)
     shapes = tuple(tuple(parameter.shape) for parameter in case.build(torch.nn).parameters())
     data = Case(case.name, apply, (*case.shapes, *shapes), -1.0, 1.0)
-    return Subject(case.name, function(torchfromscratch.nn), function(torch.nn), data.inputs, case.leave_out)
+    ours, theirs = function(torchfromscratch.nn), function(torch.nn)
+    return Subject(case.name, ours, theirs, data.inputs, case.leave_out, case.precision)
 
 
 def apply(function: Function, *tensors: Tensor) -> Any:
@@ -121,10 +123,11 @@ def loss(function: Function) -> Function:
     return scalar
 
 
-def assert_equal(actual: Sequence[Tensor], expected: Sequence[Tensor], ulps: float = 2**12) -> None:
-    """Equal to rounding: the largest difference is at most `ulps` epsilons of the largest element.
+def assert_equal(actual: Sequence[Tensor], expected: Sequence[Tensor], precision: torch.dtype = torch.float64) -> None:
+    """Equal to rounding: the largest difference is at most some epsilons of the largest element.
 
-    Sums over a few thousand products of float64 in two different orders differ by less.
+    Sums over a few thousand products in two different orders differ by less than 2**12 epsilons; constants
+    rounded to `precision` (see Case) by one or two of its epsilons.
     """
     assert len(actual) == len(expected)
     for number, (ours, theirs) in enumerate(zip(actual, expected, strict=True)):
@@ -134,7 +137,10 @@ def assert_equal(actual: Sequence[Tensor], expected: Sequence[Tensor], ulps: flo
         if not (theirs.is_floating_point() or theirs.is_complex()) or theirs.is_meta:
             assert theirs.is_meta or torch.equal(ours, theirs), context
             continue
-        allowed = ulps * torch.finfo(theirs.dtype).eps * scale(theirs)
+        rounding = 2**12 * torch.finfo(theirs.dtype).eps
+        if precision != torch.float64:
+            rounding = max(rounding, 2 * torch.finfo(precision).eps)
+        allowed = rounding * scale(theirs)
         torch.testing.assert_close(
             ours,
             theirs,

@@ -25,7 +25,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 def test_values_and_gradients(subject: Subject, device: str) -> None:
     inputs = subject.inputs(device=device)
-    assert_equal(answers(subject.ours, inputs), answers(subject.theirs, inputs))
+    assert_equal(answers(subject.ours, inputs), answers(subject.theirs, inputs), subject.precision)
 
 
 def test_first_derivatives(subject: Subject, device: str) -> None:
@@ -83,7 +83,7 @@ def test_per_sample_gradients(subject: Subject) -> None:
     ours = torch.func.vmap(gradients, in_dims, randomness="same")(torch.stack(samples), *shared)
     scalar = loss(repeatable(subject.theirs))
     each = [torch.autograd.grad(scalar(x, *shared), [x, *shared], materialize_grads=True) for x in samples]
-    assert_equal(ours, [torch.stack(pair) for pair in zip(*each, strict=True)])
+    assert_equal(ours, [torch.stack(pair) for pair in zip(*each, strict=True)], subject.precision)
 
 
 def test_jacobian_and_hessian(subject: Subject) -> None:
@@ -94,9 +94,13 @@ def test_jacobian_and_hessian(subject: Subject) -> None:
     def tensors(function: Callable[..., Any]) -> Callable[[Tensor], tuple[Tensor, ...]]:
         return lambda x: tuple(y for y in tensors_of(function(x, *others)) if y.is_floating_point())
 
-    assert_equal(torch.func.jacrev(tensors(ours))(first), torch.autograd.functional.jacobian(tensors(theirs), first))
-    hessian = torch.func.hessian(lambda x: loss(ours)(x, *others))(first)
-    assert_equal([hessian], [torch.autograd.functional.hessian(lambda x: loss(theirs)(x, *others), first)])
+    jacobian = torch.autograd.functional.jacobian(tensors(theirs), first)
+    assert_equal(torch.func.jacrev(tensors(ours))(first), jacobian, subject.precision)
+    try:
+        hessian = torch.autograd.functional.hessian(lambda x: loss(theirs)(x, *others), first)
+    except RuntimeError as error:
+        pytest.skip(f"torch: {error}")
+    assert_equal([torch.func.hessian(lambda x: loss(ours)(x, *others))(first)], [hessian], subject.precision)
 
 
 def compiled_answers(subject: Subject, device: str, backend: str) -> list[Tensor]:
@@ -168,7 +172,7 @@ VIEWS = {
 @pytest.mark.parametrize("view", VIEWS)
 def test_not_contiguous(subject: Subject, view: str, device: str) -> None:
     inputs = [VIEWS[view](tensor).requires_grad_() for tensor in subject.inputs(device=device)]
-    assert_equal(answers(subject.ours, inputs), answers(subject.theirs, inputs))
+    assert_equal(answers(subject.ours, inputs), answers(subject.theirs, inputs), subject.precision)
 
 
 def test_empty_batch(subject: Subject, device: str) -> None:
@@ -180,7 +184,7 @@ def test_empty_batch(subject: Subject, device: str) -> None:
             expected = answers(subject.theirs, empty)
         except (RuntimeError, ValueError, IndexError):
             continue
-        assert_equal(answers(subject.ours, empty), expected)
+        assert_equal(answers(subject.ours, empty), expected, subject.precision)
 
 
 def test_meta(subject: Subject) -> None:

@@ -14,4 +14,15 @@ from torchfromscratch.audit import BuiltinLayerError, audit
 from torchfromscratch.from_scratch import from_scratch
 from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
 
-__all__ = ["BuiltinLayerError", "Conv2d", "Linear", "MaxPool2d", "ReLU", "audit", "from_scratch", "functional", "nn", "optim"]
+__all__ = [
+    "BuiltinLayerError",
+    "Conv2d",
+    "Linear",
+    "MaxPool2d",
+    "ReLU",
+    "audit",
+    "from_scratch",
+    "functional",
+    "nn",
+    "optim",
+]

@@ -112,14 +112,10 @@ def pick(values: Tensor, dim: int, classes: Tensor) -> Tensor:
         outside = classes[(classes < 0) | (classes >= values.shape[dim])]
         if outside.numel() == 0:
             raise
-        raise IndexError(
-            f"Target {outside[0]} is out of bounds: there are {values.shape[dim]} classes"
-        ) from error
+        raise IndexError(f"Target {outside[0]} is out of bounds: there are {values.shape[dim]} classes") from error
 
 
-def _softmax_minus_target(
-    z: Tensor, t: Tensor | None, h: Tensor | None, s: Tensor | None, dim: int
-) -> Tensor:
+def _softmax_minus_target(z: Tensor, t: Tensor | None, h: Tensor | None, s: Tensor | None, dim: int) -> Tensor:
     """y · ΣY − Y, of Y = h · onehot(t) + S."""
     y = softmax(widened(z), dim)
     difference: Any = 0

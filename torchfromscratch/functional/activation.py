@@ -253,9 +253,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 
 
 @autocast(cpu="as given", cuda="float32")
-def softmax(
-    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
-) -> Tensor:
+def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
     """eˣ / Σ eˣ over `dim`, with dL/dx = y · (dL/dy − Σ y · dL/dy). `dtype` is cast to first.
 
     Source: lecture notes, "Softmax".
@@ -264,9 +262,7 @@ def softmax(
 
 
 @autocast(cpu="as given", cuda="float32")
-def softmin(
-    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
-) -> Tensor:
+def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
     """softmax(−x) over `dim`. `dtype` is cast to first."""
     if input.dtype == torch.bool:
         raise NotImplementedError("softmin needs a numeric tensor, but got a boolean one")

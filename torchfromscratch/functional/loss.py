@@ -78,9 +78,7 @@ def _cross_entropy_of_probabilities(
     input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float
 ) -> Tensor:
     if not target.is_floating_point():
-        raise RuntimeError(
-            f"a target of the input's shape must be class probabilities, but got {target.dtype}"
-        )
+        raise RuntimeError(f"a target of the input's shape must be class probabilities, but got {target.dtype}")
     dtype = torch.promote_types(input.dtype, target.dtype)
     dim = _class_dim(input)
     density = (1 - smoothing) * widened(target) + smoothing / max(input.shape[dim], 1)

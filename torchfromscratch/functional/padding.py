@@ -33,9 +33,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     Source: V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", 2016, for zeros.
     """
     if mode not in ("constant", *padding.MODES):
-        raise NotImplementedError(
-            f"unknown padding mode {mode!r}: there are 'constant' and {[*padding.MODES]}"
-        )
+        raise NotImplementedError(f"unknown padding mode {mode!r}: there are 'constant' and {[*padding.MODES]}")
     if len(pad) % 2:
         raise RuntimeError(f"pad needs two widths for each dimension, but got {len(pad)}: {tuple(pad)}")
     if len(pad) > 2 * input.dim():

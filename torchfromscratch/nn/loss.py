@@ -28,6 +28,4 @@ class NLLLoss(torch.nn.NLLLoss):
     """Negative log-likelihood of a class: torch.nn.NLLLoss by hand."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.nll_loss(
-            input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction
-        )
+        return F.nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)

@@ -22,8 +22,7 @@ def build_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optim
     optimizer = getattr(namespace, OPTIMIZERS[config.optimizer], None)
     if optimizer is None:
         raise UserError(
-            f"{namespace.__name__} has no {OPTIMIZERS[config.optimizer]}: "
-            "use --optimizer sgd or --layers torch"
+            f"{namespace.__name__} has no {OPTIMIZERS[config.optimizer]}: use --optimizer sgd or --layers torch"
         )
     settings = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
@@ -35,6 +34,4 @@ def build_scheduler(config: Config, optimizer: torch.optim.Optimizer, steps: int
     """The learning rate at each of the training's steps."""
     if config.schedule == "constant":
         return ConstantLR(optimizer, factor=1.0)
-    return OneCycleLR(
-        optimizer, max_lr=config.lr, total_steps=steps, pct_start=WARM_UP_SHARE, cycle_momentum=False
-    )
+    return OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps, pct_start=WARM_UP_SHARE, cycle_momentum=False)
