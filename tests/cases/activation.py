@@ -41,9 +41,9 @@ PICTURE = ((2, 6, 3, 4),)
 
 MODULE_CASES = [
     ModuleCase("ReLU", lambda nn: nn.ReLU(), PICTURE),
-    ModuleCase("ReLU inplace", lambda nn: nn.Sequential(nn.Tanh(), nn.ReLU(inplace=True)), PICTURE),
+    ModuleCase("ReLU inplace", lambda nn: nn.Sequential(nn.Hardtanh(-2, 2), nn.ReLU(inplace=True)), PICTURE),
     ModuleCase("LeakyReLU", lambda nn: nn.LeakyReLU(0.2), PICTURE),
-    ModuleCase("LeakyReLU inplace", lambda nn: nn.Sequential(nn.Tanh(), nn.LeakyReLU(0.2, inplace=True)), PICTURE),
+    ModuleCase("LeakyReLU inplace", lambda nn: nn.Sequential(nn.Hardtanh(-2, 2), nn.LeakyReLU(0.2, inplace=True)), PICTURE),
     ModuleCase("PReLU", lambda nn: nn.PReLU(6), PICTURE),
     ModuleCase("RReLU", lambda nn: nn.RReLU().eval(), PICTURE),
     ModuleCase("Hardtanh", lambda nn: nn.Hardtanh(-0.5, 1), PICTURE),

@@ -1,4 +1,8 @@
-"""Activation functions. Each takes a tensor of any shape and keeps its shape, type and memory format."""
+"""Activation functions: of a tensor of any shape, which they keep, and its type and memory format.
+
+Those that torch.nn.functional returns contiguous whatever the input's format (rrelu, logsigmoid and
+the softmax family) are contiguous here too: users call `.view` on them.
+"""
 
 from __future__ import annotations
 
@@ -165,7 +169,7 @@ def tanh(input: Tensor) -> Tensor:
 def logsigmoid(input: Tensor) -> Tensor:
     """log σ(x), with dL/dx = dL/dy · σ(−x)."""
     _check_floating("logsigmoid", input)
-    return table.logsigmoid(input)
+    return table.logsigmoid(input.contiguous())
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -297,7 +301,7 @@ def _along_dim(
     _check_floating(name, input)
     if not -max(input.dim(), 1) <= dim < max(input.dim(), 1):
         raise IndexError(f"{name} has no dimension {dim} in an input of shape {list(input.shape)}")
-    return function(input, dim)
+    return function(input.contiguous(), dim)
 
 
 def _apply(function: Callable[..., Tensor], input: Tensor, *rest: object, inplace: bool) -> Tensor:
