@@ -103,10 +103,11 @@ def rrelu(
     _check_floating("rrelu", input)
     if lower > upper:
         raise RuntimeError(f"lower must be at most upper, but got {lower} and {upper}")
+    given = input if inplace else input.contiguous()
     if training:
-        slope = torch.empty_like(input, requires_grad=False).uniform_(lower, upper)
-        return _apply(table.prelu, input, slope, inplace=inplace)
-    return _apply(table.leaky_relu, input, (lower + upper) / 2, inplace=inplace)
+        slope = torch.empty_like(given, requires_grad=False).uniform_(lower, upper)
+        return _apply(table.prelu, given, slope, inplace=inplace)
+    return _apply(table.leaky_relu, given, (lower + upper) / 2, inplace=inplace)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:

@@ -87,7 +87,7 @@ def nll_loss(
     return _reduced(losses, reduction, h.sum()).to(input.dtype)
 
 
-@autocast(cpu="float32", cuda="float32")
+@autocast(cpu="as given", cuda="float32")
 def mse_loss(
     input: Tensor,
     target: Tensor,
@@ -101,11 +101,12 @@ def mse_loss(
     Input and target of one shape (others are broadcast, with a warning); weight of the input's.
     """
     reduction = _reduction(reduction, size_average, reduce)
-    losses, dtype = _errors("mse_loss", table.squared_error, input, target)
-    return _weighted(losses, dtype, input, weight, reduction)
+    if weight is None:
+        return _unweighted("mse_loss", table.squared_error, input, target, reduction=reduction)
+    return _weighted("mse_loss", table.squared_error, input, target, weight, reduction)
 
 
-@autocast(cpu="float32", cuda="float32")
+@autocast(cpu="as given", cuda="float32")
 def l1_loss(
     input: Tensor,
     target: Tensor,
@@ -116,11 +117,11 @@ def l1_loss(
 ) -> Tensor:
     """|x − y|, with dL/dx = sgn(x − y). Shapes, weights and "mean" are those of `mse_loss`."""
     reduction = _reduction(reduction, size_average, reduce)
-    losses, dtype = _errors("l1_loss", table.absolute_error, input, target)
-    return _weighted(losses, dtype, input, weight, reduction)
+    if weight is None:
+        return _unweighted("l1_loss", table.absolute_error, input, target, reduction=reduction)
+    return _weighted("l1_loss", table.absolute_error, input, target, weight, reduction)
 
 
-@autocast(cpu="float32", cuda="float32")
 def smooth_l1_loss(
     input: Tensor,
     target: Tensor,
@@ -139,8 +140,7 @@ def smooth_l1_loss(
     if beta == 0:
         return l1_loss(input, target, size_average, reduce, reduction)
     reduction = _reduction(reduction, size_average, reduce)
-    losses, dtype = _errors("smooth_l1_loss", table.smooth_error, input, target, beta)
-    return _reduced(losses, reduction).to(dtype)
+    return _unweighted("smooth_l1_loss", table.smooth_error, input, target, beta, reduction=reduction)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -156,8 +156,8 @@ def huber_loss(
     if delta <= 0:
         raise RuntimeError(f"delta must be above 0, but got {delta}")
     losses, dtype = _errors("huber_loss", table.huber_error, input, target, delta)
-    if not torch.can_cast(dtype, input.dtype):
-        raise RuntimeError(f"a loss of type {dtype} cannot become the input's, {input.dtype}")
+    if not input.is_floating_point():
+        raise RuntimeError(f"huber_loss returns the input's type, which cannot be {input.dtype}")
     if weight is None:
         return _reduced(losses, reduction).to(input.dtype)
     losses = losses * _checked_weight(weight, input)
@@ -347,12 +347,21 @@ def _of_pairs(
     return function(x, y, *constants), dtype
 
 
-def _weighted(losses: Tensor, dtype: torch.dtype, input: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    """The reduction of losses multiplied by their weights, whose mean is divided by the sum of the weights."""
-    if weight is None:
-        return _reduced(losses, reduction).to(dtype)
-    weight = _checked_weight(weight, input)
-    return _reduced(losses * weight, reduction, weight.sum()).to(torch.promote_types(dtype, weight.dtype))
+@autocast(cpu="float32", cuda="float32")
+def _unweighted(
+    name: str, function: Callable[..., Tensor], input: Tensor, target: Tensor, *constants: float, reduction: str
+) -> Tensor:
+    losses, dtype = _errors(name, function, input, target, *constants)
+    return _reduced(losses, reduction).to(dtype)
+
+
+def _weighted(
+    name: str, function: Callable[..., Tensor], input: Tensor, target: Tensor, weight: Tensor, reduction: str
+) -> Tensor:
+    """The reduction of weighted errors, whose mean is divided by the sum of the weights."""
+    losses, dtype = _errors(name, function, input, target)
+    weighted = losses * _checked_weight(weight, input)
+    return _reduced(weighted, reduction, weight.sum()).to(torch.promote_types(dtype, weight.dtype))
 
 
 def _checked_weight(weight: Tensor, input: Tensor) -> Tensor:
