@@ -196,7 +196,7 @@ softplus = elementwise(
 mish = elementwise(
     "Mish",  # D. Misra, "Mish: a self regularized non-monotonic activation function", 2019
     lambda x: x * x.exp().log1p().tanh(),
-    dx=lambda g, x: _mish_dx(g, x, tanh(softplus(x, 1, 20))),
+    dx=lambda g, x: _mish_dx(g, x, tanh(-logsigmoid(-x))),
 )
 tanhshrink = elementwise(
     "Tanhshrink",
@@ -231,7 +231,7 @@ gelu_tanh = elementwise(
 
 
 def _mish_dx(g: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """Of y = x · t, t = tanh(softplus(x))."""
+    """Of y = x · t, t = tanh(log(1 + eˣ)) = tanh(−log σ(−x))."""
     return g * (t + x * sigmoid(x) * (1 - t * t))
 
 

@@ -1,4 +1,6 @@
-"""Losses.
+"""Losses: what each element, or each class distribution, adds to one. Reductions are made of plain sums.
+
+Losses of a pair of elements are rows of a table, as the activations are.
 
 Softmax cross-entropy compares a target distribution Y with y = softmax(z):
 
@@ -16,11 +18,72 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from torchfromscratch.autograd.elementwise import elementwise, logsigmoid, sigmoid
 from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.autograd.precision import widened
 from torchfromscratch.autograd.softmax import log_softmax, shifted, softmax
+
+
+# torch bounds the logarithm of a probability, and the denominator of its derivative, which may be 0.
+LEAST_LOG = -100
+LEAST_VARIANCE = 1e-12
+
+squared_error = elementwise(
+    "SquaredError",
+    lambda x, y: (x - y).square(),
+    dx=lambda g, x, y: 2 * g * (x - y),
+    dy=lambda g, x, y: 2 * g * (y - x),
+)
+absolute_error = elementwise(
+    "AbsoluteError",
+    lambda x, y: (x - y).abs(),
+    dx=lambda g, x, y: g * (x - y).sign(),
+    dy=lambda g, x, y: g * (y - x).sign(),
+)
+smooth_error = elementwise(
+    "SmoothError",  # squared up to β, then absolute: R. Girshick, "Fast R-CNN", 2015
+    lambda x, y, beta: torch.where(
+        (x - y).abs() < beta, (x - y).square() / (2 * beta), (x - y).abs() - beta / 2
+    ),
+    dx=lambda g, x, y, beta: g * ((x - y) / beta).clamp(-1, 1),
+    dy=lambda g, x, y, beta: g * ((y - x) / beta).clamp(-1, 1),
+)
+huber_error = elementwise(
+    "HuberError",  # δ times the former: P. Huber, "Robust estimation of a location parameter", 1964
+    lambda x, y, delta: torch.where(
+        (x - y).abs() <= delta, (x - y).square() / 2, delta * ((x - y).abs() - delta / 2)
+    ),
+    dx=lambda g, x, y, delta: g * (x - y).clamp(-delta, delta),
+    dy=lambda g, x, y, delta: g * (y - x).clamp(-delta, delta),
+)
+binary_cross_entropy = elementwise(
+    "BinaryCrossEntropy",  # −y log x − (1 − y) log(1 − x), x and y probabilities
+    lambda x, y: (y - 1) * (-x).log1p().clamp(min=LEAST_LOG) - y * x.log().clamp(min=LEAST_LOG),
+    dx=lambda g, x, y: g * (x - y) / (x * (1 - x)).clamp(min=LEAST_VARIANCE),
+    dy=lambda g, x, y: g * ((-x).log1p().clamp(min=LEAST_LOG) - x.log().clamp(min=LEAST_LOG)),
+)
+sigmoid_cross_entropy = elementwise(
+    "SigmoidCrossEntropy",  # −p·y·log σ(z) − (1 − y)·log(1 − σ(z)), positives of weight p; σ(z) − y if p is 1
+    lambda z, y, p: (1 - y) * z + (1 + (p - 1) * y) * ((-z.abs()).exp().log1p() - z.clamp(max=0)),
+    dz=lambda g, z, y, p: g * ((p * y + 1 - y) * sigmoid(z) - p * y),
+    dy=lambda g, z, y, p: g * (logsigmoid(-z) - p * logsigmoid(z)),
+    dp=lambda g, z, y, p: -g * y * logsigmoid(z),
+)
+divergence = elementwise(
+    "Divergence",  # Kullback and Leibler's, y·(log y − x), of a log-probability x from a probability y
+    lambda x, y: torch.xlogy(y, y) - y * x,
+    dx=lambda g, x, y: -g * y,
+    dy=lambda g, x, y: g * (y.log() + 1 - x),
+)
+log_divergence = elementwise(
+    "LogDivergence",  # the same of eʸ
+    lambda x, y: y.exp() * (y - x),
+    dx=lambda g, x, y: -g * y.exp(),
+    dy=lambda g, x, y: g * y.exp() * (y - x + 1),
+)
 
 
 class SoftmaxCrossEntropy(Function):
@@ -30,7 +93,7 @@ class SoftmaxCrossEntropy(Function):
     """
 
     @staticmethod
-    def forward(z: Tensor, t: Tensor | None, h: Tensor | None, s: Tensor | None, dim: int) -> Tensor:
+    def forward(z: Tensor, t: Tensor | None, h: Any, s: Tensor | None, dim: int) -> Tensor:
         below = shifted(widened(z), dim)
         log_sum = below.exp().sum(dim, keepdim=True).log()
         loss: Any = 0

@@ -1,4 +1,8 @@
-"""Activation functions. Each takes a tensor of any shape and keeps its shape, type and memory format."""
+"""Activation functions: of a tensor of any shape, which they keep, and its type and memory format.
+
+Those that torch.nn.functional returns contiguous whatever the input's format (rrelu, logsigmoid and
+the softmax family) are contiguous here too: users call `.view` on them.
+"""
 
 from __future__ import annotations
 
@@ -99,10 +103,11 @@ def rrelu(
     _check_floating("rrelu", input)
     if lower > upper:
         raise RuntimeError(f"lower must be at most upper, but got {lower} and {upper}")
+    given = input if inplace else input.contiguous()
     if training:
-        slope = torch.empty_like(input, requires_grad=False).uniform_(lower, upper)
-        return _apply(table.prelu, input, slope, inplace=inplace)
-    return _apply(table.leaky_relu, input, (lower + upper) / 2, inplace=inplace)
+        slope = torch.empty_like(given, requires_grad=False).uniform_(lower, upper)
+        return _apply(table.prelu, given, slope, inplace=inplace)
+    return _apply(table.leaky_relu, given, (lower + upper) / 2, inplace=inplace)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -165,7 +170,7 @@ def tanh(input: Tensor) -> Tensor:
 def logsigmoid(input: Tensor) -> Tensor:
     """log σ(x), with dL/dx = dL/dy · σ(−x)."""
     _check_floating("logsigmoid", input)
-    return table.logsigmoid(input)
+    return table.logsigmoid(input.contiguous())
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -293,7 +298,7 @@ def _along_dim(
     _check_floating(name, input)
     if not -max(input.dim(), 1) <= dim < max(input.dim(), 1):
         raise IndexError(f"{name} has no dimension {dim} in an input of shape {list(input.shape)}")
-    return function(input, dim)
+    return function(input.contiguous(), dim)
 
 
 def _apply(function: Callable[..., Tensor], input: Tensor, *rest: object, inplace: bool) -> Tensor:
