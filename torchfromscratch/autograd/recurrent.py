@@ -56,6 +56,8 @@ class Cell:
     `step` and its transpose, given the slopes.
     """
 
+    gates = 1
+
     @staticmethod
     def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
         """The states after the step from those before it."""
@@ -119,20 +121,22 @@ class LSTM(Cell):
     dm' = o (1−tanh²c') dc' + tanh(c') o(1−o) da_o
     """
 
+    gates = 4
+
     @staticmethod
-    def gates(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    def activated(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         i, f, g, o = (u + v).chunk(4, -1)
         return sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
 
     @staticmethod
     def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
-        i, f, g, o = LSTM.gates(u, v)
+        i, f, g, o = LSTM.activated(u, v)
         c = f * before[1] + i * g
         return o * tanh(c), c
 
     @staticmethod
     def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
-        i, f, g, o = LSTM.gates(u, v)
+        i, f, g, o = LSTM.activated(u, v)
         (_, c), t = before, tanh(after[1])
         dc_da = torch.stack([g * i * (1 - i), c * f * (1 - f), i * (1 - g * g)], -2)
         return dc_da, f, o * (1 - t * t), t * o * (1 - o)
@@ -160,20 +164,22 @@ class GRU(Cell):
     dh' = z dh + k v_n r(1−r) da_r + (h − n) z(1−z) da_z + k du_n + k r dv_n,  k = (1−z)(1−n²)
     """
 
+    gates = 3
+
     @staticmethod
-    def gates(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    def activated(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         (ur, uz, un), (vr, vz, vn) = u.chunk(3, -1), v.chunk(3, -1)
         r = sigmoid(ur + vr)
         return r, sigmoid(uz + vz), tanh(un + r * vn)
 
     @staticmethod
     def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
-        _, z, n = GRU.gates(u, v)
+        _, z, n = GRU.activated(u, v)
         return ((1 - z) * n + z * before[0],)
 
     @staticmethod
     def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
-        (h,), (r, z, n) = before, GRU.gates(u, v)
+        (h,), (r, z, n) = before, GRU.activated(u, v)
         vn = v.chunk(3, -1)[2]
         k = (1 - z) * (1 - n * n)
         dr, dz = k * vn * r * (1 - r), (h - n) * z * (1 - z)
