@@ -220,11 +220,11 @@ class Timeline:
 
     def first(self, packed: Tensor) -> Tensor:
         """The row of each sequence at its first step."""
-        rows, size = [], 0
-        for step in self.split(packed):
-            if step.shape[0] > size:
-                rows.append(step.narrow(0, size, step.shape[0] - size))
-            size = step.shape[0]
+        steps = self.split(packed)
+        rows = steps[:1]
+        for before, step in zip(steps, steps[1:], strict=False):
+            if len(step) > len(before):
+                rows.append(step.narrow(0, len(before), len(step) - len(before)))
         return torch.cat(rows)
 
     @property

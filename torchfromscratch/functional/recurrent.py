@@ -224,6 +224,9 @@ def _scan(
     w_hr: Tensor | None,
     *start: Tensor,
 ) -> tuple[Tensor, ...]:
+    types = [str(tensor.dtype) for tensor in (input, w_ih, w_hh, b_ih, b_hh, w_hr, *start) if tensor is not None]
+    if len(set(types)) > 1:
+        raise RuntimeError(f"input, weights and states must have the same dtype, but got {', '.join(types)}")
     return recurrence(linear(input, w_ih, b_ih), w_hh, b_hh, w_hr, cell, timeline, *start)
 
 
@@ -293,21 +296,22 @@ def _check_scan(
     b_hh: Tensor | None,
     w_hr: Tensor | None,
 ) -> None:
-    """RuntimeError unless sizes and types fit each other."""
-    rows, hidden = cell.gates * start[-1].shape[-1], start[0].shape[-1]
+    """RuntimeError unless the sizes fit those of w_hh."""
+    gates, projected = w_hh.shape[0], w_hh.shape[-1]
+    hidden = gates // cell.gates
     expected = {
         "input": (input, (input.shape[0], w_ih.shape[-1])),
-        "h": (start[0], (batch, hidden)),
-        "c": (start[-1], (batch, start[-1].shape[-1])),
-        "w_ih": (w_ih, (rows, w_ih.shape[-1])),
-        "w_hh": (w_hh, (rows, hidden)),
-        "b_ih": (b_ih, (rows,)),
-        "b_hh": (b_hh, (rows,)),
-        "w_hr": (w_hr, (hidden, start[-1].shape[-1])),
+        "w_ih": (w_ih, (gates, w_ih.shape[-1])),
+        "w_hh": (w_hh, (cell.gates * hidden, hidden if w_hr is None else projected)),
+        "b_ih": (b_ih, (gates,)),
+        "b_hh": (b_hh, (gates,)),
+        "w_hr": (w_hr, (projected, hidden)),
+        "hidden state": (start[0], (batch, projected)),
+        "cell state": (start[-1], (batch, projected if len(start) == 1 else hidden)),
     }
     for name, (tensor, shape) in expected.items():
         if tensor is not None and tensor.shape != shape:
-            raise RuntimeError(f"{name} must be {list(shape)}, but is {list(tensor.shape)}")
-    types = {name: tensor.dtype for name, (tensor, _) in expected.items() if tensor is not None}
-    if len(set(types.values())) > 1 and not torch.is_autocast_enabled(input.device.type):
-        raise RuntimeError(f"input, states and weights must have the same dtype, but got {types}")
+            raise RuntimeError(
+                f"{name} must have the size {list(shape)} next to w_hh of {list(w_hh.shape)}, w_ih of "
+                f"{list(w_ih.shape)} and {batch} sequences, but has {list(tensor.shape)}"
+            )

@@ -71,7 +71,7 @@ def _forward(module: Any, layers: Callable[..., tuple], input: Any, hx: Any) -> 
         state = module.permute_hidden(_joined(last), unsorted_indices)
         return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), state
 
-    _check_dims(module, input, (2, 3))
+    _check_dims(module, "input", input, (2, 3))
     is_batched, batch_dim = input.dim() == 3, 0 if module.batch_first else 1
     states = None if hx is None else [hx[0], hx[1]] if isinstance(module, torch.nn.LSTM) else [hx]
     if states is not None and any([state.dim() != input.dim() for state in states]):
@@ -92,11 +92,10 @@ def _forward(module: Any, layers: Callable[..., tuple], input: Any, hx: Any) -> 
 
 def _forward_cell(module: Any, cell: Callable[..., Any], input: Tensor, hx: Any) -> Any:
     """The state after one step: of a batch or of a single sequence."""
-    _check_dims(module, input, (1, 2))
+    _check_dims(module, "input", input, (1, 2))
     is_pair, is_batched = isinstance(module, torch.nn.LSTMCell), input.dim() == 2
     for state in () if hx is None else hx if is_pair else (hx,):
-        if state.dim() not in (1, 2):
-            raise ValueError(f"{type(module).__name__}: Expected hidden to be 1D or 2D, got {state.dim()}D instead")
+        _check_dims(module, "hidden", state, (1, 2))
     if not is_batched:
         input = input.unsqueeze(0)
         hx = None if hx is None else (hx[0].unsqueeze(0), hx[1].unsqueeze(0)) if is_pair else hx.unsqueeze(0)
@@ -109,10 +108,11 @@ def _forward_cell(module: Any, cell: Callable[..., Any], input: Tensor, hx: Any)
     return (after[0].squeeze(0), after[1].squeeze(0)) if is_pair else after.squeeze(0)
 
 
-def _check_dims(module: Any, input: Tensor, dims: tuple[int, int]) -> None:
-    if input.dim() not in dims:
-        expected = " or ".join([f"{n}D" for n in dims])
-        raise ValueError(f"{type(module).__name__}: Expected input to be {expected}, got {input.dim()}D instead")
+def _check_dims(module: Any, name: str, tensor: Tensor, dims: tuple[int, int]) -> None:
+    if tensor.dim() not in dims:
+        raise ValueError(
+            f"{type(module).__name__}: Expected {name} to be {dims[0]}D or {dims[1]}D, got {tensor.dim()}D instead"
+        )
 
 
 def _zeros(module: Any, input: Tensor, batch_sizes: Tensor | None) -> Any:
