@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfromscratch.autograd.elementwise import NARROW_TYPES
 from torchfromscratch.autograd.linear import linear
 from torchfromscratch.autograd.recurrent import GRU, LSTM, Cell, ReLU, Tanh, Timeline, recurrence
 from torchfromscratch.functional.arguments import require_tensor
@@ -62,7 +63,9 @@ def lstm_cell(
         raise TypeError("lstm_cell: hx must be a tuple of two Tensors, (h, c), but got one Tensor")
     if len(hx) != 2:
         raise RuntimeError(f"lstm_cell expects two hidden states, (h, c), but got {len(hx)}")
-    return _single_step(LSTM, input, hx, w_ih, w_hh, b_ih, b_hh)
+    h, c = hx
+    c = c.view_as(c) if c is h else c  # torch.compile takes no tensor twice
+    return _single_step(LSTM, input, (h, c), w_ih, w_hh, b_ih, b_hh)
 
 
 def gru_cell(
@@ -213,21 +216,17 @@ def _run(
     return run(cell, timeline, input, *weights, *start)
 
 
-def _scan(
-    cell: type[Cell],
-    timeline: Timeline,
-    input: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    b_ih: Tensor | None,
-    b_hh: Tensor | None,
-    w_hr: Tensor | None,
-    *start: Tensor,
-) -> tuple[Tensor, ...]:
-    types = [str(tensor.dtype) for tensor in (input, w_ih, w_hh, b_ih, b_hh, w_hr, *start) if tensor is not None]
-    if len(set(types)) > 1:
-        raise RuntimeError(f"input, weights and states must have the same dtype, but got {', '.join(types)}")
-    return recurrence(linear(input, w_ih, b_ih), w_hh, b_hh, w_hr, cell, timeline, *start)
+def _scan(cell: type[Cell], timeline: Timeline, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """The scan in the type of its tensors, or, if that is narrow, in float32 and rounded once."""
+    types = {tensor.dtype for tensor in tensors if tensor is not None}
+    if len(types) > 1:
+        raise RuntimeError(f"input, weights and states must have the same dtype, but got {types}")
+    (dtype,) = types
+    if dtype in NARROW_TYPES:
+        tensors = tuple([None if tensor is None else tensor.float() for tensor in tensors])
+    input, w_ih, w_hh, b_ih, b_hh, w_hr, *start = tensors
+    states = recurrence(linear(input, w_ih, b_ih), w_hh, b_hh, w_hr, cell, timeline, *start)
+    return tuple([state.to(dtype) for state in states])
 
 
 _scan_in_lower_precision = autocast(cpu="lower", cuda="lower")(_scan)

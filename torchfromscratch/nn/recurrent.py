@@ -100,8 +100,8 @@ def _forward_cell(module: Any, cell: Callable[..., Any], input: Tensor, hx: Any)
         input = input.unsqueeze(0)
         hx = None if hx is None else (hx[0].unsqueeze(0), hx[1].unsqueeze(0)) if is_pair else hx.unsqueeze(0)
     if hx is None:
-        zeros = input.new_zeros(input.shape[0], module.hidden_size)
-        hx = (zeros, zeros) if is_pair else zeros
+        hidden, cell_state = [input.new_zeros(input.shape[0], module.hidden_size) for _ in range(2)]
+        hx = (hidden, cell_state) if is_pair else hidden
     after = cell(input, hx, module.weight_ih, module.weight_hh, module.bias_ih, module.bias_hh)
     if is_batched:
         return after
