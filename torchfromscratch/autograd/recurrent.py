@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -214,7 +215,7 @@ class Timeline:
         """The rows of each step."""
         return list(packed.split(self.sizes))[:: -1 if self.reverse else 1]
 
-    def join(self, steps: Sequence[Tensor]) -> Tensor:
+    def join(self, steps: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
         """The inverse of `split`."""
         return torch.cat(steps[:: -1 if self.reverse else 1])
 
@@ -222,7 +223,7 @@ class Timeline:
         """The row of each sequence at its first step."""
         steps = self.split(packed)
         rows = steps[:1]
-        for before, step in zip(steps, steps[1:], strict=False):
+        for before, step in pairwise(steps):
             if len(step) > len(before):
                 rows.append(step.narrow(0, len(before), len(step) - len(before)))
         return torch.cat(rows)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.elementwise import NARROW_TYPES
 from torchfromscratch.autograd.linear import linear
+from torchfromscratch.autograd.precision import widened
 from torchfromscratch.autograd.recurrent import GRU, LSTM, Cell, ReLU, Tanh, Timeline, recurrence
 from torchfromscratch.functional.arguments import require_tensor
 from torchfromscratch.functional.autocast import autocast
@@ -173,7 +173,7 @@ def _stack(
     keeps_state = cell is GRU or (cell is LSTM and packed and not projected)
     weights = _weights_per_scan(params, scans, has_biases, projected)
     starts = list(zip(*[s.unbind(0) for s in hx], strict=True))
-    lasts = []
+    lasts: list[list[Tensor]] = []
     for layer in range(num_layers):
         outputs = []
         for reverse in directions:
@@ -222,9 +222,7 @@ def _scan(cell: type[Cell], timeline: Timeline, *tensors: Tensor | None) -> tupl
     if len(types) > 1:
         raise RuntimeError(f"input, weights and states must have the same dtype, but got {types}")
     (dtype,) = types
-    if dtype in NARROW_TYPES:
-        tensors = tuple([None if tensor is None else tensor.float() for tensor in tensors])
-    input, w_ih, w_hh, b_ih, b_hh, w_hr, *start = tensors
+    input, w_ih, w_hh, b_ih, b_hh, w_hr, *start = [None if tensor is None else widened(tensor) for tensor in tensors]
     states = recurrence(linear(input, w_ih, b_ih), w_hh, b_hh, w_hr, cell, timeline, *start)
     return tuple([state.to(dtype) for state in states])
 
@@ -263,7 +261,7 @@ def _weights_per_scan(
             f"{scans} scans (layers times directions) of {size} weights each need {size * scans} params, "
             f"but got {len(params)}"
         )
-    weights = []
+    weights: list[tuple[Tensor | None, ...]] = []
     for first in range(0, len(params), size):
         w_ih, w_hh, *rest = params[first : first + size]
         b_ih, b_hh = rest[:2] if has_biases else (None, None)
