@@ -87,11 +87,7 @@ class Call:
 
     @property
     def where(self) -> str:
-        return (
-            f"called by {self.caller}"
-            if self.node is None
-            else f"run by {self.node} in a backward, {self.caller}"
-        )
+        return f"called by {self.caller}" if self.node is None else f"run by {self.node} in a backward, {self.caller}"
 
 
 class Report:

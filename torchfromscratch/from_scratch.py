@@ -97,11 +97,11 @@ def _table() -> dict[Any, Callable[..., Any]]:
             continue
         names = _ARGUMENTS.get(name)
         of_torch = _with_arguments_of_torch(layer, names.split()) if names else layer
-        for namespace in (torch, torch.special):
+        # Tensor.unfold is a view and no relative of torch.nn.functional.unfold; torch.unfold does not exist
+        methods = Tensor if hasattr(torch, name) else None
+        for namespace in (torch, torch.special, methods):
             _enter(table, namespace, name, of_torch)
-        if hasattr(torch, name):  # Tensor.unfold is a view, and no relative of torch.nn.functional.unfold
-            _enter(table, Tensor, name, of_torch)
-        for namespace in (torch.nn.functional, torch, Tensor):
+        for namespace in (torch, torch.nn.functional, Tensor):
             _enter(table, namespace, f"{name}_", _inplace(of_torch))
         _enter(table, torch.nn.functional, name, layer)
     # torch's own returns the indices as well
