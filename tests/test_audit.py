@@ -312,8 +312,6 @@ def test_every_operator_of_torch_that_looks_like_a_layer_is_classified():
     layers = {name for name, value in vars(F).items() if callable(value)} | modules
     vendors = r"(^|_)(cudnn|mkldnn|miopen|thnn|native|fused|mps|nnpack|fbgemm)_|_backward"
     alike = {name for name in names if name in layers or re.search(vendors, name)}
-    unknown = {
-        name for name in alike if not builtin_family(name) and not re.fullmatch(NO_LAYERS, name, re.VERBOSE)
-    }
+    unknown = {name for name in alike if not builtin_family(name) and not re.fullmatch(NO_LAYERS, name, re.VERBOSE)}
     assert not unknown
     assert len(alike) > 200

@@ -71,16 +71,21 @@ def assert_runs_by_hand_and_alike(model):
 @pytest.mark.parametrize("case", all_module_cases(), ids=lambda case: case.name)
 def test_each_layer_becomes_ours_and_back(case):
     with torch.random.fork_rng():
-        module = case.build(torch.nn)
-    before = type(module)
-    attributes = dict(vars(module))
-    assert convert(module) is module
-    assert type(module).__module__.startswith("torchfromscratch.nn")
-    assert type(module).__name__ == before.__name__
-    assert conversion_report(module).by_hand == {name: type(m).__name__ for name, m in module.named_modules()}
-    assert vars(module).keys() == attributes.keys()
-    assert all(vars(module)[name] is value for name, value in attributes.items())
-    assert type(convert(module, to="torch")) is before
+        model = case.build(torch.nn)
+    modules = dict(model.named_modules())
+    classes = {name: type(module) for name, module in modules.items()}
+    attributes = {name: dict(vars(module)) for name, module in modules.items()}
+    assert convert(model) is model
+    layers = {name for name in modules if classes[name].__module__ != "torch.nn.modules.container"}
+    assert conversion_report(model).by_hand.keys() == layers
+    assert all(type(modules[name]).__module__.startswith("torchfromscratch.nn") for name in layers)
+    for name, module in model.named_modules():
+        assert module is modules[name]
+        assert type(module).__name__ == classes[name].__name__
+        assert vars(module).keys() == attributes[name].keys()
+        assert all(vars(module)[key] is value for key, value in attributes[name].items())
+    convert(model, to="torch")
+    assert {name: type(module) for name, module in model.named_modules()} == classes
 
 
 @pytest.mark.parametrize("build", [small, Calling, lambda: Derived(3)], ids=["layers", "functions", "subclass"])

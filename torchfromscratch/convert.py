@@ -203,7 +203,7 @@ def _make_class(cls: ModuleClass, name: str, bases: tuple[ModuleClass, ...], nam
 
 
 def _new(cls: ModuleClass) -> torch.nn.Module:
-    converted = _by_hand(cls)[0]
+    converted: Any = _by_hand(cls)[0]
     return converted.__new__(converted)
 
 
