@@ -3,6 +3,8 @@
     from torchfromscratch import nn                   # torch.nn's modules
     import torchfromscratch.functional as F           # torch.nn.functional's functions
     from torchfromscratch import optim                # torch.optim's optimisers
+    torchfromscratch.convert(model)                   # any model's layers, by hand
+    with torchfromscratch.from_scratch(): ...         # torch's own functions, by hand
     with torchfromscratch.audit(): ...                # raises where a built-in layer runs
 
 Every layer is a torch.autograd.Function of `torchfromscratch.autograd`, where its formula stands beside
@@ -11,6 +13,7 @@ its derivative.
 
 from torchfromscratch import functional, nn, optim
 from torchfromscratch.audit import BuiltinLayerError, audit
+from torchfromscratch.convert import conversion_report, convert
 from torchfromscratch.from_scratch import from_scratch
 from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
 
@@ -21,6 +24,8 @@ __all__ = [
     "MaxPool2d",
     "ReLU",
     "audit",
+    "conversion_report",
+    "convert",
     "from_scratch",
     "functional",
     "nn",
