@@ -60,9 +60,10 @@ class Pass:
 
     @property
     def signs(self) -> list[str]:
-        """What stands between the operands: ⋆ in a pair that is multiplied and added up, else a comma."""
-        signs = ["⋆" if set(pair) == set(self.paired) else "," for pair in zip(self.operands, self.operands[1:])]
-        return signs[:1] + ["+" if sign == "," and self.window else sign for sign in signs[1:]]
+        """What stands behind each operand: ⋆ in a pair that is multiplied and added up, → before other results."""
+        multiplied = len(self.paired) > 1
+        between = ["⋆" if multiplied else ","] + ["+" if multiplied else ","] * len(self.operands)
+        return between[: len(self.operands) - 1] + ["=" if multiplied else "→"]
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,16 @@ class Explanation:
     @property
     def largest_difference(self) -> float:
         """How far any result is from torch.nn's."""
-        compared = [grid for grid in self.grids.values() if grid.torch is not None]
-        return max(float((grid.values - grid.torch).abs().max()) for grid in compared if grid.torch is not None)
+        return max(
+            float((grid.values - grid.torch).abs().max()) for grid in self.grids.values() if grid.torch is not None
+        )
+
+    @property
+    def agreement(self) -> str:
+        """How far any result is from torch.nn's, in words."""
+        if self.largest_difference == 0:
+            return "Every result is exactly torch.nn's."
+        return f"Largest difference from torch.nn: {number(self.largest_difference)}"
 
 
 def number(value: float) -> str:

@@ -18,8 +18,7 @@ def as_page(explanation: Explanation) -> str:
     content = {
         "layer": explanation.layer,
         "settings": explanation.settings,
-        "agreement": "Every number was computed by this package's own layers. Largest difference from torch.nn: "
-        f"{explanation.largest_difference:.1e}.",
+        "agreement": f"Every number was computed by this package's own layers. {explanation.agreement}",
         "grids": {name: _grid(grid) for name, grid in explanation.grids.items()},
         "passes": [_pass(part) for part in explanation.passes],
     }

@@ -31,7 +31,7 @@ def as_text(explanation: Explanation, steps: int | None = None) -> str:
         lines += [line for i, block in enumerate(told) for line in ([""] if with_windows or not i else []) + block]
         if steps is not None and len(part.steps) > steps:
             lines += ["", f"… and {len(part.steps) - steps} more steps"]
-    lines += ["", f"Largest difference from torch.nn: {explanation.largest_difference:.1e}"]
+    lines += ["", explanation.agreement]
     return "\n".join(line.rstrip() for line in lines)
 
 
