@@ -63,7 +63,7 @@ class Pass:
         """What stands behind each operand: ⋆ in a pair that is multiplied and added up, → before other results."""
         multiplied = len(self.paired) > 1
         between = ["⋆" if multiplied else ","] + ["+" if multiplied else ","] * len(self.operands)
-        return between[: len(self.operands) - 1] + ["=" if multiplied else "→"]
+        return [*between[: len(self.operands) - 1], "=" if multiplied else "→"]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,7 +26,7 @@ INK, FAINT, LINE, FILLER = "#1c2430", "#697586", "#c3cad4", "#eef1f5"
 OPERANDS = (("#bfdbfe", "#1d4ed8"), ("#fed7aa", "#b45309"), ("#e9d5ff", "#6b21a8"))  # fill and ink
 RESULT = ("#86efac", "#15803d")
 
-FRAME_MILLISECONDS = 900
+FRAMES_A_SECOND = 1
 MOST_FRAMES = 300
 
 
@@ -37,8 +36,7 @@ def save_picture(explanation: Explanation, path: Path) -> None:
     top = 0.0
     for part in explanation.passes:
         top += _draw(axes, explanation, part, part.steps[len(part.steps) // 2], top, complete=True)
-    with _font():
-        figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=150)
 
 
 def save_animation(explanation: Explanation, path: Path) -> None:
@@ -61,13 +59,8 @@ def save_animation(explanation: Explanation, path: Path) -> None:
         _draw(axes, explanation, part, step, 0.0, complete=False)
         return ()
 
-    animation = FuncAnimation(figure, draw, frames=len(moments), interval=FRAME_MILLISECONDS)
-    with _font():
-        animation.save(path, writer=PillowWriter(fps=1000 / FRAME_MILLISECONDS), dpi=100)
-
-
-def _font() -> matplotlib.rc_context:
-    return matplotlib.rc_context({"font.family": "DejaVu Sans"})
+    animation = FuncAnimation(figure, draw, frames=len(moments), interval=1000 / FRAMES_A_SECOND)
+    animation.save(path, writer=PillowWriter(fps=FRAMES_A_SECOND), dpi=100)
 
 
 def _figure(explanation: Explanation, height: float | None = None) -> tuple[Figure, Axes]:
