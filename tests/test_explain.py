@@ -18,7 +18,7 @@ def _whole(*shape):
     return torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(sum(shape))).double()
 
 
-WINDOWS = dict(kernel_size=(3, 2), stride=(2, 1), padding=(1, 1))
+WINDOWS = {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 1)}
 EXPLANATIONS = {
     "conv2d": lambda: conv2d(_whole(1, 1, 4, 4), _whole(1, 1, 3, 3), grad_output=lambda s: _whole(*s)),
     "conv2d with everything": lambda: conv2d(
@@ -145,14 +145,16 @@ COMMAND = ["explain", "conv2d", "--input", "4x4", "--kernel", "3x3", "--stride",
 
 
 def test_command_prints_windows_sums_and_torchs_result(capsys):
-    values = "1 0 0 0  0 1 0 0  0 0 1 0  0 0 0 1".split()
+    values = ["1", "0", "0", "0", "0", "1", "0", "0", "0", "0", "1", "0", "0", "0", "0", "1"]
     assert main([*COMMAND, "--input-values", *values, "--weight-values", "1 0 0, 0 1 0, 0 0 1"]) == 0
     printed = capsys.readouterr().out
     assert "y[0,0,0,0] = 1·1 + 0·0 + 0·0 + 0·0 + 1·1 + 0·0 + 0·0 + 0·0 + 1·1 = 3" in printed
     assert "Every result is exactly torch.nn's." in printed
 
 
-@pytest.mark.parametrize("layer", ["conv2d", "max_pool2d", "avg_pool2d", "linear", "relu", "cross_entropy", "batch_norm"])
+@pytest.mark.parametrize(
+    "layer", ["conv2d", "max_pool2d", "avg_pool2d", "linear", "relu", "cross_entropy", "batch_norm"]
+)
 def test_every_layer_has_a_default_example(layer, capsys):
     assert main(["explain", layer]) == 0
     assert capsys.readouterr().out.startswith(f"{layer}: input ")

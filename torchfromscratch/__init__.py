@@ -4,6 +4,7 @@
     import torchfromscratch.functional as F           # torch.nn.functional's functions
     from torchfromscratch import optim                # torch.optim's optimisers
     with torchfromscratch.audit(): ...                # raises where a built-in layer runs
+    print(torchfromscratch.summary(model, (1, 3, 32, 32)))  # what each layer has, costs and sees
 
 Every layer is a torch.autograd.Function of `torchfromscratch.autograd`, where its formula stands beside
 its derivative.
@@ -13,5 +14,18 @@ from torchfromscratch import functional, nn, optim
 from torchfromscratch.audit import BuiltinLayerError, audit
 from torchfromscratch.from_scratch import from_scratch
 from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
+from torchfromscratch.summary import summary
 
-__all__ = ["BuiltinLayerError", "Conv2d", "Linear", "MaxPool2d", "ReLU", "audit", "from_scratch", "functional", "nn", "optim"]
+__all__ = [
+    "BuiltinLayerError",
+    "Conv2d",
+    "Linear",
+    "MaxPool2d",
+    "ReLU",
+    "audit",
+    "from_scratch",
+    "functional",
+    "nn",
+    "optim",
+    "summary",
+]
