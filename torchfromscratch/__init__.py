@@ -6,6 +6,7 @@
     torchfromscratch.convert(model)                   # any model's layers, by hand
     with torchfromscratch.from_scratch(): ...         # torch's own functions, by hand
     with torchfromscratch.audit(): ...                # raises where a built-in layer runs
+    print(torchfromscratch.summary(model, (1, 3, 32, 32)))  # what each layer has, costs and sees
 
 Every layer is a torch.autograd.Function of `torchfromscratch.autograd`, where its formula stands beside
 its derivative.
@@ -16,6 +17,7 @@ from torchfromscratch.audit import BuiltinLayerError, audit
 from torchfromscratch.convert import conversion_report, convert
 from torchfromscratch.from_scratch import from_scratch
 from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
+from torchfromscratch.summary import summary
 
 __all__ = [
     "BuiltinLayerError",
@@ -30,4 +32,5 @@ __all__ = [
     "functional",
     "nn",
     "optim",
+    "summary",
 ]
