@@ -1,7 +1,9 @@
 """The optimiser and its learning rate over time."""
 
+import math
+
 import torch
-from torch.optim.lr_scheduler import ConstantLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from torchfromscratch.training.config import Config
 from torchfromscratch.training.errors import UserError
@@ -22,7 +24,8 @@ def build_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optim
     optimizer = getattr(namespace, OPTIMIZERS[config.optimizer], None)
     if optimizer is None:
         raise UserError(
-            f"{namespace.__name__} has no {OPTIMIZERS[config.optimizer]}: use --optimizer sgd or --layers torch"
+            f"{namespace.__name__} has no {OPTIMIZERS[config.optimizer]}: "
+            "use --optimizer sgd or --layers torch"
         )
     settings = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
@@ -30,8 +33,18 @@ def build_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optim
     return optimizer(model.parameters(), **settings)
 
 
-def build_scheduler(config: Config, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:
-    """The learning rate at each of the training's steps."""
-    if config.schedule == "constant":
-        return ConstantLR(optimizer, factor=1.0)
-    return OneCycleLR(optimizer, max_lr=config.lr, total_steps=steps, pct_start=WARM_UP_SHARE, cycle_momentum=False)
+def build_scheduler(config: Config, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
+    """The learning rate at each of the training's steps, as a share of `config.lr`."""
+    schedule = {"one-cycle": one_cycle, "constant": lambda step, steps: 1.0}[config.schedule]
+    return LambdaLR(optimizer, lambda step: schedule(step, steps))
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """A linear warm-up to 1 and a cosine down to 0, for any number of steps.
+
+    torch's OneCycleLR divides by zero where its warm-up is a single step, as in very short trainings.
+    """
+    warm_up = WARM_UP_SHARE * steps
+    if step < warm_up:
+        return (step + 1) / (warm_up + 1)
+    return (1 + math.cos(math.pi * (step - warm_up) / (steps - warm_up))) / 2
