@@ -86,7 +86,7 @@ OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
 
 # A mirrored digit is another sign or none, so digits are never flipped.
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
-    "cifar10": {"epochs": 20, "crop_padding": 4, "flip": True},
+    "cifar10": {"epochs": 20, "model": "smallvgg-bn", "crop_padding": 4, "flip": True},
     "cifar100": {"epochs": 40, "crop_padding": 4, "flip": True},
     "mnist": {"epochs": 5, "model": "lenet5", "crop_padding": 2, "flip": False},
     "fashion-mnist": {"epochs": 10, "crop_padding": 2, "flip": True},

@@ -6,6 +6,7 @@ same network can be trained with either. A new network is a function and a line 
 
 import importlib
 from collections import OrderedDict
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -56,18 +57,26 @@ def lenet5(nn: ModuleType, in_channels: int, image_size: int, classes: int) -> t
 
 def smallvgg(nn: ModuleType, in_channels: int, image_size: int, classes: int) -> torch.nn.Module:
     """Three blocks of two 3×3 convolutions and a 2×2 max pooling, 32, 64 and 128 wide, then 256 → classes."""
+    return _smallvgg(nn, in_channels, image_size, classes, batch_norm=False)
+
+
+def smallvgg_bn(nn: ModuleType, in_channels: int, image_size: int, classes: int) -> torch.nn.Module:
+    """`smallvgg` with batch normalisation behind every convolution."""
+    return _smallvgg(nn, in_channels, image_size, classes, batch_norm=True)
+
+
+def _smallvgg(nn: ModuleType, in_channels: int, image_size: int, classes: int, batch_norm: bool) -> torch.nn.Module:
     _require_size("smallvgg", image_size, at_least=8)
 
     def block(inputs: int, outputs: int) -> torch.nn.Module:
-        return nn.Sequential(
-            OrderedDict(
-                conv1=nn.Conv2d(inputs, outputs, 3, padding=1),
-                relu1=nn.ReLU(),
-                conv2=nn.Conv2d(outputs, outputs, 3, padding=1),
-                relu2=nn.ReLU(),
-                pool=nn.MaxPool2d(2),
-            )
-        )
+        layers = OrderedDict[str, torch.nn.Module]()
+        for number, channels in ((1, inputs), (2, outputs)):
+            layers[f"conv{number}"] = nn.Conv2d(channels, outputs, 3, padding=1)
+            if batch_norm:
+                layers[f"norm{number}"] = nn.BatchNorm2d(outputs)
+            layers[f"relu{number}"] = nn.ReLU()
+        layers["pool"] = nn.MaxPool2d(2)
+        return nn.Sequential(layers)
 
     return nn.Sequential(
         OrderedDict(
@@ -82,7 +91,89 @@ def smallvgg(nn: ModuleType, in_channels: int, image_size: int, classes: int) ->
     )
 
 
-MODELS = {"lenet5": lenet5, "smallvgg": smallvgg}
+def resnet18(nn: ModuleType, in_channels: int, image_size: int, classes: int) -> torch.nn.Module:
+    """ResNet-18 for small pictures: a 3×3 first convolution with stride 1 and no pooling before the blocks.
+
+    Source: K. He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2 and table 1.
+    """
+    _require_size("resnet18", image_size, at_least=8)
+    stages = [
+        _Residual(nn, inputs, outputs, stride)
+        for inputs, outputs, first_stride in ((64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2))
+        for inputs, stride in ((inputs, first_stride), (outputs, 1))
+    ]
+    return nn.Sequential(
+        OrderedDict(
+            conv=nn.Conv2d(in_channels, 64, 3, padding=1, bias=False),
+            norm=nn.BatchNorm2d(64),
+            relu=nn.ReLU(),
+            stages=nn.Sequential(*stages),
+            pool=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            linear=nn.Linear(512, classes),
+        )
+    )
+
+
+class _Residual(torch.nn.Module):
+    """y = relu(x + f(x)), f two 3×3 convolutions; a 1×1 convolution brings x to the shape of f(x)."""
+
+    def __init__(self, nn: ModuleType, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU()
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        residual = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(input)))))
+        return self.relu(self.shortcut(input) + residual)
+
+
+class VisionTransformer(torch.nn.Module):
+    """A small vision transformer: an 8×8 grid of patches, 6 layers of width 128 with 4 heads.
+
+    The mean over the patches is classified, as by X. Zhai et al., "Scaling Vision Transformers", 2022.
+    Source: A. Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021; lecture notes, "Multi-Head Attention".
+    """
+
+    GRID, WIDTH, LAYERS, HEADS = 8, 128, 6, 4
+
+    def __init__(self, nn: ModuleType, in_channels: int, image_size: int, classes: int) -> None:
+        _require_size("vit", image_size, at_least=self.GRID)
+        super().__init__()
+        patch = image_size // self.GRID
+        self.embed = nn.Conv2d(in_channels, self.WIDTH, patch, stride=patch)
+        patches = ((image_size - patch) // patch + 1) ** 2
+        self.position = torch.nn.Parameter(torch.empty(1, patches, self.WIDTH))
+        torch.nn.init.trunc_normal_(self.position, std=0.02)
+        self.layers = nn.Sequential(
+            *(
+                nn.TransformerEncoderLayer(
+                    self.WIDTH, self.HEADS, 4 * self.WIDTH, 0.0, "gelu", batch_first=True, norm_first=True
+                )
+                for _ in range(self.LAYERS)
+            )
+        )
+        self.norm = nn.LayerNorm(self.WIDTH)
+        self.linear = nn.Linear(self.WIDTH, classes)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        patches = self.embed(input).flatten(2).transpose(1, 2)
+        return self.linear(self.norm(self.layers(patches + self.position)).mean(1))
+
+
+MODELS: dict[str, Callable[[ModuleType, int, int, int], torch.nn.Module]] = {
+    "lenet5": lenet5,
+    "smallvgg": smallvgg,
+    "smallvgg-bn": smallvgg_bn,
+    "resnet18": resnet18,
+    "vit": VisionTransformer,
+}
 
 
 def build_model(name: str, *, nn: ModuleType, in_channels: int, image_size: int, classes: int) -> torch.nn.Module:
