@@ -17,18 +17,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels import im2col
+from torchfromscratch.kernels import im2col, winograd
 from torchfromscratch.kernels.windows import Windows
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y[n, o, i] = b[o] + Σ_{c,k} w[o, c, k] · x[n, c, i·s + k·d − p]."""
-    return im2col.correlate(input, weight, bias, windows)
+    method = winograd if _suits_winograd(input, weight.shape[0], windows) else im2col
+    return method.correlate(input, weight, bias, windows)
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw[o, c, k] = Σ_{n,i} dL/dy[n, o, i] · x[n, c, i·s + k·d − p]."""
-    return im2col.weight_gradient(input, grad_output, windows)
+    method = winograd if _suits_winograd(input, grad_output.shape[1], windows) else im2col
+    return method.weight_gradient(input, grad_output, windows)
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
@@ -63,3 +65,22 @@ def rotate180(weight: Tensor, groups: int = 1) -> Tensor:
     turned = weight.flip(tuple(range(2, weight.dim())))
     by_group = turned.reshape(groups, out_channels // groups, in_channels, *kernel_size)
     return by_group.transpose(1, 2).reshape(groups * in_channels, out_channels // groups, *kernel_size)
+
+
+# Below this many channels the transforms cost more than the multiplications they save.
+WINOGRAD_CHANNELS = 16
+
+
+def _suits_winograd(input: Tensor, out_channels: int, windows: Windows) -> bool:
+    """Where Winograd's method is the faster one: on a CPU in float32, for kernels 3 high and many channels.
+
+    float64 is asked for by those who want the last digit, and what is traced is fused by its compiler.
+    """
+    return (
+        input.device.type == "cpu"
+        and input.dtype == torch.float32
+        and min(input.shape[1], out_channels) >= WINOGRAD_CHANNELS
+        and input.shape[0] > 0
+        and winograd.fits(windows)
+        and not torch.compiler.is_compiling()
+    )

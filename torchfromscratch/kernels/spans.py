@@ -112,4 +112,3 @@ def spread(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int
 def _along(values: Tensor, tensor: Tensor, dim: int) -> Tensor:
     """`values` shaped to lie along the dimensions of `tensor` that start at `dim`."""
     return values.view(*values.shape, *[1] * (tensor.dim() - dim - values.dim()))
-
