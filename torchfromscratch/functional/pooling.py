@@ -342,6 +342,12 @@ def _adaptive_max_pool(dims: int, input: Tensor, output_size: AdaptiveSize) -> t
 
 def _adaptive(name: str, dims: int, input: Tensor, output_size: AdaptiveSize) -> tuple[Tensor, tuple[Spans, ...]]:
     """The batch, and the spans that divide it into `output_size`."""
+    require_tensor("input", input)
+    if dims > 1 and isinstance(output_size, Sequence) and input.dim() <= len(output_size):
+        raise ValueError(
+            f"{name}: an input of size {list(input.shape)} has too few dimensions for output_size={output_size!r}; "
+            f"it must be (N, C, *) or (C, *) with {dims} dimensions for *"
+        )
     batch = _checked_batch(name, dims, input, channels_may_be_missing=True)
     if not input.is_floating_point():
         raise NotImplementedError(f"{name} needs floating-point numbers, but got {input.dtype}")
@@ -362,9 +368,10 @@ def _adaptive(name: str, dims: int, input: Tensor, output_size: AdaptiveSize) ->
 def _windows(
     dims: int, kernel_size: Size, stride: Size | None, padding: Size, dilation: Size, ceil_mode: bool
 ) -> Windows:
-    """The options, checked: torch.nn.functional takes None and [] for a stride of `kernel_size`."""
+    """The options, checked: torch.nn.functional takes None, [] and () for a stride of `kernel_size`."""
     kernel = per_dimension("kernel_size", kernel_size, dims)
-    strides = kernel if stride is None or stride == [] else per_dimension("stride", stride, dims)
+    own_stride = stride is not None and stride not in ((), [])
+    strides = per_dimension("stride", stride, dims) if own_stride else kernel
     windows = Windows(
         kernel,
         strides,
