@@ -42,7 +42,7 @@ class Statistics:
 
     def mean(self, x: Tensor) -> Tensor:
         """0 over no elements at all, where torch's running statistics count an empty batch as zeros."""
-        return x.sum(self.dims, keepdim=True) / max(self.count(x), 1)
+        return _sum(x, self.dims) / max(self.count(x), 1)
 
     def centre(self, x: Tensor) -> Tensor:
         """The mean that normalisation takes away."""
