@@ -120,6 +120,8 @@ class Adam(_ByHand, torch.optim.Adam):
         if not state:
             state.update(_zero_moments(parameter, group))
         state["step"] += 1
+        # autograd wants what it saved unchanged when the next step writes over it
+        kept = torch.clone if group["differentiable"] else torch.Tensor.detach
 
         lr = _scalar(group["lr"])
         if group["decoupled_weight_decay"]:
@@ -137,14 +139,14 @@ class Adam(_ByHand, torch.optim.Adam):
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
         if group["amsgrad"]:
             largest = _real(state["max_exp_avg_sq"])
-            v = largest.copy_(torch.maximum(largest.clone() if group["differentiable"] else largest, v))
+            v = largest.copy_(torch.maximum(kept(largest), kept(v)))
 
         in_graph = group["capturable"] or group["differentiable"]
         t = state["step"].clone() if in_graph else state["step"].item()
         step_size = lr / (1 - beta1**t)
         denominator = (v.sqrt() / (1 - beta2**t) ** 0.5).add_(group["eps"])
         if in_graph:
-            w.sub_(step_size * (m / denominator))
+            w.sub_(step_size * (kept(m) / denominator))
         else:
             w.addcdiv_(m, denominator, value=-step_size)
 

@@ -41,8 +41,8 @@ class Statistics:
         return math.prod([x.shape[dim] for dim in self.dims])
 
     def mean(self, x: Tensor) -> Tensor:
-        """0 over no elements at all, where torch's running statistics count an empty batch as zeros."""
-        return x.sum(self.dims, keepdim=True) / max(self.count(x), 1)
+        """The mean of no elements at all is 0, so that an empty batch gives gradients of 0, not NaN."""
+        return _sum(x, self.dims) / max(self.count(x), 1)
 
     def centre(self, x: Tensor) -> Tensor:
         """The mean that normalisation takes away."""

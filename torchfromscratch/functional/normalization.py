@@ -11,7 +11,7 @@ from torch import Tensor
 from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.autograd.normalization import Statistics, normalize, normalize_by_constants
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.kernels.layout import lies_channels_last
+from torchfromscratch.kernels.layout import channels_to_front, lies_channels_last
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -62,7 +62,8 @@ def batch_norm(
         return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
     over = Statistics(tuple(dim for dim in range(input.dim()) if dim != axis), eps)
     output, mean, variance = normalize(input, weight, bias, over)
-    _update_running(running_mean, running_var, mean, variance, momentum, over.count(input))
+    if input.numel():
+        _update_running(running_mean, running_var, mean, variance, momentum, over.count(input))
     return output
 
 
@@ -105,7 +106,8 @@ def instance_norm(
         return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
     over = Statistics(tuple(range(2, input.dim())), eps)
     output, mean, variance = normalize(input, weight, bias, over)
-    _update_running(running_mean, running_var, mean.mean(0), variance.mean(0), momentum, over.count(input))
+    if input.numel():
+        _update_running(running_mean, running_var, mean.mean(0), variance.mean(0), momentum, over.count(input))
     return output
 
 
@@ -193,7 +195,8 @@ def group_norm(
         raise RuntimeError(f"group_norm cannot form {num_groups} groups of {channels} channels")
     if channels == 0 or 0 in space:
         raise RuntimeError(f"group_norm needs channels and space that are not empty, got {tuple(input.shape)}")
-    _check(input, weight, bias, size=channels)
+    _check_parameter_shapes("group_norm", (channels,), weight, bias)
+    _check(input, weight, bias)
     grouped = _laid_out(input).view(batch, num_groups, channels // num_groups, *space)
     weight, bias = _shaped(grouped, weight, bias, [1, *grouped.shape[1:3], *[1] * len(space)])
     over = Statistics(tuple(range(2, grouped.dim())), eps)
@@ -201,9 +204,9 @@ def group_norm(
 
 
 def _laid_out(input: Tensor) -> Tensor:
-    """As torch's kernels take it: channels last where it lies so without gaps, else contiguous."""
-    if lies_channels_last(input) and input.stride(0) * input.shape[0] == input.numel():
-        return input
+    """As torch's kernels take it: channels last where it lies so, else contiguous; without gaps."""
+    if lies_channels_last(input):
+        return channels_to_front(input.movedim(1, -1), channels_last=True)
     return input.contiguous()
 
 
@@ -232,6 +235,8 @@ def _update_running(
 ) -> None:
     """Move the running statistics towards a batch's, whose variance over n elements is made unbiased."""
     if running_mean is None or running_var is None:
+        if running_mean is not running_var:
+            raise ValueError("running_mean and running_var must either both be None or neither be None")
         return
     unbiased = variance * (count / max(count - 1, 1))
     for running, new in ((running_mean, mean), (running_var, unbiased)):
@@ -260,8 +265,6 @@ def _check(input: Tensor, *tensors: Tensor | None, size: int | None = None) -> N
         beside_narrow = input.dtype in NARROW_TYPES and tensor.dtype == torch.float32
         if tensor.dtype != input.dtype and not beside_narrow:
             raise RuntimeError(f"{name} of type {tensor.dtype} does not fit an input of type {input.dtype}")
-    if len(tensors) == len(names) and (tensors[2] is None) != (tensors[3] is None):
-        raise ValueError("running_mean and running_var must either both be None or neither be None")
 
 
 def _check_normalized_shape(
@@ -273,7 +276,11 @@ def _check_normalized_shape(
             f"{layer} over normalized_shape={shape} needs an input whose size ends with it, of at least one "
             f"dimension, but got {tuple(input.shape)}"
         )
+    _check_parameter_shapes(layer, shape, *parameters)
+    return shape
+
+
+def _check_parameter_shapes(layer: str, shape: tuple[int, ...], *parameters: Tensor | None) -> None:
     for name, parameter in zip(("weight", "bias"), parameters, strict=False):
         if parameter is not None and tuple(parameter.shape) != shape:
             raise RuntimeError(f"{layer} needs a {name} of size {shape}, but got {tuple(parameter.shape)}")
-    return shape

@@ -1,0 +1,25 @@
+"""Dropout of elements and of channels. The tests seed the generator before each call."""
+
+from tests.cases import Case, ModuleCase
+
+CASES = [
+    Case("dropout", lambda F, x: F.dropout(x, 0.3), ((4, 5),)),
+    Case("dropout of nothing", lambda F, x: F.dropout(x, 0.3, training=False) * 1, ((4, 5),)),
+    Case("dropout of everything", lambda F, x: F.dropout(x, 1.0), ((4, 5),)),
+    Case("dropout1d", lambda F, x: F.dropout1d(x, 0.4), ((3, 4, 2),)),
+    Case("dropout1d unbatched", lambda F, x: F.dropout1d(x, 0.4), ((4, 2),)),
+    Case("dropout2d", lambda F, x: F.dropout2d(x, 0.4), ((2, 4, 2, 3),)),
+    Case("dropout3d", lambda F, x: F.dropout3d(x, 0.4), ((2, 4, 2, 1, 2),)),
+    Case("alpha_dropout", lambda F, x: F.alpha_dropout(x, 0.3, training=True), ((4, 5),)),
+    Case("feature_alpha_dropout", lambda F, x: F.feature_alpha_dropout(x, 0.3, training=True), ((3, 4, 2),)),
+]
+
+MODULE_CASES = [
+    ModuleCase("Dropout", lambda nn: nn.Dropout(0.3), ((4, 5),)),
+    ModuleCase("Dropout evaluation", lambda nn: nn.Dropout(0.3).eval(), ((4, 5),)),
+    ModuleCase("Dropout1d", lambda nn: nn.Dropout1d(0.3), ((3, 4, 5),)),
+    ModuleCase("Dropout2d", lambda nn: nn.Dropout2d(0.3), ((3, 4, 5, 2),)),
+    ModuleCase("Dropout3d", lambda nn: nn.Dropout3d(0.3), ((3, 4, 5, 2, 2),)),
+    ModuleCase("AlphaDropout", lambda nn: nn.AlphaDropout(0.3), ((4, 5),)),
+    ModuleCase("FeatureAlphaDropout", lambda nn: nn.FeatureAlphaDropout(0.3), ((3, 4, 5),)),
+]

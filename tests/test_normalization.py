@@ -1,0 +1,224 @@
+"""Normalisation: running statistics, accuracy far from zero, memory format, and the same errors as torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import torchfromscratch.functional as F
+from torchfromscratch import nn
+
+LAYERS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "batch_norm": lambda F, x: F.batch_norm(x, None, None, training=True),
+    "batch_norm evaluation": lambda F, x: F.batch_norm(x, *torch.ones(2, x.shape[1]).to(x)),
+    "instance_norm": lambda F, x: F.instance_norm(x),
+    "layer_norm": lambda F, x: F.layer_norm(x, x.shape[1:]),
+    "rms_norm": lambda F, x: F.rms_norm(x, x.shape[1:]),
+    "group_norm": lambda F, x: F.group_norm(x, 2),
+}
+
+
+@st.composite
+def modules(draw: st.DrawFn) -> tuple[str, dict[str, Any], list[int]]:
+    """A module of channels, its arguments and a size that it takes."""
+    kind = draw(st.sampled_from(["BatchNorm", "InstanceNorm"]))
+    dims = draw(st.integers(1, 3))
+    options = {
+        "eps": draw(st.sampled_from([1e-5, 1e-2])),
+        "momentum": draw(st.sampled_from([0.1, 0.7] + [None] * (kind == "BatchNorm"))),
+        "affine": draw(st.booleans()),
+        "track_running_stats": draw(st.booleans()),
+        "num_features": draw(st.integers(1, 4)),
+    }
+    size = [draw(st.integers(2, 3)), options["num_features"], *draw(st.tuples(*[st.integers(2, 4)] * dims))]
+    return f"{kind}{dims}d", options, size
+
+
+@settings(max_examples=25, deadline=None)
+@given(modules(), st.integers(0, 1000))
+def test_modules_follow_torch_through_training_and_evaluation(case: tuple, seed: int) -> None:
+    name, options, size = case
+    ours, theirs = (getattr(namespace, name)(**options, dtype=torch.float64) for namespace in (nn, torch.nn))
+    generator = torch.Generator().manual_seed(seed)
+    for training in (True, True, True, False):
+        input = torch.randn(size, generator=generator, dtype=torch.float64) * 3 + 1
+        results = []
+        for module in (ours.train(training), theirs.train(training)):
+            x = input.clone().requires_grad_()
+            output = module(x)
+            gradients = torch.autograd.grad(output.pow(3).sum(), [x, *module.parameters()])
+            results.append((output, *gradients, dict(module.state_dict())))
+        torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 1.0, -1.0, 0.0])
+@pytest.mark.parametrize("size", [(4, 3), (2, 3, 5), (0, 3), (2, 3, 0)], ids=str)
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])
+def test_running_statistics_move_as_torchs(name: str, size: tuple, momentum: float) -> None:
+    if name == "instance_norm" and len(size) < 3:
+        size = (*size, 2) if size[0] else (2, 3, 0)
+    results = []
+    for namespace in (F, torch.nn.functional):
+        mean, variance = torch.full((3,), 2.0), torch.full((3,), 5.0)
+        input = torch.arange(1.0, 1 + torch.Size(size).numel()).view(size)
+        output = getattr(namespace, name)(input, mean, variance, None, None, True, momentum)
+        results.append((output, mean, variance))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("statistics", [torch.float32, torch.bfloat16], ids=str)
+def test_narrow_batches_update_running_statistics_of_either_type(statistics: torch.dtype) -> None:
+    results = []
+    for namespace in (F, torch.nn.functional):
+        mean, variance = torch.zeros(2, 3, dtype=statistics)
+        input = torch.linspace(-1, 3, 24).view(8, 3).bfloat16()
+        namespace.batch_norm(input, mean, variance, training=True)
+        results.append((mean, variance))
+    torch.testing.assert_close(*results, rtol=2 * torch.finfo(statistics).eps, atol=0)
+
+
+@pytest.mark.parametrize("mean", [0.0, 30.0, 1e4], ids=str)
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name != "batch_norm evaluation"])
+def test_far_from_zero_the_error_is_of_torchs_order(layer: str, mean: float) -> None:
+    input = torch.randn(8, 4, 9, 11, generator=torch.Generator().manual_seed(0)) + mean
+    errors = []
+    for namespace in (F, torch.nn.functional):
+        exact = input.double().requires_grad_()
+        given_ = input.clone().requires_grad_()
+        answers = []
+        for x in (given_, exact):
+            output = LAYERS[layer](namespace, x)
+            answers.append((output, *torch.autograd.grad(output.pow(3).sum(), x)))
+        errors.append([(a - b).abs().max().item() for a, b in zip(*answers, strict=True)])
+        scales = [b.abs().max().item() for b in answers[1]]
+    for ours, theirs, scale in zip(*errors, scales, strict=True):
+        assert ours <= 2 * theirs + torch.finfo(torch.float32).eps * scale
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(
+    "lay_out",
+    [
+        lambda x: x,
+        lambda x: x.to(memory_format=torch.channels_last),
+        lambda x: x.to(memory_format=torch.channels_last)[:, :, ::2],
+        lambda x: x.permute(0, 1, 3, 2),
+        lambda x: x[:, :1].expand(-1, 4, -1, -1),
+    ],
+    ids=["contiguous", "channels last", "channels last with gaps", "transposed", "expanded"],
+)
+def test_output_lies_as_torchs(layer: str, lay_out: Callable[[Tensor], Tensor]) -> None:
+    input = lay_out(torch.randn(2, 4, 6, 5))
+    ours, theirs = (LAYERS[layer](namespace, input) for namespace in (F, torch.nn.functional))
+    assert ours.stride() == theirs.stride()
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_keeps_one_tensor_of_the_inputs_size_for_the_backward_pass(layer: str) -> None:
+    input = torch.randn(8, 4, 5, 6, requires_grad=True)
+    saved: dict[int, int] = {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: saved.update({tensor.data_ptr(): tensor.numel()}) or tensor, lambda packed: packed
+    ):
+        LAYERS[layer](F, input)
+    assert sum(count == input.numel() for count in saved.values()) == 1
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_constant_input_gives_zeros_or_ones_and_finite_gradients(layer: str) -> None:
+    input = torch.full((3, 4, 5, 6), 7.0, requires_grad=True)
+    ours, theirs = (LAYERS[layer](namespace, input) for namespace in (F, torch.nn.functional))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-4)  # torch's is off zero by 3e-5
+    (gradient,) = torch.autograd.grad(ours.square().sum(), input)
+    assert gradient.isfinite().all()
+
+
+def ones(*size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.ones(size, dtype=dtype)
+
+
+HALF, INTEGERS = torch.float16, torch.int64
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "options"),
+    [
+        ("batch_norm", (ones(3), ones(3), ones(3)), {"training": True}),
+        ("batch_norm", (ones(1, 3), None, None), {"training": True}),
+        ("batch_norm", (ones(1, 3, 1), None, None), {"training": True}),
+        ("batch_norm", (ones(2, 3), None, None), {}),
+        ("batch_norm", (ones(2, 3), ones(3), None), {}),
+        ("batch_norm", (ones(2, 3), ones(3), None), {"training": True}),
+        ("batch_norm", (ones(2, 3), ones(4), ones(3)), {}),
+        ("batch_norm", (ones(2, 3), ones(3), ones(4)), {"training": True}),
+        ("batch_norm", (ones(2, 3), ones(3), ones(3), ones(4)), {}),
+        ("batch_norm", (ones(2, 3), ones(3), ones(3), ones(3), ones(4)), {}),
+        ("batch_norm", (ones(2, 3), ones(3), ones(3)), {"eps": -1}),
+        ("batch_norm", (ones(2, 3), ones(3), ones(3)), {"training": True, "eps": 0}),
+        ("batch_norm", (ones(2, 3, dtype=INTEGERS), ones(3), ones(3)), {}),
+        ("batch_norm", (ones(2, 3), None, None, ones(3, dtype=HALF)), {"training": True}),
+        ("instance_norm", (ones(3),), {}),
+        ("instance_norm", (ones(2, 3),), {}),
+        ("instance_norm", (ones(2, 3, 1),), {}),
+        ("instance_norm", (ones(2, 3, 4), ones(3), None), {}),
+        ("instance_norm", (ones(2, 3, 4), None, None), {"use_input_stats": False}),
+        ("instance_norm", (ones(2, 3, 4), ones(3), ones(3), ones(4)), {}),
+        ("layer_norm", (ones(2, 3), ()), {}),
+        ("layer_norm", (ones(2, 3), (4,)), {}),
+        ("layer_norm", (ones(3), (2, 3)), {}),
+        ("layer_norm", (ones(2, 3), 3), {}),
+        ("layer_norm", (ones(2, 3), (3,), ones(4)), {}),
+        ("layer_norm", (ones(2, 3), (3,), ones(3), ones(4)), {}),
+        ("layer_norm", (ones(2, 3, dtype=INTEGERS), (3,)), {}),
+        ("layer_norm", (ones(2, 3), (3,), ones(3, dtype=HALF)), {}),
+        ("rms_norm", (ones(2, 3), ()), {}),
+        ("rms_norm", (ones(2, 3), (4,)), {}),
+        ("rms_norm", (ones(3), (2, 3)), {}),
+        ("rms_norm", (ones(2, 3), (3,), ones(4)), {}),
+        ("rms_norm", (ones(2, 3, dtype=INTEGERS), (3,)), {}),
+        ("group_norm", (ones(3), 1), {}),
+        ("group_norm", (ones(2, 4), 3), {}),
+        ("group_norm", (ones(2, 4), 0), {}),
+        ("group_norm", (ones(2, 4), -1), {}),
+        ("group_norm", (ones(1, 4), 4), {}),
+        ("group_norm", (ones(2, 4, 0), 2), {}),
+        ("group_norm", (ones(2, 0), 2), {}),
+        ("group_norm", (ones(2, 4), 2, ones(2)), {}),
+        ("group_norm", (ones(2, 4), 2, ones(4, 1)), {}),
+        ("group_norm", (ones(2, 4, dtype=INTEGERS), 2), {}),
+    ],
+    ids=str,
+)
+def test_raises_what_torch_raises(name: str, args: tuple, options: dict) -> None:
+    raisable = (ValueError, RuntimeError, NotImplementedError, TypeError, ZeroDivisionError)
+    with pytest.raises(raisable) as theirs:
+        getattr(torch.nn.functional, name)(*args, **options)
+    with pytest.raises(theirs.type):
+        getattr(F, name)(*args, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("BatchNorm1d", (2, 4, 3, 3)), ("BatchNorm2d", (2, 4)), ("BatchNorm3d", (2, 4)), ("InstanceNorm2d", (4, 4))],
+)
+def test_modules_refuse_other_numbers_of_dimensions(name: str, size: tuple) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        getattr(nn, name)(4)(torch.ones(size))
+
+
+def test_mapping_over_models_equals_one_model_after_the_other() -> None:
+    input = torch.randn(6, 4, 3, 3, dtype=torch.float64)
+    weights, biases = torch.randn(2, 3, 4, dtype=torch.float64)
+    norm = lambda w, b: F.batch_norm(input, None, None, w, b, training=True)  # noqa: E731
+    for dims in ((0, 0), (0, None), (None, 0)):
+        w, b = (tensor if dim == 0 else tensor[0] for tensor, dim in zip((weights, biases), dims, strict=True))
+        mapped = torch.func.vmap(norm, dims)(w, b)
+        one_by_one = [norm(w[i] if dims[0] == 0 else w, b[i] if dims[1] == 0 else b) for i in range(3)]
+        torch.testing.assert_close(mapped, torch.stack(one_by_one))

@@ -1,0 +1,241 @@
+"""Optimisers: step by step the same as torch.optim, and interchangeable with it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from torchfromscratch import optim
+
+STEPS = 8
+
+RATES = [{}, {"lr": 0.05}, {"lr": torch.tensor(0.05)}, {"lr": torch.tensor([0.05])}, {"maximize": True}]
+SGD_OPTIONS = [
+    {},
+    {"momentum": 0.9},
+    {"momentum": 0.9, "dampening": 0.3},
+    {"momentum": 0.9, "weight_decay": 0.1},
+    {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1},
+]
+ADAM_OPTIONS = [
+    {},
+    {"weight_decay": 0.1},
+    {"amsgrad": True, "betas": (0.5, 0.9)},
+    {"eps": 1e-3, "weight_decay": 0.2, "amsgrad": True},
+    {"betas": (torch.tensor(0.8), torch.tensor(0.95))},
+]
+OPTIONS = [
+    *[("SGD", options) for options in SGD_OPTIONS],
+    *[(name, options) for name in ("Adam", "AdamW") for options in ADAM_OPTIONS],
+    ("Adam", {"decoupled_weight_decay": True, "weight_decay": 0.3}),
+]
+
+
+def parameters(dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(3, 4), (5,), ()]
+    return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+def train(optimizer: torch.optim.Optimizer, steps: int = STEPS, scheduler: Any = None) -> list[Tensor]:
+    """Pull every parameter towards 2, and hand back where they are."""
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.stack([(tensor - 2).abs().pow(3).sum().float() for tensor in tensors]).sum().backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+    return [tensor.detach() for tensor in tensors]
+
+
+def build(namespace: Any, name: str, dtype: torch.dtype = torch.float32, **options: Any) -> torch.optim.Optimizer:
+    return getattr(namespace, name)(parameters(dtype), foreach=False, **options)
+
+
+def both(name: str, **options: Any) -> list[torch.optim.Optimizer]:
+    return [build(namespace, name, **options) for namespace in (optim, torch.optim)]
+
+
+def assert_equal(ours: Any, theirs: Any) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("rate", RATES, ids=str)
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_every_step_is_bit_equal_to_torch(name: str, options: dict, rate: dict) -> None:
+    ours, theirs = both(name, **options, **rate)
+    for _ in range(STEPS):
+        assert_equal(train(ours, 1), train(theirs, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64], ids=str)
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_every_type_is_bit_equal_to_torch(name: str, options: dict, dtype: torch.dtype) -> None:
+    ours, theirs = both(name, dtype=dtype, **options)
+    assert_equal(train(ours), train(theirs))
+
+
+@pytest.mark.parametrize(("source", "target"), [(optim, torch.optim), (torch.optim, optim)])
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_state_dict_continues_a_run_of_the_other(name: str, options: dict, source: Any, target: Any) -> None:
+    expected = train(build(source, name, **options), 2 * STEPS)
+    begun = build(source, name, **options)
+    continued = build(target, name, **options)
+    for tensor, reached in zip(continued.param_groups[0]["params"], train(begun), strict=True):
+        tensor.data.copy_(reached)
+    continued.load_state_dict(begun.state_dict())
+    assert_equal(train(continued), expected)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_state_dict_has_torchs_entries(name: str) -> None:
+    for options in ({}, {"momentum": 0.5}) if name == "SGD" else ({}, {"amsgrad": True}):
+        ours, theirs = both(name, **options)
+        train(ours)
+        train(theirs)
+        assert_equal(ours.state_dict(), theirs.state_dict())
+        assert repr(ours) == repr(theirs)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_is_a_torch_optimizer_that_copies_and_pickles(name: str) -> None:
+    options = {"momentum": 0.9} if name == "SGD" else {}
+    optimizer = getattr(optim, name)(parameters(), **options)
+    assert isinstance(optimizer, getattr(torch.optim, name))
+    train(optimizer, 3)
+    copies = [copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))]
+    expected = train(optimizer)
+    for other in copies:
+        assert_equal(train(other), expected)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_groups_and_schedulers_follow_torch(name: str) -> None:
+    results = []
+    for namespace in (optim, torch.optim):
+        first, second, third = parameters()
+        groups = [{"params": [("a", first)], "lr": 0.1}, {"params": [("b", second)], "weight_decay": 0.2}]
+        optimizer = getattr(namespace, name)(groups, lr=0.01)
+        optimizer.add_param_group({"params": [("c", third)], "maximize": True})
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=4, gamma=0.3)
+        results.append(train(optimizer, scheduler=scheduler))
+    assert_equal(*results)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_closure_is_called_with_gradients_on_and_its_loss_returned(name: str) -> None:
+    (tensor, *_) = parameters()
+    optimizer = getattr(optim, name)([tensor])
+    before = tensor.detach().clone()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = tensor.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        assert optimizer.step(closure).item() == before.square().sum().item()
+    assert not torch.equal(tensor, before)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+def test_parameters_without_gradient_stay(name: str) -> None:
+    used, unused, _ = parameters()
+    optimizer = getattr(optim, name)([used, unused], weight_decay=0.1)
+    before = unused.detach().clone()
+    used.sum().backward()
+    optimizer.step()
+    assert torch.equal(unused, before)
+    assert unused not in optimizer.state
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_takes_sparse_gradients(momentum: float) -> None:
+    results = []
+    for namespace in (optim, torch.optim):
+        table = torch.ones(5, 2, requires_grad=True)
+        optimizer = namespace.SGD([table], lr=0.1, momentum=momentum)
+        for row in (1, 3, 1):
+            table.grad = torch.sparse_coo_tensor([[row]], torch.ones(1, 2), (5, 2), check_invariants=True)
+            optimizer.step()
+        results.append(table.detach())
+    assert_equal(*results)
+
+
+def test_adam_refuses_sparse_gradients() -> None:
+    table = torch.ones(5, 2, requires_grad=True)
+    table.grad = torch.sparse_coo_tensor([[1]], torch.ones(1, 2), (5, 2), check_invariants=True)
+    for namespace in (optim, torch.optim):
+        with pytest.raises(RuntimeError, match="sparse"):
+            namespace.Adam([table]).step()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("SGD", {"lr": -1}),
+        ("SGD", {"momentum": -1}),
+        ("SGD", {"weight_decay": -1}),
+        ("SGD", {"nesterov": True}),
+        ("SGD", {"lr": torch.ones(2)}),
+        ("SGD", {"fused": True, "foreach": True}),
+        ("Adam", {"eps": -1}),
+        ("Adam", {"betas": (1.0, 0.9)}),
+        ("Adam", {"betas": (0.9, -0.1)}),
+        ("AdamW", {"weight_decay": -1}),
+        ("AdamW", {"fused": True, "differentiable": True}),
+    ],
+    ids=str,
+)
+def test_bad_options_raise_as_in_torch(name: str, options: dict) -> None:
+    with pytest.raises((ValueError, RuntimeError)) as theirs:
+        getattr(torch.optim, name)(parameters(), **options)
+    with pytest.raises(theirs.type):
+        getattr(optim, name)(parameters(), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("SGD", {"momentum": 0.9, "nesterov": True}),
+        ("SGD", {"weight_decay": torch.tensor(0.1, dtype=torch.float64, requires_grad=True)}),
+        ("Adam", {"weight_decay": 0.1}),
+        ("AdamW", {"weight_decay": 0.1}),
+    ],
+    ids=str,
+)
+def test_differentiable_steps_have_torchs_gradient(name: str, options: dict) -> None:
+    gradients = []
+    for namespace in (optim, torch.optim):
+        start = torch.tensor([0.5, -1.0], dtype=torch.float64, requires_grad=True)
+        rate = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
+        tensor = start.clone()
+        optimizer = getattr(namespace, name)([tensor], lr=rate, differentiable=True, **options)
+        for _ in range(3):
+            (tensor.grad,) = torch.autograd.grad((tensor - 2).pow(4).sum(), tensor, create_graph=True)
+            optimizer.step()
+        inputs = [start, rate, *[option for option in options.values() if isinstance(option, Tensor)]]
+        gradients.append(torch.autograd.grad(tensor.sum(), inputs))
+    torch.testing.assert_close(*gradients)  # same formula, products taken in another order
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam"])
+@pytest.mark.parametrize("overflow", [False, True])
+def test_fused_takes_the_scale_that_a_grad_scaler_leaves_with_it(name: str, overflow: bool) -> None:
+    plain, scaled = (getattr(optim, name)(parameters(), fused=fused) for fused in (False, True))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    for optimizer, factor in ((plain, 1.0), (scaled, float("inf") if overflow else 8.0)):
+        for tensor in optimizer.param_groups[0]["params"]:
+            tensor.grad = torch.ones_like(tensor) * factor
+    scaler.scale(torch.ones(()))
+    if not overflow:
+        plain.step()
+    scaler.step(scaled)
+    assert_equal(*[[*optimizer.param_groups[0]["params"]] for optimizer in (plain, scaled)])

@@ -1,0 +1,100 @@
+"""Embedding: rows are looked up in a table, and gradients are added to the rows that they come from.
+
+    Lookup      y[i] = W[index of i]                        dL/dW = ScatterAdd(dL/dy)
+    ScatterAdd  W[v] = Σ y[i] over the i with index v       dL/dy = Lookup(dL/dW)
+
+Both are linear, each is the other's transpose, so differentiation never leaves the two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.autograd.elementwise import NARROW_TYPES
+from torchfromscratch.autograd.function import Function, differentiable
+
+
+class Lookup(Function):
+    """y[i] = W[index of i], with the gradient of torch.nn.functional.embedding.
+
+    W (V, D), index (*) → y (*, D). Rows of `padding_idx` receive no gradient; `by_frequency` divides each
+    row's by how often it is looked up; `sparse` makes the gradient a sparse tensor.
+    """
+
+    @staticmethod
+    def forward(weight: Tensor, index: Tensor, padding_idx: int | None, by_frequency: bool, sparse: bool) -> Tensor:
+        return weight.index_select(0, index.reshape(-1)).view(*index.shape, weight.shape[1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        weight, index, ctx.padding_idx, ctx.by_frequency, ctx.sparse = inputs
+        ctx.rows = weight.shape[0]
+        ctx.save_for_backward(index)
+        ctx.save_for_forward(index)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        (index,) = ctx.saved_tensors
+        if ctx.sparse:
+            if ctx.by_frequency:
+                raise RuntimeError("a sparse gradient of an embedding cannot be scaled by frequency")
+            return _sparse_rows(grad_output, index, ctx.rows, ctx.padding_idx), None, None, None, None
+        if ctx.padding_idx is not None:
+            grad_output = grad_output.masked_fill((index == ctx.padding_idx).unsqueeze(-1), 0)
+        if ctx.by_frequency:
+            grad_output = grad_output / _frequency(index, ctx.rows).unsqueeze(-1)
+        return scatter_add(grad_output, index, ctx.rows), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, weight_t: Tensor, *_: None) -> Tensor:
+        (index,) = ctx.saved_tensors
+        return lookup(weight_t, index, ctx.padding_idx, ctx.by_frequency, ctx.sparse)
+
+
+class ScatterAdd(Function):
+    """W[v] = Σ y[i] over all i whose index is v: y (*, D), index (*) → W (rows, D)."""
+
+    @staticmethod
+    def forward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
+        g = grad.float() if grad.dtype in NARROW_TYPES else grad
+        g = g.reshape(index.numel(), grad.shape[-1])
+        return g.new_zeros(rows, g.shape[1]).index_add(0, index.reshape(-1), g).to(grad.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, index, ctx.rows = inputs
+        ctx.save_for_backward(index)
+        ctx.save_for_forward(index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        (index,) = ctx.saved_tensors
+        return lookup(grad, index, None, False, False), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
+        (index,) = ctx.saved_tensors
+        return scatter_add(grad_t, index, ctx.rows)
+
+
+lookup = differentiable(Lookup)
+scatter_add = differentiable(ScatterAdd)
+
+
+def _frequency(index: Tensor, rows: int) -> Tensor:
+    """How often each index occurs, in the place of each occurrence."""
+    flat = index.reshape(-1)
+    counts = flat.new_zeros(rows).index_add(0, flat, torch.ones_like(flat))
+    return counts.index_select(0, flat).view(index.shape)
+
+
+def _sparse_rows(grad: Tensor, index: Tensor, rows: int, padding_idx: int | None) -> Tensor:
+    """ScatterAdd as the list of its terms."""
+    index, grad = index.reshape(-1), grad.reshape(-1, grad.shape[-1])
+    if padding_idx is not None:
+        used = index != padding_idx
+        index, grad = index[used], grad[used]
+    return torch.sparse_coo_tensor(index.unsqueeze(0), grad, (rows, grad.shape[1]), check_invariants=False)
