@@ -155,7 +155,7 @@ def huber_loss(
     reduction = _reduction(reduction)
     if delta <= 0:
         raise RuntimeError(f"delta must be above 0, but got {delta}")
-    losses, dtype = _errors("huber_loss", table.huber_error, input, target, delta)
+    losses, _ = _errors("huber_loss", table.huber_error, input, target, delta)
     if not input.is_floating_point():
         raise RuntimeError(f"huber_loss returns the input's type, which cannot be {input.dtype}")
     if weight is None:
@@ -210,7 +210,7 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """−p·y·log σ(z) − (1 − y)·log(1 − σ(z)), with dL/dz = σ(z) − y where the weight p of positives is 1.
 
-    In general dL/dz = (p·y + 1 − y)·σ(z) − p·y. Input and target of one shape, weights of one that
+    The result has the target's type. In general dL/dz = (p·y + 1 − y)·σ(z) − p·y. Input and target of one shape, weights of one that
     broadcasts to it. Raises ValueError for shapes that differ. Source: lecture notes, "Binary
     cross-entropy loss".
     """
@@ -221,12 +221,11 @@ def binary_cross_entropy_with_logits(
         raise NotImplementedError("a boolean target cannot be subtracted; turn it into the input's type first")
     if not target.is_floating_point():
         raise RuntimeError(f"the target must be floating-point, but got {target.dtype}")
-    dtype = torch.promote_types(input.dtype, target.dtype)
     p = input.new_ones(()) if pos_weight is None else pos_weight
     losses = table.sigmoid_cross_entropy(widened(input), widened(target), widened(p).expand(input.shape))
     if weight is not None:
         losses = losses * widened(weight).expand(input.shape)
-    return _reduced(losses, reduction).to(dtype)
+    return _reduced(losses, reduction).to(target.dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
