@@ -210,9 +210,9 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """−p·y·log σ(z) − (1 − y)·log(1 − σ(z)), with dL/dz = σ(z) − y where the weight p of positives is 1.
 
-    The result has the target's type. In general dL/dz = (p·y + 1 − y)·σ(z) − p·y. Input and target of one shape, weights of one that
-    broadcasts to it. Raises ValueError for shapes that differ. Source: lecture notes, "Binary
-    cross-entropy loss".
+    In general dL/dz = (p·y + 1 − y)·σ(z) − p·y. Input and target of one shape, weights of one that broadcasts to
+    it; the result has the target's type. Raises ValueError for shapes that differ. Source: lecture notes,
+    "Binary cross-entropy loss".
     """
     reduction = _reduction(reduction, size_average, reduce)
     _check_same_shape("binary_cross_entropy_with_logits", input, target)
