@@ -24,6 +24,7 @@ def probabilities(z: torch.Tensor) -> torch.Tensor:
 
 
 LOGITS = ((4, 5),)
+EXACT = {"jacobian_and_hessian": "torch adds 1e-12 to the denominators of its second derivative, ours is exact"}
 PAIR = ((3, 4), (3, 4))
 
 CASES = [
@@ -56,16 +57,19 @@ CASES = [
         "nll_loss pictures",
         lambda F, x: F.nll_loss(x, classes(x, SEGMENTATION), reduction="none"),
         ((2, 3, 3, 2),),
+        leave_out={"not_contiguous": "torch: grad_input must be contiguous"},
     ),
     Case(
         "binary_cross_entropy",
         lambda F, x, y: F.binary_cross_entropy(probabilities(x), probabilities(y)),
         PAIR,
+        leave_out=EXACT,
     ),
     Case(
         "binary_cross_entropy weight",
         lambda F, x, y: F.binary_cross_entropy(probabilities(x), probabilities(y), weight(x)[:4], reduction="sum"),
         PAIR,
+        leave_out=EXACT,
     ),
     Case("binary_cross_entropy_with_logits", lambda F, x, y: F.binary_cross_entropy_with_logits(x, y), PAIR),
     Case(
@@ -87,7 +91,7 @@ CASES = [
 MODULE_CASES = [
     ModuleCase(
         "CrossEntropyLoss",
-        lambda nn: nn.CrossEntropyLoss(WEIGHT.float(), label_smoothing=0.1),
+        lambda nn: nn.CrossEntropyLoss(torch.tensor(WEIGHT.tolist()), label_smoothing=0.1),
         LOGITS,
         lambda loss, x: loss.to(x.dtype)(x, classes(x, SOME_IGNORED)),
     ),

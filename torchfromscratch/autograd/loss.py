@@ -26,7 +26,6 @@ from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.autograd.softmax import log_softmax, shifted, softmax
 
-
 # torch bounds the logarithm of a probability, and the denominator of its derivative, which may be 0.
 LEAST_LOG = -100
 LEAST_VARIANCE = 1e-12
@@ -45,17 +44,13 @@ absolute_error = elementwise(
 )
 smooth_error = elementwise(
     "SmoothError",  # squared up to β, then absolute: R. Girshick, "Fast R-CNN", 2015
-    lambda x, y, beta: torch.where(
-        (x - y).abs() < beta, (x - y).square() / (2 * beta), (x - y).abs() - beta / 2
-    ),
+    lambda x, y, beta: torch.where((x - y).abs() < beta, (x - y).square() / (2 * beta), (x - y).abs() - beta / 2),
     dx=lambda g, x, y, beta: g * ((x - y) / beta).clamp(-1, 1),
     dy=lambda g, x, y, beta: g * ((y - x) / beta).clamp(-1, 1),
 )
 huber_error = elementwise(
     "HuberError",  # δ times the former: P. Huber, "Robust estimation of a location parameter", 1964
-    lambda x, y, delta: torch.where(
-        (x - y).abs() <= delta, (x - y).square() / 2, delta * ((x - y).abs() - delta / 2)
-    ),
+    lambda x, y, delta: torch.where((x - y).abs() <= delta, (x - y).square() / 2, delta * ((x - y).abs() - delta / 2)),
     dx=lambda g, x, y, delta: g * (x - y).clamp(-delta, delta),
     dy=lambda g, x, y, delta: g * (y - x).clamp(-delta, delta),
 )
@@ -63,7 +58,7 @@ binary_cross_entropy = elementwise(
     "BinaryCrossEntropy",  # −y log x − (1 − y) log(1 − x), x and y probabilities
     lambda x, y: (y - 1) * (-x).log1p().clamp(min=LEAST_LOG) - y * x.log().clamp(min=LEAST_LOG),
     dx=lambda g, x, y: g * (x - y) / (x * (1 - x)).clamp(min=LEAST_VARIANCE),
-    dy=lambda g, x, y: g * ((-x).log1p().clamp(min=LEAST_LOG) - x.log().clamp(min=LEAST_LOG)),
+    dy=lambda g, x, y: g * ((-x).log1p() - x.log()),
 )
 sigmoid_cross_entropy = elementwise(
     "SigmoidCrossEntropy",  # −p·y·log σ(z) − (1 − y)·log(1 − σ(z)), positives of weight p; σ(z) − y if p is 1
@@ -93,11 +88,11 @@ class SoftmaxCrossEntropy(Function):
     """
 
     @staticmethod
-    def forward(z: Tensor, t: Tensor | None, h: Any, s: Tensor | None, dim: int) -> Tensor:
+    def forward(z: Tensor, t: Tensor | None, h: Tensor | None, s: Tensor | None, dim: int) -> Tensor:
         below = shifted(widened(z), dim)
         log_sum = below.exp().sum(dim, keepdim=True).log()
         loss: Any = 0
-        if t is not None:
+        if t is not None and h is not None:
             loss = loss + h * (log_sum - pick(below, dim, t))
         if s is not None:
             loss = loss + (s * (log_sum - below)).sum(dim, keepdim=True)
@@ -182,7 +177,7 @@ def _softmax_minus_target(z: Tensor, t: Tensor | None, h: Tensor | None, s: Tens
     """y · ΣY − Y, of Y = h · onehot(t) + S."""
     y = softmax(widened(z), dim)
     difference: Any = 0
-    if t is not None:
+    if t is not None and h is not None:
         difference = difference + (y * h).scatter_add(dim, t, -h)
     if s is not None:
         difference = difference + (y * s.sum(dim, keepdim=True) - s)

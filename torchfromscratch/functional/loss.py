@@ -101,6 +101,7 @@ def mse_loss(
     Input and target of one shape (others are broadcast, with a warning); weight of the input's.
     """
     reduction = _reduction(reduction, size_average, reduce)
+    _warn_of_broadcasting("mse_loss", input, target)
     if weight is None:
         return _unweighted("mse_loss", table.squared_error, input, target, reduction=reduction)
     return _weighted("mse_loss", table.squared_error, input, target, weight, reduction)
@@ -117,11 +118,13 @@ def l1_loss(
 ) -> Tensor:
     """|x − y|, with dL/dx = sgn(x − y). Shapes, weights and "mean" are those of `mse_loss`."""
     reduction = _reduction(reduction, size_average, reduce)
+    _warn_of_broadcasting("l1_loss", input, target)
     if weight is None:
         return _unweighted("l1_loss", table.absolute_error, input, target, reduction=reduction)
     return _weighted("l1_loss", table.absolute_error, input, target, weight, reduction)
 
 
+@autocast(cpu="float32", cuda="float32")
 def smooth_l1_loss(
     input: Tensor,
     target: Tensor,
@@ -140,6 +143,7 @@ def smooth_l1_loss(
     if beta == 0:
         return l1_loss(input, target, size_average, reduce, reduction)
     reduction = _reduction(reduction, size_average, reduce)
+    _warn_of_broadcasting("smooth_l1_loss", input, target)
     return _unweighted("smooth_l1_loss", table.smooth_error, input, target, beta, reduction=reduction)
 
 
@@ -155,7 +159,8 @@ def huber_loss(
     reduction = _reduction(reduction)
     if delta <= 0:
         raise RuntimeError(f"delta must be above 0, but got {delta}")
-    losses, dtype = _errors("huber_loss", table.huber_error, input, target, delta)
+    _warn_of_broadcasting("huber_loss", input, target)
+    losses, _ = _errors("huber_loss", table.huber_error, input, target, delta)
     if not input.is_floating_point():
         raise RuntimeError(f"huber_loss returns the input's type, which cannot be {input.dtype}")
     if weight is None:
@@ -210,9 +215,9 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """−p·y·log σ(z) − (1 − y)·log(1 − σ(z)), with dL/dz = σ(z) − y where the weight p of positives is 1.
 
-    In general dL/dz = (p·y + 1 − y)·σ(z) − p·y. Input and target of one shape, weights of one that
-    broadcasts to it. Raises ValueError for shapes that differ. Source: lecture notes, "Binary
-    cross-entropy loss".
+    In general dL/dz = (p·y + 1 − y)·σ(z) − p·y. Input and target of one shape, weights of one that broadcasts to
+    it; the result has the target's type. Raises ValueError for shapes that differ. Source: lecture notes,
+    "Binary cross-entropy loss".
     """
     reduction = _reduction(reduction, size_average, reduce)
     _check_same_shape("binary_cross_entropy_with_logits", input, target)
@@ -221,12 +226,11 @@ def binary_cross_entropy_with_logits(
         raise NotImplementedError("a boolean target cannot be subtracted; turn it into the input's type first")
     if not target.is_floating_point():
         raise RuntimeError(f"the target must be floating-point, but got {target.dtype}")
-    dtype = torch.promote_types(input.dtype, target.dtype)
     p = input.new_ones(()) if pos_weight is None else pos_weight
     losses = table.sigmoid_cross_entropy(widened(input), widened(target), widened(p).expand(input.shape))
     if weight is not None:
         losses = losses * widened(weight).expand(input.shape)
-    return _reduced(losses, reduction).to(dtype)
+    return _reduced(losses, reduction).to(target.dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -251,7 +255,7 @@ def kl_div(
         if not tensor.is_floating_point():
             raise RuntimeError(f"kl_div needs floating-point tensors, but got {tensor.dtype}")
     function = table.log_divergence if log_target else table.divergence
-    losses, dtype = _of_pairs(function, input, target)
+    losses, dtype = _errors("kl_div", function, input, target)
     divergence = _reduced(losses, reduction)
     if batchmean and input.dim():
         divergence = divergence / input.shape[0]
@@ -321,26 +325,22 @@ def _along_classes(weight: Tensor, input: Tensor) -> Tensor:
     return weight.reshape(-1, *[1] * (input.dim() - dim - 1))
 
 
-def _errors(
-    name: str, function: Callable[..., Tensor], input: Tensor, target: Tensor, *constants: float
-) -> tuple[Tensor, torch.dtype]:
-    """The function of each pair of elements, and the type of the result; checked as the regression losses are."""
+def _warn_of_broadcasting(name: str, input: Tensor, target: Tensor) -> None:
     if target.shape != input.shape:
         warnings.warn(
             f"{name} of an input of shape {list(input.shape)} and a target of shape {list(target.shape)} "
             "broadcasts them, which is seldom what is meant",
             stacklevel=4,
         )
+
+
+def _errors(
+    name: str, function: Callable[..., Tensor], input: Tensor, target: Tensor, *constants: float
+) -> tuple[Tensor, torch.dtype]:
+    """The function of each pair of elements, and the type that both promote to."""
     dtype = torch.promote_types(input.dtype, target.dtype)
     if function is not table.absolute_error or dtype.is_complex:  # torch takes integers for l1_loss alone
         _check_floating(name, dtype)
-    return _of_pairs(function, input, target, *constants)
-
-
-def _of_pairs(
-    function: Callable[..., Tensor], input: Tensor, target: Tensor, *constants: float
-) -> tuple[Tensor, torch.dtype]:
-    dtype = torch.promote_types(input.dtype, target.dtype)
     x, y = torch.broadcast_tensors(widened(input.to(dtype)), widened(target.to(dtype)))
     return function(x, y, *constants), dtype
 
@@ -402,7 +402,7 @@ def _check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
 
 
 def _check_probabilities(name: str, tensor: Tensor) -> None:
-    """Elements are looked at where that is free of charge: in CPU memory, and one by one."""
+    """On the CPU alone: elsewhere looking at the elements waits for the device, and traced ones have no values."""
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     if tensor.device.type != "cpu" or traced or tensor.numel() == 0:
         return

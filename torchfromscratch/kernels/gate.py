@@ -24,7 +24,7 @@ def gate(values: Tensor, output: Tensor) -> Tensor:
     if output.device.type == "cpu" and not torch.compiler.is_compiling() and output.dtype in BITS:
         bits = BITS[output.dtype]
         try:
-            opens = output.view(bits).abs().clamp_(0, 1)
+            opens = output.view(bits).abs().clamp(0, 1)
             return (opens * values.view(bits)).view(output.dtype)
         except RuntimeError:
             pass  # a tensor that stands for many, as in gradcheck's batched gradients, has no bits

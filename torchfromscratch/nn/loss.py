@@ -34,9 +34,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
 class NLLLoss(torch.nn.NLLLoss):
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.nll_loss(
-            input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction
-        )
+        return F.nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
 
 
 class BCELoss(torch.nn.BCELoss):
