@@ -180,7 +180,7 @@ def _stack(
             timeline, scan = Timeline(sizes, reverse), len(lasts)
             states = _run(cell, timeline, rows, starts[scan], weights[scan], keeps_state)
             outputs.append(states[0])
-            lasts.append([timeline.backwards.first(s) for s in states])
+            lasts.append([timeline.last(s) for s in states])
         rows = torch.cat(outputs, -1) if bidirectional else outputs[0]
         if train and dropout > 0 and layer < num_layers - 1:
             rows = _dropout(rows, dropout)
