@@ -53,8 +53,8 @@ def tanh(input: Tensor) -> Tensor:
 class Cell:
     """A step of a recurrent layer, element by element, and its derivative.
 
-    Where u and v are (…, gates · H), states are (…, H). `push` and `pull` are linear: the derivative of
-    `step` and its transpose, given the slopes.
+    u and v are (…, gates · H), states (…, H). They meet in the pre-activations, da = du + γ dv, and from there
+    `push` is the derivative of the step, linear with the given slopes, and `pull` its transpose.
     """
 
     gates = 1
@@ -70,18 +70,26 @@ class Cell:
         raise NotImplementedError
 
     @staticmethod
-    def push(slopes: States, du: Tensor, dv: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
-        """The tangents of the states after the step from those of its arguments."""
+    def scale(slopes: States, dv: Tensor) -> Tensor:
+        """γ dv; γ is 1 in most cells."""
+        return dv
+
+    @staticmethod
+    def push(slopes: States, da: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        """The tangents of the states after the step from those of the pre-activations and the states before it."""
         raise NotImplementedError
 
     @staticmethod
     def pull(slopes: States, *after: Tensor) -> tuple[Any, ...]:
-        """The gradients for u, v and the states before the step (None: only through v) from those after it."""
+        """The gradients for the pre-activations and, beside those, the states before the step; None for none."""
         raise NotImplementedError
 
 
 class Tanh(Cell):
-    """h' = tanh(a), a = u + v.        dh' = (1 − h'²) da"""
+    """h' = tanh(a),  a = u + v
+
+    dh' = (1 − h'²) da
+    """
 
     @staticmethod
     def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
@@ -93,17 +101,19 @@ class Tanh(Cell):
         return (1 - h * h,)
 
     @staticmethod
-    def push(slopes: States, du: Tensor, dv: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
-        return (slopes[0] * (du + dv),)
+    def push(slopes: States, da: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        return (slopes[0] * da,)
 
     @staticmethod
     def pull(slopes: States, *after: Tensor) -> tuple[Any, ...]:
-        da = slopes[0] * after[0]
-        return da, da, None
+        return slopes[0] * after[0], None
 
 
 class ReLU(Tanh):
-    """h' = max(0, a), a = u + v.        dh' = da where h' > 0, else 0"""
+    """h' = max(0, a),  a = u + v
+
+    dh' = da where h' > 0, 0 elsewhere
+    """
 
     @staticmethod
     def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
@@ -116,7 +126,7 @@ class ReLU(Tanh):
 
 
 class LSTM(Cell):
-    """i, f, o = σ(a), g = tanh(a), a = u + v;        c' = f c + i g,  m' = o tanh(c')
+    """i, f, o = σ(a), g = tanh(a),  a = u + v;  c' = f c + i g,  m' = o tanh(c')
 
     dc' = f dc + g i(1−i) da_i + c f(1−f) da_f + i (1−g²) da_g
     dm' = o (1−tanh²c') dc' + tanh(c') o(1−o) da_o
@@ -143,35 +153,33 @@ class LSTM(Cell):
         return dc_da, f, o * (1 - t * t), t * o * (1 - o)
 
     @staticmethod
-    def push(slopes: States, du: Tensor, dv: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+    def push(slopes: States, da: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
         dc_da, dc_dc, dm_dc, dm_do = slopes
-        da = du + dv
-        *ifg, o = da.chunk(4, -1)
-        dc = dc_dc * before[1] + (dc_da * torch.stack(ifg, -2)).sum(-2)
-        return dm_dc * dc + dm_do * o, dc
+        *da_ifg, da_o = da.chunk(4, -1)
+        dc = dc_dc * before[1] + (dc_da * torch.stack(da_ifg, -2)).sum(-2)
+        return dm_dc * dc + dm_do * da_o, dc
 
     @staticmethod
     def pull(slopes: States, *after: Tensor) -> tuple[Any, ...]:
         dc_da, dc_dc, dm_dc, dm_do = slopes
         dm, dc = after
         dc = dc + dm_dc * dm
-        da = torch.cat([*(dc_da * dc.unsqueeze(-2)).unbind(-2), dm_do * dm], -1)
-        return da, da, None, dc_dc * dc
+        return torch.cat([*(dc_da * dc.unsqueeze(-2)).unbind(-2), dm_do * dm], -1), None, dc_dc * dc
 
 
 class GRU(Cell):
-    """r, z = σ(u + v), n = tanh(u_n + r v_n);        h' = (1 − z) n + z h
+    """r, z = σ(a), n = tanh(a),  a = u + γ v, γ = (1, 1, r);  h' = (1 − z) n + z h
 
-    dh' = z dh + k v_n r(1−r) da_r + (h − n) z(1−z) da_z + k du_n + k r dv_n,  k = (1−z)(1−n²)
+    dh' = z dh + k v_n r(1−r) da_r + (h − n) z(1−z) da_z + k da_n,  k = (1−z)(1−n²)
     """
 
     gates = 3
 
     @staticmethod
     def activated(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-        (ur, uz, un), (vr, vz, vn) = u.chunk(3, -1), v.chunk(3, -1)
-        r = sigmoid(ur + vr)
-        return r, sigmoid(uz + vz), tanh(un + r * vn)
+        (u_r, u_z, u_n), (v_r, v_z, v_n) = u.chunk(3, -1), v.chunk(3, -1)
+        r = sigmoid(u_r + v_r)
+        return r, sigmoid(u_z + v_z), tanh(u_n + r * v_n)
 
     @staticmethod
     def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
@@ -180,24 +188,26 @@ class GRU(Cell):
 
     @staticmethod
     def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
-        (h,), (r, z, n) = before, GRU.activated(u, v)
-        vn = v.chunk(3, -1)[2]
+        (h,), (r, z, n), v_n = before, GRU.activated(u, v), v.chunk(3, -1)[2]
         k = (1 - z) * (1 - n * n)
-        dr, dz = k * vn * r * (1 - r), (h - n) * z * (1 - z)
-        return torch.stack([dr, dz, k], -2), torch.stack([dr, dz, k * r], -2), z
+        dh_da = torch.stack([k * v_n * r * (1 - r), (h - n) * z * (1 - z), k], -2)
+        one = torch.ones_like(r)
+        return dh_da, z, torch.cat([one, one, r], -1)
 
     @staticmethod
-    def push(slopes: States, du: Tensor, dv: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
-        dh_du, dh_dv, dh_dh = slopes
-        du, dv = torch.stack(du.chunk(3, -1), -2), torch.stack(dv.chunk(3, -1), -2)
-        return ((dh_du * du + dh_dv * dv).sum(-2) + dh_dh * before[0],)
+    def scale(slopes: States, dv: Tensor) -> Tensor:
+        return slopes[2] * dv
+
+    @staticmethod
+    def push(slopes: States, da: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        dh_da, dh_dh, _ = slopes
+        return ((dh_da * torch.stack(da.chunk(3, -1), -2)).sum(-2) + dh_dh * before[0],)
 
     @staticmethod
     def pull(slopes: States, *after: Tensor) -> tuple[Any, ...]:
-        dh_du, dh_dv, dh_dh = slopes
-        dh = after[0].unsqueeze(-2)
-        du, dv = torch.cat((dh_du * dh).unbind(-2), -1), torch.cat((dh_dv * dh).unbind(-2), -1)
-        return du, dv, dh_dh * after[0]
+        dh_da, dh_dh, _ = slopes
+        (dh,) = after
+        return torch.cat((dh_da * dh.unsqueeze(-2)).unbind(-2), -1), dh_dh * dh
 
 
 @dataclass(frozen=True)
@@ -215,18 +225,13 @@ class Timeline:
         """The rows of each step."""
         return list(packed.split(self.sizes))[:: -1 if self.reverse else 1]
 
-    def join(self, steps: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+    def join(self, steps: list[Tensor]) -> Tensor:
         """The inverse of `split`."""
         return torch.cat(steps[:: -1 if self.reverse else 1])
 
-    def first(self, packed: Tensor) -> Tensor:
-        """The row of each sequence at its first step."""
-        steps = self.split(packed)
-        rows = steps[:1]
-        for before, step in pairwise(steps):
-            if len(step) > len(before):
-                rows.append(step.narrow(0, len(before), len(step) - len(before)))
-        return torch.cat(rows)
+    def last(self, packed: Tensor) -> Tensor:
+        """The row of each sequence at its last step."""
+        return beginnings(self.split(packed)[::-1])
 
     @property
     def backwards(self) -> Timeline:
@@ -234,20 +239,28 @@ class Timeline:
         return Timeline(self.sizes, not self.reverse)
 
 
-def scan(timeline: Timeline, step: Callable[..., tuple], start: States, *packed: Tensor) -> list[Tensor]:
-    """Carry states through time: states, outputs = step(states, rows of each packed tensor), all outputs packed."""
-    states, outputs = [s.narrow(0, 0, 0) for s in start], []
+def beginnings(steps: list[Tensor]) -> Tensor:
+    """The row of each sequence at its first step."""
+    rows = steps[:1]
+    for before, step in pairwise(steps):
+        if len(step) > len(before):
+            rows.append(step.narrow(0, len(before), len(step) - len(before)))
+    return torch.cat(rows)
+
+
+def scan(timeline: Timeline, step: Callable[..., tuple], start: States, *packed: Tensor) -> list[list[Tensor]]:
+    """Carry states through time: states, outputs = step(states, *rows of the step); lists of the outputs' steps."""
+    states, outputs = [state.narrow(0, 0, 0) for state in start], []
     for rows in zip(*[timeline.split(tensor) for tensor in packed], strict=True):
-        size = rows[0].shape[0]
-        states = [_enter(state, s, size) for state, s in zip(states, start, strict=True)]
+        states = [_enter(state, s, len(rows[0])) for state, s in zip(states, start, strict=True)]
         states, output = step(states, *rows)
         outputs.append(output)
-    return [timeline.join(steps) for steps in zip(*outputs, strict=True)]
+    return [list(steps) for steps in zip(*outputs, strict=True)]
 
 
 def _enter(state: Tensor, start: Tensor, size: int) -> Tensor:
     """The states of `size` sequences: the last ones have left, or more begin."""
-    present = state.shape[0]
+    present = len(state)
     if size > present:
         return torch.cat([state, start.narrow(0, present, size - present)])
     return state if size == present else state.narrow(0, 0, size)
@@ -275,7 +288,7 @@ class Recurrence(Function):
             after = [m if projection is None else m @ projection.mT, *c]
             return after, after
 
-        return tuple(scan(timeline, step, start, u))
+        return tuple([timeline.join(steps) for steps in scan(timeline, step, start, u)])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -286,25 +299,31 @@ class Recurrence(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         weight, projection, start, h, m, slopes = _linearise(ctx)
+        cell, timeline = ctx.cell, ctx.timeline.backwards
 
-        def step(later: States, *rows: Tensor) -> tuple[States, States]:
-            grad_h, *grad_c = [grad + more for grad, more in zip(rows, later, strict=False)]
+        def step(grads_later: States, *rows: Tensor) -> tuple[States, States]:
+            grads_t, slopes_t = rows[: len(grads)], rows[len(grads) :]
+            grad_h, *grad_c = [grad + later for grad, later in zip(grads_t, grads_later, strict=True)]
             grad_m = grad_h if projection is None else grad_h @ projection
-            grad_u, grad_v, direct, *grad_c = ctx.cell.pull(rows[len(later) :], grad_m, *grad_c)
-            before = [grad_v @ weight if direct is None else torch.addmm(direct, grad_v, weight), *grad_c]
-            return before, [grad_u, grad_v, grad_h, *before]
+            grad_a, grad_h_beside, *grad_c = cell.pull(slopes_t, grad_m, *grad_c)
+            grad_v = cell.scale(slopes_t, grad_a)
+            through_v = grad_v @ weight
+            before = [through_v if grad_h_beside is None else through_v + grad_h_beside, *grad_c]
+            return before, [grad_a, grad_h, *before]
 
         zeros = [torch.zeros_like(s) for s in start]
-        grad_u, grad_v, grad_h, *before = scan(ctx.timeline.backwards, step, zeros, *grads, *slopes)
+        grad_a, grad_h, *grads_before = scan(timeline, step, zeros, *grads, *slopes)
+        grad_u = timeline.join(grad_a)
+        grad_v = cell.scale(slopes, grad_u)
         _, needs_weight, needs_bias, needs_projection, *_ = ctx.needs_input_grad
         return (
             grad_u,
             grad_v.mT @ h if needs_weight else None,
             grad_v.sum(0) if needs_bias else None,
-            grad_h.mT @ m if needs_projection else None,
+            timeline.join(grad_h).mT @ m if needs_projection else None,
             None,
             None,
-            *[ctx.timeline.first(grad) for grad in before],
+            *[beginnings(steps[::-1]) for steps in grads_before],
         )
 
     @staticmethod
@@ -319,15 +338,17 @@ class Recurrence(Function):
         *start_t: Tensor,
     ) -> tuple[Tensor, ...]:
         weight, projection, _, h, m, slopes = _linearise(ctx)
+        cell, timeline = ctx.cell, ctx.timeline
 
-        def step(before: States, u_t: Tensor, v_t: Tensor, h_t: Tensor, *slopes: Tensor) -> tuple[States, States]:
-            m_t, *c_t = ctx.cell.push(slopes, u_t, v_t + before[0] @ weight.mT, *before)
+        def step(before: States, a_t: Tensor, h_t: Tensor, *slopes_t: Tensor) -> tuple[States, States]:
+            a_t = a_t + cell.scale(slopes_t, before[0] @ weight.mT)
+            m_t, *c_t = cell.push(slopes_t, a_t, *before)
             after = [m_t if projection is None else h_t + m_t @ projection.mT, *c_t]
             return after, after
 
-        v_t = _affine(h, weight_t, bias_t)
+        a_t = u_t + cell.scale(slopes, _affine(h, weight_t, bias_t))
         h_t = h if projection_t is None else m @ projection_t.mT
-        return tuple(scan(ctx.timeline, step, start_t, u_t, v_t, h_t, *slopes))
+        return tuple([timeline.join(steps) for steps in scan(timeline, step, start_t, a_t, h_t, *slopes)])
 
 
 recurrence = differentiable(Recurrence)
@@ -338,10 +359,11 @@ def _affine(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _linearise(ctx: Any) -> tuple:
-    """What both derivatives of a Recurrence need of every step, from its states."""
+    """What both derivatives of a Recurrence need of all steps, from the states."""
     u, weight, bias, projection, *states = ctx.saved_tensors
     start, after = states[: len(states) // 2], states[len(states) // 2 :]
-    before = scan(ctx.timeline, lambda before, *after: (after, before), start, *after)
+    steps_before = scan(ctx.timeline, lambda before, *after: (after, before), start, *after)
+    before = [ctx.timeline.join(steps) for steps in steps_before]
     v = _affine(before[0], weight, bias)
     m = None if projection is None else ctx.cell.step(u, v, *before)[0]
     return weight, projection, start, before[0], m, ctx.cell.slopes(u, v, before, after)

@@ -170,7 +170,7 @@ def _stack(
             f"but got {[list(s.shape) for s in hx]}"
         )
     projected = cell is LSTM and hx[0].shape[2] != hx[1].shape[2]
-    keeps_state = cell is GRU or (cell is LSTM and packed and not projected)
+    keeps_state = cell is GRU or (cell is LSTM and (packed or projected))
     weights = _weights_per_scan(params, scans, has_biases, projected)
     starts = list(zip(*[s.unbind(0) for s in hx], strict=True))
     lasts: list[list[Tensor]] = []
@@ -180,7 +180,7 @@ def _stack(
             timeline, scan = Timeline(sizes, reverse), len(lasts)
             states = _run(cell, timeline, rows, starts[scan], weights[scan], keeps_state)
             outputs.append(states[0])
-            lasts.append([timeline.backwards.first(s) for s in states])
+            lasts.append([timeline.last(s) for s in states])
         rows = torch.cat(outputs, -1) if bidirectional else outputs[0]
         if train and dropout > 0 and layer < num_layers - 1:
             rows = _dropout(rows, dropout)
@@ -232,11 +232,13 @@ _scan_in_lower_precision = autocast(cpu="lower", cuda="lower")(_scan)
 
 @autocast(cpu="as given", cuda="lower")
 def _scan_in_type_of_state(cell: type[Cell], timeline: Timeline, *tensors: Any) -> tuple[Tensor, ...]:
-    """On CPU, torch's GRU and LSTM cell put out the state in the type that it came in."""
-    state = tensors[-1]
-    if state.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        tensors = tuple([None if tensor is None else tensor.to(state.dtype) for tensor in tensors])
-    return _scan(cell, timeline, *tensors)
+    """Under autocast on CPU, states come out in the type that they come in; a projection is in the lower precision."""
+    state, projection = tensors[-1], tensors[5]
+    if state.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return _scan(cell, timeline, *tensors)
+    tensors = tuple([None if tensor is None else tensor.to(state.dtype) for tensor in tensors])
+    h, *c = _scan(cell, timeline, *tensors)
+    return h if projection is None else h.to(torch.get_autocast_dtype("cpu")), *c
 
 
 def _dropout(rows: Tensor, p: float) -> Tensor:

@@ -60,6 +60,7 @@ class GRUCell(torch.nn.GRUCell):
 
 def _forward(module: Any, layers: Callable[..., tuple], input: Any, hx: Any) -> tuple:
     """The output and the last state: of a packed sequence, a batch or a single sequence."""
+    module._update_flat_weights()  # which the checks look at
     weights = [weight for scan in module.all_weights for weight in scan]
     settings = (weights, module.bias, module.num_layers, module.dropout, module.training, module.bidirectional)
     if isinstance(input, PackedSequence):
