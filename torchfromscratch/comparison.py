@@ -1,11 +1,11 @@
-"""A training step of a model on torch.nn and by hand, side by side: `python -m torchfromscratch audit`."""
+"""A training step of a model on torch.nn and by hand: the differences, the time, the memory."""
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -65,11 +65,13 @@ def compare(model: torch.nn.Module, inputs: Sequence[Any], by_hand: str = "conve
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     ]
-    with _by_hand(model, by_hand), audit(record=True) as kernels:
-        conversion = conversion_report(model)
-        outputs = _step(model, inputs)
-    for hook in hooks:
-        hook.remove()
+    try:
+        with _by_hand(model, by_hand), audit(record=True) as kernels:
+            conversion = conversion_report(model)
+            outputs = _step(model, inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
     # what torch.nn gave a gradient and we did not
     errors.update({name: float("inf") for name, grad in expected.items() if grad is not None})
     gradient_name, gradient_error = max(errors.items(), key=lambda item: item[1], default=("", 0.0))
@@ -115,7 +117,7 @@ def switch_off_chance(model: torch.nn.Module) -> None:
 
 
 @contextmanager
-def _by_hand(model: torch.nn.Module, how: str) -> Any:
+def _by_hand(model: torch.nn.Module, how: str) -> Iterator[None]:
     if how == "from_scratch":
         with from_scratch():
             yield
@@ -132,9 +134,9 @@ def _by_hand(model: torch.nn.Module, how: str) -> Any:
 def _step(model: torch.nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
     """The outputs of a forward, after a backward from the mean of their squares."""
     outputs = [leaf for leaf in tree_leaves(model(*inputs)) if isinstance(leaf, Tensor)]
-    loss = sum(output.square().mean() for output in outputs if output.requires_grad)
-    if isinstance(loss, Tensor):
-        loss.backward()
+    losses = [output.square().mean() for output in outputs if output.requires_grad]
+    if losses:
+        torch.stack(losses).sum().backward()
     return [output.detach() for output in outputs]
 
 
@@ -156,10 +158,14 @@ def _restore(model: torch.nn.Module, buffers: dict[str, Tensor]) -> None:
 
 
 def _peak(model: torch.nn.Module, inputs: Sequence[Any], context: Any) -> int:
-    """The peak of all allocations and releases that the profiler sees, in their order."""
     with context:
-        _step(model, inputs)  # what is allocated once, as gradients, is there
-        with torch.profiler.profile(profile_memory=True) as profile:
+        _step(model, inputs)  # what is allocated once, as gradients are, is there from now on
+        if _on_cuda(inputs):
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            _step(model, inputs)
+            return torch.cuda.max_memory_allocated() - before
+        with _silence(), torch.profiler.profile(profile_memory=True) as profile:
             _step(model, inputs)
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     used = peak = 0
@@ -169,6 +175,23 @@ def _peak(model: torch.nn.Module, inputs: Sequence[Any], context: Any) -> int:
     return peak
 
 
+@contextmanager
+def _silence() -> Iterator[None]:
+    """The profiler's native code writes to stderr that there is no GPU, whatever it is asked for."""
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _on_cuda(inputs: Sequence[Any]) -> bool:
+    return any(isinstance(input, Tensor) and input.is_cuda for input in inputs)
+
+
 def _synchronize(inputs: Sequence[Any]) -> None:
-    if any(isinstance(input, Tensor) and input.is_cuda for input in inputs):
+    if _on_cuda(inputs):
         torch.cuda.synchronize()
