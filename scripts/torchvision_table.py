@@ -77,7 +77,7 @@ def row(name: str) -> dict:
 
 def build(name: str) -> torch.nn.Module:
     """The model in float64 and training mode, chance switched off."""
-    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model = torchvision.models.get_model(name, **options, **OPTIONS.get(name, {}))
     switch_off_chance(model)
     return model.double().train()
@@ -100,8 +100,8 @@ def table(rows: dict) -> str:
         "One step in float64 and training mode, two pictures of the size given, dropout and stochastic depth switched "
         "off. Errors are the largest difference from torch.nn over the largest element, of the output, of the worst "
         f"parameter's gradient and of the worst buffer; a model holds if they are at most {TOLERANCE:.0e} and no "
-        "built-in layer kernel runs, forward or backward. A gradient below 1e-6 of the model's largest is measured "
-        "on that bound: it is zero but for rounding.",
+        "built-in layer kernel runs, forward or backward. What is below 1e-6 of the largest gradient (or buffer) of "
+        "the model is measured on that bound: it is zero but for rounding.",
         "",
         "| model | parameters | size | convert: output | gradient | buffers | built in | from_scratch: output "
         "| gradient | buffers | built in | holds |",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from torchfromscratch.from_scratch import from_scratch
 
 __all__ = ["Comparison", "compare", "peak_memory", "step_time", "switch_off_chance"]
 
-# A gradient that is zero but for rounding, as that of a bias before batch norm, is measured on the largest of all.
+# What is zero but for rounding, as the gradient of a bias before batch norm, is measured on the largest of its kind.
 NEGLIGIBLE = 1e-6
 
 
@@ -48,14 +48,15 @@ def compare(model: torch.nn.Module, inputs: Sequence[Any], by_hand: str = "conve
         expected_outputs = _step(model, inputs)
     expected = {name: parameter.grad for name, parameter in model.named_parameters()}
     expected_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    buffer_scale = _largest(expected_buffers.values())
     model.zero_grad()
     _restore(model, buffers)
-    scale = max((float(grad.abs().max()) for grad in expected.values() if grad is not None), default=0.0)
+    gradient_scale = _largest(expected.values())
     errors: dict[str, float] = {}
 
     def check(name: str) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
-            errors[name] = _error(parameter.grad, expected.pop(name), NEGLIGIBLE * scale)
+            errors[name] = _error(parameter.grad, expected.pop(name), gradient_scale)
             parameter.grad = None
 
         return hook
@@ -82,7 +83,7 @@ def compare(model: torch.nn.Module, inputs: Sequence[Any], by_hand: str = "conve
         max((_error(a, b) for a, b in zip(outputs, expected_outputs, strict=True)), default=0.0),
         gradient_error,
         gradient_name,
-        max((_error(b, expected_buffers[name]) for name, b in model.named_buffers()), default=0.0),
+        max((_error(b, expected_buffers[name], buffer_scale) for name, b in model.named_buffers()), default=0.0),
     )
     _restore(model, buffers)
     return comparison
@@ -109,7 +110,8 @@ def peak_memory(model: torch.nn.Module, inputs: Sequence[Any]) -> tuple[int, int
 
 def switch_off_chance(model: torch.nn.Module) -> None:
     """Set every probability of dropping something to 0, so that two runs can be compared."""
-    for module in model.modules():
+    modules: Iterator[Any] = model.modules()
+    for module in modules:
         if isinstance(module, torch.nn.modules.dropout._DropoutNd) or type(module).__name__ == "StochasticDepth":
             module.p = 0.0
         elif isinstance(module, (torch.nn.MultiheadAttention, torch.nn.RNNBase)):
@@ -140,15 +142,19 @@ def _step(model: torch.nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
     return [output.detach() for output in outputs]
 
 
-def _error(value: Tensor | None, expected: Tensor | None, negligible: float = 0.0) -> float:
+def _error(value: Tensor | None, expected: Tensor | None, largest: float = 0.0) -> float:
     """max |value − expected| / max |expected|, infinite if one of them is missing or NaN."""
     if value is None or expected is None:
         return 0.0 if value is expected else float("inf")
     if value.numel() == 0 or torch.equal(value, expected):
         return 0.0
     difference = float((value - expected).abs().max())
-    scale = max(float(expected.abs().max()), negligible)
+    scale = max(float(expected.abs().max()), NEGLIGIBLE * largest)
     return difference / scale if difference < float("inf") and scale > 0 else float("inf")
+
+
+def _largest(tensors: Iterable[Tensor | None]) -> float:
+    return max((float(t.abs().max()) for t in tensors if t is not None and t.numel()), default=0.0)
 
 
 def _restore(model: torch.nn.Module, buffers: dict[str, Tensor]) -> None:

@@ -73,8 +73,8 @@ def _with_arguments_of_torch(function: Callable[..., Any], names: list[str]) -> 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         given = dict(zip(names, args, strict=False), **kwargs)
-        if isinstance(given.get("reduction"), int):
-            given["reduction"] = _REDUCTIONS[given["reduction"]]
+        if "reduction" in names:
+            given["reduction"] = _REDUCTIONS[given.get("reduction", 0)]
         if given.get("padding_idx") == -1:
             given["padding_idx"] = None
         return function(**{_RENAMED.get(name, name): given[name] for name in given if name not in _MEANINGLESS})
