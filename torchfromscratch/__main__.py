@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 # Modules with a function `register(subcommands)`, which adds a parser whose default `run(args)` returns
 # the exit code.
-COMMANDS = ("torchfromscratch.explain.command",)
+COMMANDS = ("torchfromscratch.audit_command", "torchfromscratch.explain.command")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

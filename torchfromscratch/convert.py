@@ -26,7 +26,7 @@ from torchfromscratch.from_scratch import from_scratch
 __all__ = ["ConversionReport", "conversion_report", "convert"]
 
 M = TypeVar("M", bound=torch.nn.Module)
-ModuleClass = type[Any]  # of a torch.nn.Module
+ModuleClass = type[torch.nn.Module]
 
 # torch.nn's class of each of ours: the one that it is derived from.
 _BUILT_IN: dict[ModuleClass, ModuleClass] = {
@@ -132,7 +132,6 @@ def _plan_back(module: torch.nn.Module) -> ModuleClass:
     return _rebased(cls, _built_in(cls.__bases__[0])) if is_parametrized(module) else _built_in(cls)
 
 
-@functools.cache
 def _by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
     """The class by hand of an unconverted or converted class, and the obstacle if it is a layer and there is none."""
     if _first(cls, _BUILT_IN):
@@ -151,7 +150,6 @@ def _by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
     return _subclass(cls, (cls, ours), become), ""
 
 
-@functools.cache
 def _with_calls_by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
     """A subclass of `cls` whose forward is inside from_scratch(), if `cls` has a forward of its own."""
     forward = cls.forward
@@ -178,15 +176,21 @@ def _built_in(cls: ModuleClass) -> ModuleClass:
 
 
 def _subclass(cls: ModuleClass, bases: tuple[ModuleClass, ...], namespace: dict[str, Any]) -> ModuleClass:
-    """A class that goes by the name of `cls`, and can be pickled by it."""
+    """The one class that goes by the name of `cls` and runs by hand; its modules are pickled by that name."""
+    if cls in _SUBCLASSES:
+        return _SUBCLASSES[cls]
 
-    def reduce(self: torch.nn.Module, protocol: Any) -> Any:
-        new, *rest = cls.__reduce_ex__(self, protocol)
-        return (_new, (cls,), *rest[1:]) if new is getattr(copyreg, "__newobj__") else (new, *rest)  # noqa: B009
+    def reduce(self: Any, protocol: Any) -> Any:
+        new, _, *rest = reduced = cls.__reduce_ex__(self, protocol)  # type: ignore[str-unpack]
+        return (_new, (cls,), *rest) if new is getattr(copyreg, "__newobj__") else reduced  # noqa: B009
 
     named = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     own = {"_converted_from": cls, "__reduce_ex__": reduce}
-    return _make_class(cls, cls.__name__, bases, {**named, **own, **namespace})
+    _SUBCLASSES[cls] = _make_class(cls, cls.__name__, bases, {**named, **own, **namespace})
+    return _SUBCLASSES[cls]
+
+
+_SUBCLASSES: dict[ModuleClass, ModuleClass] = {}
 
 
 def _rebased(cls: ModuleClass, base: ModuleClass) -> ModuleClass:

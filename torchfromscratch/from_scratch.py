@@ -3,7 +3,7 @@
 torch offers every call of its functions and of Tensor's methods to a TorchFunctionMode. Ours looks the function
 up in one table and calls the hand-written one in its place. The table follows from names alone, since
 ours have the names and signatures of torch.nn.functional; only where a function of torch takes other
-arguments than torch.nn.functional's of the same name, these are listed.
+arguments than torch.nn.functional's of the same name, these are listed below.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def _with_arguments_of_torch(function: Callable[..., Any], names: list[str]) -> 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         given = dict(zip(names, args, strict=False), **kwargs)
-        if isinstance(given.get("reduction"), int):
-            given["reduction"] = _REDUCTIONS[given["reduction"]]
+        if "reduction" in names:
+            given["reduction"] = _REDUCTIONS[given.get("reduction", 0)]
         if given.get("padding_idx") == -1:
             given["padding_idx"] = None
         return function(**{_RENAMED.get(name, name): given[name] for name in given if name not in _MEANINGLESS})
@@ -93,7 +93,7 @@ def _table() -> dict[Any, Callable[..., Any]]:
     """torch's functions and Tensor's methods, each with the hand-written one."""
     table: dict[Any, Callable[..., Any]] = {}
     for name, layer in vars(functional).items():
-        if not callable(layer) or not hasattr(torch.nn.functional, name):
+        if name.startswith("_") or not callable(layer):
             continue
         names = _ARGUMENTS.get(name)
         of_torch = _with_arguments_of_torch(layer, names.split()) if names else layer
