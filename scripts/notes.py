@@ -1,10 +1,16 @@
-"""Write docs/notes.md: the worked examples of the lecture notes beside what the layers compute."""
+"""Write docs/notes.md, and point the links of the derivations at the lines where the code stands now."""
 
 from pathlib import Path
 
+from torchfromscratch.notes.links import refreshed
 from torchfromscratch.notes.page import as_markdown
 
+ROOT = Path(__file__).parents[1]
+
 if __name__ == "__main__":
-    page = Path(__file__).parents[1] / "docs" / "notes.md"
-    page.write_text(as_markdown(), encoding="utf-8")
-    print(f"wrote {page}")
+    pages = {ROOT / "docs" / "notes.md": as_markdown()}
+    for page in sorted((ROOT / "docs").glob("derivations.*.md")):
+        pages[page] = refreshed(page.read_text(encoding="utf-8"), ROOT)
+    for page, text in pages.items():
+        page.write_text(text, encoding="utf-8")
+        print(f"wrote {page}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from torchfromscratch.notes.examples import EXAMPLES
+from torchfromscratch.notes.links import LINK, refreshed
 from torchfromscratch.notes.page import as_markdown
 
 ROOT = Path(__file__).parents[2]
@@ -23,3 +24,19 @@ def test_layers_compute_what_the_notes_print_or_the_errata_say_why_not(example):
 def test_page_is_the_one_that_the_layers_compute():
     page = (ROOT / "docs" / "notes.md").read_text(encoding="utf-8")
     assert page == as_markdown(), "run: python scripts/notes.py"
+
+
+@pytest.mark.parametrize("language", ["en", "vi"])
+def test_derivations_link_to_the_lines_that_implement_them(language):
+    page = (ROOT / "docs" / f"derivations.{language}.md").read_text(encoding="utf-8")
+    assert page == refreshed(page, ROOT), "run: python scripts/notes.py"
+
+
+def test_derivations_are_the_same_in_both_languages():
+    pages = [(ROOT / "docs" / f"derivations.{language}.md").read_text(encoding="utf-8") for language in ("en", "vi")]
+    links, sections, formulas = zip(
+        *((LINK.findall(page), re.findall(r"^## ", page, re.M), page.count("```math")) for page in pages), strict=True
+    )
+    assert links[0] == links[1]
+    assert sections[0] == sections[1]
+    assert formulas[0] == formulas[1]

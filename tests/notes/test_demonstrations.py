@@ -1,0 +1,116 @@
+"""What the running examples print is what the notes claim, and the scripts run."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from torchfromscratch import functional as F
+from torchfromscratch import nn
+from torchfromscratch.notes import demonstrations, feature_maps
+from torchfromscratch.training.checkpoint import save_checkpoint
+from torchfromscratch.training.models import build_model
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def run(script, *arguments, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
+    return ended.value.code
+
+
+def test_a_linear_layer_explodes_and_a_convolution_does_not():
+    rows = demonstrations.parameter_explosion()
+    assert "12,289,000" in rows[0][1]
+    assert all("1,792" in value for _, value in rows)
+
+
+def test_sigmoid_loses_the_gradient_with_depth_and_scaled_relu_keeps_it():
+    shares = [demonstrations.gradient_share(depth, F.sigmoid, 1.0) for depth in (1, 5, 10)]
+    assert shares[0] > 100 * shares[1] > 10_000 * shares[2]
+    assert demonstrations.gradient_share(10, F.relu, 2**0.5) > 0.1
+
+
+def test_leaky_relu_revives_what_relu_leaves_dead():
+    first, last, gradient = demonstrations.revival(F.relu)
+    assert (first, gradient) == (last, 0)
+    first, last, gradient = demonstrations.revival(lambda x: F.leaky_relu(x, 0.1))
+    assert last < 0.01 < first
+    assert gradient < 0
+
+
+def test_pointwise_convolution_is_a_linear_layer_on_each_pixel():
+    torch.manual_seed(0)
+    picture, convolution = torch.randn(2, 8, 5, 5), nn.Conv2d(8, 3, 1)
+    by_pixel = F.linear(picture.movedim(1, -1), convolution.weight.flatten(1), convolution.bias).movedim(-1, 1)
+    torch.testing.assert_close(convolution(picture), by_pixel)
+
+
+def test_only_a_convolution_over_time_tells_directions_apart():
+    (_, still), (_, moving) = demonstrations.video()
+    assert still.endswith("True")
+    assert moving == "strongest answer to the right 4, to the left 2"
+
+
+def test_sobel_answers_at_vertical_edges_alone():
+    answers = F.conv2d(demonstrations.square()[None, None], demonstrations.SOBEL[None, None], padding=1)[0, 0]
+    assert answers[3].tolist() == [0, 4, 4, 0, 0, -4, -4, 0]
+    assert answers[0].abs().sum() == 0
+
+
+@pytest.mark.parametrize("name", demonstrations.DEMONSTRATIONS)
+def test_every_demonstration_can_be_printed(name):
+    rows = demonstrations.DEMONSTRATIONS[name]()
+    assert rows
+    assert all(isinstance(part, str) for row in rows for part in row)
+
+
+def test_unknown_example_is_a_users_mistake(monkeypatch, capsys):
+    assert run("examples", "nothing", monkeypatch=monkeypatch) == 2
+    assert "unknown example nothing" in capsys.readouterr().err
+
+
+def test_feature_maps_are_drawn_for_each_stage(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(feature_maps, "LONGEST_SIDE", 48)
+    assert run("feature_maps", "--output", tmp_path, monkeypatch=monkeypatch) == 0
+    assert [path.stem[3:] for path in sorted(tmp_path.glob("*.png"))] == [
+        "picture",
+        "conv2d",
+        "conv2d_relu",
+        "conv2d_leaky_relu",
+        "conv2d_relu_max_pool2d",
+        "conv2d_relu_avg_pool2d",
+    ]
+
+
+def test_notes_padding_of_2_makes_the_maps_larger():
+    stages = feature_maps.through_the_notes_layers(torch.rand(1, 1, 10, 12))
+    assert {name: tuple(maps.shape[1:]) for name, maps in stages.items()} == {
+        "picture": (1, 10, 12),
+        "conv2d": (8, 12, 14),
+        "conv2d relu": (8, 12, 14),
+        "conv2d leaky_relu": (8, 12, 14),
+        "conv2d relu max_pool2d": (8, 6, 7),
+        "conv2d relu avg_pool2d": (8, 6, 7),
+    }
+
+
+def test_trained_network_is_shown_layer_by_layer(tmp_path):
+    network = build_model("lenet5", nn=nn, in_channels=1, image_size=8, classes=10)
+    checkpoint = tmp_path / "best.pt"
+    state = {"config": {"model": "lenet5"}, "position": {}, "model": network.state_dict()}
+    save_checkpoint({**state, "dataset": "3 training and 2 test pictures of 1×8×8 in 10 classes"}, checkpoint)
+    stages = feature_maps.through_a_trained_network(checkpoint, None)
+    assert list(stages)[:4] == ["picture", "conv1 Conv2d", "relu1 ReLU", "pool1 MaxPool2d"]
+    pixels = stages["picture"]
+    torch.testing.assert_close(stages["conv1 Conv2d"], network.conv1((pixels - pixels.mean()) / pixels.std()).detach())
+
+
+@pytest.mark.parametrize("arguments", [["--checkpoint", "no.pt"], ["no.png"], [__file__]])
+def test_unreadable_files_end_in_one_message(arguments, tmp_path, monkeypatch, capsys):
+    assert run("feature_maps", "--output", tmp_path, *arguments, monkeypatch=monkeypatch) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

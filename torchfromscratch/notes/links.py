@@ -1,0 +1,43 @@
+"""Links from the derivations to the lines that implement them, kept true as the code moves."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+# [`Correlation.backward`](../torchfromscratch/autograd/convolution.py#L51-L62)
+LINK = re.compile(r"\[`(?P<name>[\w.]+)`\]\(\.\./(?P<path>[\w/]+\.py)(#[L\d-]*)?\)")
+
+
+def refreshed(markdown: str, root: Path) -> str:
+    """The same text with each link at the lines where its name is defined now.
+
+    Raises LookupError for a name that its file does not define.
+    """
+
+    def refresh(link: re.Match) -> str:
+        name, path = link["name"], link["path"]
+        first, last = _lines(ast.parse((root / path).read_text(encoding="utf-8")), name.split("."), path)
+        return f"[`{name}`](../{path}#L{first}-L{last})"
+
+    return LINK.sub(refresh, markdown)
+
+
+def _lines(tree: ast.AST, names: list[str], path: str) -> tuple[int, int]:
+    """First and last line of a class, function, method or assigned name."""
+    for node in ast.iter_child_nodes(tree):
+        if names[0] in _defined(node):
+            if names[1:]:
+                return _lines(node, names[1:], path)
+            assert isinstance(node, ast.stmt)
+            return node.lineno, node.end_lineno or node.lineno
+    raise LookupError(f"{path} does not define {names[0]}")
+
+
+def _defined(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        return [node.name]
+    if isinstance(node, ast.Assign):
+        return [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return []
