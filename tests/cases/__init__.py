@@ -25,6 +25,7 @@ class Case:
 
     `shapes` are those of the floating-point tensors that `call` takes behind `F`, all differentiable.
     `leave_out` maps the name of a test that cannot hold for this case to the reason, which the test prints.
+    `precision` is float32 where torch's own kernel keeps its constants in float32, whatever it is called with.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Case:
     low: float = -2.0  # range of the random elements
     high: float = 2.0
     leave_out: dict[str, str] = field(default_factory=dict)
+    precision: torch.dtype = torch.float64
 
     def inputs(self, dtype: torch.dtype = torch.float64, device: str = "cpu", seed: int = 0) -> list[Tensor]:
         """Random tensors of the case's shapes, the same for the same seed on every device."""
@@ -50,6 +52,7 @@ class ModuleCase:
     """One way of constructing a module, written for any namespace `nn`, and the shapes it is called with.
 
     `call(module, *tensors)` where a module wants more than the tensors (integer inputs, masks, a state).
+    `leave_out` and `precision` as in `Case`.
     """
 
     name: str
@@ -57,6 +60,7 @@ class ModuleCase:
     shapes: tuple[Shape, ...]
     call: Callable[..., Any] | None = None
     leave_out: dict[str, str] = field(default_factory=dict)
+    precision: torch.dtype = torch.float64
 
 
 def all_cases() -> list[Case]:

@@ -13,9 +13,7 @@ CROPS_AND_FLIPS = Augmentation(2, flip=True)
 
 
 def pictures(count: int) -> Pictures:
-    images = torch.randint(
-        0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-    )
+    images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     return Pictures(images, torch.arange(count) % 4)
 
 

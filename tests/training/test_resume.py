@@ -26,11 +26,7 @@ def assert_identical(run: Path, uninterrupted: Path) -> None:
     for name, weight in weights(run).items():
         assert torch.equal(weight, expected[name]), name
     timeless = [
-        [
-            (key, value)
-            for key, value in row.items()
-            if key not in ("images_per_second", "seconds", "data_wait_share")
-        ]
+        [(key, value) for key, value in row.items() if key not in ("images_per_second", "seconds", "data_wait_share")]
         for row in (torch.load(path / "last.pt", weights_only=True)["rows"] for path in (run, uninterrupted))
         for row in row
     ]
@@ -79,9 +75,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch):
         pytest.param(STEPS_PER_EPOCH + 4 + 1, id="after the second epoch's first step"),
     ],
 )
-def test_stopped_anywhere_ends_with_identical_weights(
-    stop_at, asked: int, uninterrupted: Path, tmp_path: Path
-) -> None:
+def test_stopped_anywhere_ends_with_identical_weights(stop_at, asked: int, uninterrupted: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     stop_at(asked)
     assert main([*TINY, "--run-dir", str(run)]) == 130
@@ -138,9 +132,7 @@ def test_resume_without_a_directory_takes_the_latest_run(stop_at, in_directory: 
     assert len((in_directory / "runs/newer/metrics.jsonl").read_text().splitlines()) == 3
 
 
-def test_resume_before_the_first_checkpoint_starts_at_the_beginning(
-    uninterrupted: Path, tmp_path: Path
-) -> None:
+def test_resume_before_the_first_checkpoint_starts_at_the_beginning(uninterrupted: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main([*TINY, "--resume", "--run-dir", str(run)]) == 0
     assert_identical(run, uninterrupted)

@@ -67,9 +67,7 @@ class Correlation(Function):
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, _: None) -> Tensor:
         input, weight = ctx.saved_tensors
-        return correlation(input_t, weight, bias_t, ctx.windows) + correlation(
-            input, weight_t, None, ctx.windows
-        )
+        return correlation(input_t, weight, bias_t, ctx.windows) + correlation(input, weight_t, None, ctx.windows)
 
 
 class FullConvolution(Function):
@@ -159,9 +157,7 @@ class WeightGradient(Function):
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, grad_t: Tensor, _: None) -> Tensor:
         input, grad_output = ctx.saved_tensors
-        return weight_gradient(input_t, grad_output, ctx.windows) + weight_gradient(
-            input, grad_t, ctx.windows
-        )
+        return weight_gradient(input_t, grad_output, ctx.windows) + weight_gradient(input, grad_t, ctx.windows)
 
 
 correlation = differentiable(Correlation)

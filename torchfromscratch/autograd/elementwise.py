@@ -1,76 +1,253 @@
-"""Activations: functions of one element, as a table of y and dL/dx.
+"""Activations: functions of one element (or of two that meet), as a table of values and derivatives.
 
-The derivative dy/dx of such a function multiplies dL/dy on the way back and the tangent on the way
-forward, so one formula serves both. Where it needs an activation again, as σ'(x) = σ(x)·(1 − σ(x))
-does, it calls the one of this table: no derivative of any order leaves it.
+A row reads: the name, y(x), and dx(g, x) = g · dy/dx. The same dx serves the way back, where g is dL/dy,
+and the way forward, where it is the tangent of x. Where dx needs an activation again, as
+σ'(x) = σ(x) · (1 − σ(x)) does, it calls the one of this table: no derivative of any order leaves it.
 
-Source: lecture notes, "ReLU", "Leaky ReLU" and "Activation function"; others are cited at their row.
+At a kink dx is what PyTorch documents or does; where a branch is flat it is 0 whatever g is, so an
+infinite g from behind a dead unit stays there.
+
+Source: lecture notes, "ReLU", "Leaky ReLU" and "Activation function"; the others at their rows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
-
-# Sums and exponentials of these are computed in float32 and rounded once, as torch's kernels do.
-NARROW_TYPES = (torch.float16, torch.bfloat16)
+from torchfromscratch.autograd.precision import widened
+from torchfromscratch.kernels import gate as kernel
 
 
 def elementwise(
-    name: str, *, y: Callable[..., Tensor], dx: Callable[..., Tensor], keeps: str = "x"
+    name: str,
+    value: Callable[..., Tensor],
+    *,
+    of: Literal["inputs", "output"] = "inputs",
+    exact: bool = False,
+    **derivatives: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
-    """The Function y = f(x, *constants), from y(x, *constants) and dx(dL/dy, kept, *constants).
+    """The Function value(*tensors, *constants), with derivative(g, *tensors, *constants) for each tensor.
 
-    `keeps` says what dx is a function of: the input "x" or the output "y".
+    `of` says whether the derivatives are functions of the tensors or of the output. An `exact` function
+    only selects among numbers that it is given; the others compute narrow floats in float32.
     """
+    count = len(derivatives)
+
+    def in_wide(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
+        if exact:
+            return formula(first, *rest)
+        wide = [widened(arg) if isinstance(arg, Tensor) else arg for arg in (first, *rest)]
+        return formula(*wide).to(first.dtype)
 
     class Elementwise(Function):
         @staticmethod
-        def forward(input: Tensor, *constants: Any) -> Tensor:
-            return _widened(y, input, constants)
+        def forward(*args: Any) -> Tensor:
+            return in_wide(value, *args)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-            input, *ctx.constants = inputs
-            kept = input if keeps == "x" else output
-            ctx.save_for_backward(kept)
-            ctx.save_for_forward(kept)
+            kept = inputs[:count] if of == "inputs" else (output,)
+            ctx.constants = inputs[count:]
+            ctx.save_for_backward(*kept)
+            ctx.save_for_forward(*kept)
 
         @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
-            (kept,) = ctx.saved_tensors
-            grad_input = _widened(lambda g: dx(g, kept.to(g.dtype), *ctx.constants), grad_output, ())
-            return grad_input, *(None for _ in ctx.constants)
+            known = (*ctx.saved_tensors, *ctx.constants)
+            gradients = [
+                in_wide(derivative, grad_output.conj(), *known).conj() if needed else None
+                for derivative, needed in zip(derivatives.values(), ctx.needs_input_grad, strict=False)
+            ]
+            return *gradients, *(None for _ in ctx.constants)
 
         @staticmethod
-        def jvp(ctx: Any, input_t: Tensor, *_: None) -> Tensor:
-            (kept,) = ctx.saved_tensors
-            return _widened(lambda t: dx(t, kept.to(t.dtype), *ctx.constants), input_t, ())
+        def jvp(ctx: Any, *tangents: Any) -> Tensor:
+            known = (*ctx.saved_tensors, *ctx.constants)
+            moves = [
+                in_wide(derivative, tangent, *known)
+                for derivative, tangent in zip(derivatives.values(), tangents, strict=False)
+            ]
+            return sum(moves[1:], moves[0])
 
     return differentiable(type(name, (Elementwise,), {}))
 
 
-def _widened(formula: Callable[..., Tensor], tensor: Tensor, constants: tuple) -> Tensor:
-    """`formula` with narrow floats computed in float32."""
-    if tensor.dtype in NARROW_TYPES:
-        return formula(tensor.float(), *constants).to(tensor.dtype)
-    return formula(tensor, *constants)
+class Gate(Function):
+    """g where y > 0 or NaN, else 0: what ReLU with output y lets through. Linear in g, and its own derivative."""
 
+    @staticmethod
+    def forward(g: Tensor, y: Tensor) -> Tensor:
+        return kernel.gate(g, y)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, y = inputs
+        ctx.save_for_backward(y)
+        ctx.save_for_forward(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        (y,) = ctx.saved_tensors
+        return gate(grad, y), None
+
+    @staticmethod
+    def jvp(ctx: Any, g_t: Tensor, _: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return gate(g_t, y)
+
+
+gate = differentiable(Gate)
+
+# Piecewise linear
 
 relu = elementwise(
     "ReLU",  # max(0, x)
-    y=lambda x: x.clamp(min=0),
-    dx=lambda g, y: g.masked_fill(y <= 0, 0),
-    keeps="y",
+    lambda x: x.clamp(min=0),
+    dx=lambda g, y: gate(g, y),
+    of="output",
+    exact=True,
 )
+leaky_relu = elementwise(
+    "LeakyReLU",
+    lambda x, slope: torch.where(x > 0, x, slope * x),
+    dx=lambda g, x, slope: torch.where(x > 0, g, slope * g),
+)
+prelu = elementwise(
+    "PReLU",  # K. He et al., "Delving deep into rectifiers", 2015
+    lambda x, slope: torch.where(x > 0, x, slope * x),
+    dx=lambda g, x, slope: torch.where(x > 0, g, slope * g),
+    dslope=lambda g, x, slope: torch.where(x > 0, 0, x * g),
+)
+hardtanh = elementwise(
+    "Hardtanh",  # R. Collobert, "Large scale machine learning", 2004
+    lambda x, low, high: x.clamp(low, high).to(x.dtype),
+    dx=lambda g, x, low, high: torch.where((x <= low) | (x >= high), 0, g),
+    exact=True,
+)
+threshold = elementwise(
+    "Threshold",
+    lambda x, bound, value: torch.where(x <= bound, value, x).to(x.dtype),
+    dx=lambda g, x, bound, value: torch.where(x <= bound, 0, g),
+    exact=True,
+)
+hardshrink = elementwise(
+    "Hardshrink",
+    lambda x, bound: torch.where(x.abs() <= bound, 0, x),
+    dx=lambda g, x, bound: torch.where(x.abs() <= bound, 0, g),
+    exact=True,
+)
+softshrink = elementwise(
+    "Softshrink",
+    lambda x, bound: x - x.clamp(-bound, bound),
+    dx=lambda g, x, bound: torch.where(x.abs() <= bound, 0, g),
+)
+hardsigmoid = elementwise(
+    "Hardsigmoid",  # M. Courbariaux et al., "BinaryConnect", 2015
+    lambda x: (x + 3).clamp(0, 6) / 6,
+    dx=lambda g, x: torch.where((x > -3) & (x < 3), g / 6, 0),
+)
+hardswish = elementwise(
+    "Hardswish",  # A. Howard et al., "Searching for MobileNetV3", 2019
+    lambda x: x * (x + 3).clamp(0, 6) / 6,
+    dx=lambda g, x: torch.where(x <= -3, 0, torch.where(x < 3, g * (x / 3 + 0.5), g)),
+)
+
+# Of the exponential
+
 sigmoid = elementwise(
     "Sigmoid",  # σ(x) = 1 / (1 + e⁻ˣ)
-    y=lambda x: x.sigmoid(),
+    lambda x: x.sigmoid(),
     dx=lambda g, y: g * y * (1 - y),
-    keeps="y",
+    of="output",
 )
+tanh = elementwise(
+    "Tanh",
+    lambda x: x.tanh(),
+    dx=lambda g, y: g * (1 - y * y),
+    of="output",
+)
+glu = elementwise(
+    "GLU",  # Y. Dauphin et al., "Language modeling with gated convolutional networks", 2017
+    lambda a, b: a * b.sigmoid(),
+    da=lambda g, a, b: g * sigmoid(b),
+    db=lambda g, a, b: g * a * sigmoid(b) * (1 - sigmoid(b)),
+)
+silu = elementwise(
+    "SiLU",  # D. Hendrycks and K. Gimpel, "Gaussian error linear units", 2016
+    lambda x: x * x.sigmoid(),
+    dx=lambda g, x: g * sigmoid(x) * (1 + x * (1 - sigmoid(x))),
+)
+logsigmoid = elementwise(
+    "LogSigmoid",  # log σ(x), with e⁻|ˣ|, which cannot overflow
+    lambda x: x.clamp(max=0) - (-x.abs()).exp().log1p(),
+    dx=lambda g, x: g * sigmoid(-x),
+)
+softplus = elementwise(
+    "Softplus",  # log(1 + e^(βx)) / β, and x where βx is above the bound
+    lambda x, beta, bound: torch.where(beta * x > bound, x, (beta * x).exp().log1p() / beta),
+    dx=lambda g, x, beta, bound: torch.where(beta * x > bound, g, g * sigmoid(beta * x)),
+)
+mish = elementwise(
+    "Mish",  # D. Misra, "Mish: a self regularized non-monotonic activation function", 2019
+    lambda x: x * x.exp().log1p().tanh(),
+    dx=lambda g, x: _mish_dx(g, x, tanh(-logsigmoid(-x))),
+)
+tanhshrink = elementwise(
+    "Tanhshrink",
+    lambda x: x - x.tanh(),
+    dx=lambda g, x: g * tanh(x) * tanh(x),
+)
+elu = elementwise(
+    "ELU",  # with α, and the scales of output and input that SELU and CELU have
+    lambda x, alpha, scale, inner: torch.where(x < 0, alpha * scale * (inner * x).expm1(), scale * x),
+    dx=lambda g, x, alpha, scale, inner: torch.where(
+        x <= 0, g * alpha * scale * inner * (inner * x.clamp(max=0)).exp(), scale * g
+    ),
+)
+
+# Others
+
+softsign = elementwise(
+    "Softsign",
+    lambda x: x / (1 + x.abs()),
+    dx=lambda g, x: g / (1 + x.abs()).square(),
+)
+gelu = elementwise(
+    "GELU",  # x · Φ(x), Φ the normal distribution function and φ its density
+    lambda x: x * _normal_distribution(x),
+    dx=lambda g, x: g * (_normal_distribution(x) + x * _normal_density(x)),
+)
+gelu_tanh = elementwise(
+    "GELUTanh",  # Φ(x) approximated by ½ (1 + tanh u)
+    lambda x: x * (1 + _gelu_u(x).tanh()) / 2,
+    dx=lambda g, x: _gelu_tanh_dx(g, x, tanh(_gelu_u(x))),
+)
+
+
+def _mish_dx(g: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """Of y = x · t, t = tanh(log(1 + eˣ)) = tanh(−log σ(−x))."""
+    return g * (t + x * sigmoid(x) * (1 - t * t))
+
+
+def _normal_distribution(x: Tensor) -> Tensor:
+    return (1 + (x / math.sqrt(2)).erf()) / 2
+
+
+def _normal_density(x: Tensor) -> Tensor:
+    return (-x * x / 2).exp() / math.sqrt(2 * math.pi)
+
+
+def _gelu_u(x: Tensor) -> Tensor:
+    return math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
+
+
+def _gelu_tanh_dx(g: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    """Of y = x · (1 + t)/2, t = tanh u."""
+    du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+    return g * ((1 + t) / 2 + x * (1 - t * t) * du / 2)

@@ -19,6 +19,10 @@ class Function(torch.autograd.Function):
     generate_vmap_rule = True
 
 
+class Leaf(tuple):
+    """A tuple that torch.func takes for one argument: of plain ones, forward mode inside vmap loses count."""
+
+
 def differentiable(function: type[Function]) -> Callable[..., Any]:
     """`function.apply`, made fit for torch.compile and torch.autocast.
 
@@ -32,21 +36,26 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
         return _in_given_types(compute_gradient, ctx, *grad_outputs)
 
     function.backward = staticmethod(backward)  # type: ignore[method-assign]
-    traced = type(function.__name__, (function,), {"jvp": torch.autograd.Function.jvp})
+    traced: Any = type(function.__name__, (function,), {"jvp": torch.autograd.Function.jvp})
 
     @functools.wraps(function, updated=())
     def apply(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return _in_given_types(traced.apply, *args)
-        return _in_given_types(function.apply, *args)
+        return _in_given_types(function.apply, *[Leaf(arg) if isinstance(arg, (tuple, list)) else arg for arg in args])
 
     return apply
+
+
+def autocast_enabled(device_type: str) -> bool:
+    """Whether autocast is on for this kind of device; 'meta' has none."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def _in_given_types(compute: Callable[..., Any], *args: Any) -> Any:
     """`compute(*args)` with autocast's casts off."""
     device_types = [arg.device.type for arg in args if isinstance(arg, torch.Tensor)]
-    if not device_types or not torch.is_autocast_enabled(device_types[0]):
+    if not device_types or not autocast_enabled(device_types[0]):
         return compute(*args)
     with torch.autocast(device_types[0], enabled=False):
         return compute(*args)

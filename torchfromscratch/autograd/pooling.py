@@ -1,13 +1,17 @@
-"""Max pooling: the gradient goes to each window's winner alone.
+"""Pooling: to a window's winner goes its whole gradient, to the elements of an average equal shares.
 
-Where the winners are known, pooling is linear: it fetches from the winners, and its transpose sends
-back to them. So the derivative of fetching is sending back, and the other way round.
+Where the winners are known, max pooling is linear: it fetches from the winners, and its transpose
+sends back to them. Average pooling is linear anyhow. A linear map's derivative is its transpose, and
+the transpose's derivative the map again, so the Functions come in pairs:
 
-    MaxPool   y[o] = max_k x[o·s + k·d − p]        dL/dx = SendBack(dL/dy)
-    Fetch     y[o] = x[winner of o]                dL/dx = SendBack(dL/dy)
-    SendBack  x[i] = Σ y[o] over the windows o that i wins      dL/dy = Fetch(dL/dx)
+    MaxPool   y[o] = max_k x[o·s + k·d − p]       dL/dx = SendBack(dL/dy)
+    Fetch     y[o] = x[winner of o]               transpose: SendBack
+    Average   y[o] = Σ_{i in span o} x[i] / n     transpose: Spread
+    Take      every span written out              transpose: PutBack
 
-Source: lecture notes, "Backward through max pooling".
+Adaptive max pooling takes its spans and then pools each of them.
+
+Source: lecture notes, "Pooling layer" and "Backward through max pooling".
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.kernels import pooling as kernel
+from torchfromscratch.kernels import spans as span_kernel
+from torchfromscratch.kernels.spans import Spans
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -101,6 +107,92 @@ class SendBack(Function):
         return send_back(grad_t, winners, ctx.windows, ctx.input_size)
 
 
+class Average(Function):
+    """y[n, c, o] = Σ x[n, c, i] over the span of o, divided by its divisor."""
+
+    @staticmethod
+    def forward(input: Tensor, spans: Sequence[Spans]) -> Tensor:
+        return span_kernel.average(input, spans)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, ctx.spans = inputs
+        ctx.input_size = input.shape[2:]
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        return spread(grad_output, ctx.spans, ctx.input_size), None
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
+        return average(input_t, ctx.spans)
+
+
+class Spread(Function):
+    """x[n, c, i] = Σ y[n, c, o] / divisor over the spans o that hold i."""
+
+    @staticmethod
+    def forward(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
+        return span_kernel.spread(grad_output, spans, input_size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, ctx.spans, ctx.input_size = inputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        return average(grad, ctx.spans), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
+        return spread(grad_t, ctx.spans, ctx.input_size)
+
+
+class Take(Function):
+    """Every span of x written out one behind the other."""
+
+    @staticmethod
+    def forward(input: Tensor, spans: Sequence[Spans]) -> Tensor:
+        return span_kernel.take(input, spans)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, ctx.spans = inputs
+        ctx.input_size = input.shape[2:]
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        return put_back(grad_output, ctx.spans, ctx.input_size), None
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
+        return take(input_t, ctx.spans)
+
+
+class PutBack(Function):
+    """What was written out several times, added up."""
+
+    @staticmethod
+    def forward(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
+        return span_kernel.put_back(grad_output, spans, input_size)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, ctx.spans, ctx.input_size = inputs
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        return take(grad, ctx.spans), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
+        return put_back(grad_t, ctx.spans, ctx.input_size)
+
+
 max_pool = differentiable(MaxPool)
 fetch = differentiable(Fetch)
 send_back = differentiable(SendBack)
+average = differentiable(Average)
+spread = differentiable(Spread)
+take = differentiable(Take)
+put_back = differentiable(PutBack)

@@ -18,9 +18,7 @@ def per_dimension(name: str, value: Any, dims: int) -> tuple[int, ...]:
     if len(values) == 1:
         values *= dims
     if len(values) != dims:
-        raise RuntimeError(
-            f"{name} must be an int or a tuple of {dims} ints, but got {len(values)}: {value!r}"
-        )
+        raise RuntimeError(f"{name} must be an int or a tuple of {dims} ints, but got {len(values)}: {value!r}")
     return values
 
 

@@ -157,9 +157,7 @@ def _convolution(
     stride, dilation = per_dimension("stride", stride, dims), per_dimension("dilation", dilation, dims)
     if isinstance(padding, str):
         batch, padding = _named_padding(padding, batch, weight, stride, dilation)
-    windows = Windows(
-        tuple(weight.shape[2:]), stride, per_dimension("padding", padding, dims), dilation, groups
-    )
+    windows = Windows(_kernel_size(weight), stride, per_dimension("padding", padding, dims), dilation, groups)
     _check_windows(windows)
     padded_size = tuple(size + 2 * p for size, p in zip(batch.shape[2:], windows.padding, strict=True))
     if any([extent > size for extent, size in zip(windows.extent, padded_size, strict=True)]):
@@ -192,7 +190,7 @@ def _transposed(
             f"{weight.shape[0]} channels, but got {batch.shape[1]} channels instead"
         )
     windows = Windows(
-        tuple(weight.shape[2:]),
+        _kernel_size(weight),
         per_dimension("stride", stride, dims),
         per_dimension("padding", padding, dims),
         per_dimension("dilation", dilation, dims),
@@ -206,9 +204,7 @@ def _transposed(
                 f"output padding must be smaller than either stride or dilation, but got output_padding="
                 f"{output_padding}, stride={windows.stride}, dilation={windows.dilation}"
             )
-    geometry = zip(
-        batch.shape[2:], windows.stride, windows.padding, windows.extent, output_padding, strict=True
-    )
+    geometry = zip(batch.shape[2:], windows.stride, windows.padding, windows.extent, output_padding, strict=True)
     output_size = tuple((i - 1) * s - 2 * p + extent + extra for i, s, p, extent, extra in geometry)
     if any([size < 1 for size in output_size]):
         raise RuntimeError(
@@ -228,9 +224,7 @@ def _named_padding(
     if padding != "same":
         raise RuntimeError(f"Invalid padding string: {padding!r}; it must be 'same', 'valid' or numbers")
     if set(stride) != {1}:
-        raise RuntimeError(
-            f"padding='same' is not supported for strided convolutions, but got stride={stride}"
-        )
+        raise RuntimeError(f"padding='same' is not supported for strided convolutions, but got stride={stride}")
     totals = [d * (k - 1) for k, d in zip(weight.shape[2:], dilation, strict=True)]
     at_the_end = [amount for total in reversed(totals) for amount in (0, total % 2)]
     if any(at_the_end):
@@ -249,29 +243,28 @@ def _check_operands(
     if groups <= 0:
         raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")
     if weight.dim() != dims + 2:
-        raise RuntimeError(
-            f"{name} expects a {dims + 2}D weight, but got weight of size {list(weight.shape)}"
-        )
+        raise RuntimeError(f"{name} expects a {dims + 2}D weight, but got weight of size {list(weight.shape)}")
     if weight.shape[0] < groups or weight.shape[0] % groups:
         raise RuntimeError(
             f"Given groups={groups}, expected weight to be at least {groups} at dimension 0 and divisible by "
             f"{groups}, but got weight of size {list(weight.shape)} instead"
         )
     if 0 in weight.shape[2:]:
-        raise RuntimeError(
-            f"{name} expects a kernel of at least one tap, but got weight of size {list(weight.shape)}"
-        )
+        raise RuntimeError(f"{name} expects a kernel of at least one tap, but got weight of size {list(weight.shape)}")
     for what, operand in (("weight", weight), ("bias", bias)):
         if operand is not None and operand.dtype != input.dtype:
-            raise RuntimeError(
-                f"Input type ({input.dtype}) and {what} type ({operand.dtype}) should be the same"
-            )
+            raise RuntimeError(f"Input type ({input.dtype}) and {what} type ({operand.dtype}) should be the same")
     channels = weight.shape[out_channels] * (groups if out_channels else 1)
     if bias is not None and bias.shape != (channels,):
         raise RuntimeError(
             f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {channels} elements, "
             f"but got bias of size {list(bias.shape)} instead"
         )
+
+
+def _kernel_size(weight: Tensor) -> tuple[int, ...]:
+    """Plain numbers: torch.jit.trace, which draws TensorBoard's graph, makes tensors of sizes."""
+    return tuple(int(size) for size in weight.shape[2:])
 
 
 def _check_windows(windows: Windows) -> None:

@@ -35,9 +35,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if input.dtype != weight.dtype or (bias is not None and bias.dtype != weight.dtype):
         types = [str(t.dtype) for t in (input, weight, bias) if t is not None]
-        raise RuntimeError(
-            f"linear: input, weight and bias must have the same dtype, but got {', '.join(types)}"
-        )
+        raise RuntimeError(f"linear: input, weight and bias must have the same dtype, but got {', '.join(types)}")
     *batch, in_features = input.shape
     rows = input.reshape(math.prod(batch), in_features)
     if weight.dim() == 1:

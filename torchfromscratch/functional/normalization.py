@@ -1,3 +1,279 @@
-"""Placeholder."""
+"""Normalisation."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.autograd.elementwise import NARROW_TYPES
+from torchfromscratch.autograd.normalization import Statistics, normalize, normalize_by_constants
+from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.layout import lies_channels_last
+
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """γ·x̂ + β, standardised for each channel over the batch and space.
+
+    In training, x̂ = (x − μ) / √(σ² + ε) with this batch's mean and variance, and the running statistics, if
+    there are any, move towards them: r ← (1 − momentum)·r + momentum·(μ, or σ² times n / (n − 1)). Otherwise
+    they take the place of μ and σ².
+
+    dL/dγ = Σ dL/dy·x̂, dL/dβ = Σ dL/dy, and with h = γ·dL/dy, dL/dx = (h − mean(h) − x̂·mean(h·x̂)) / √(σ² + ε)
+    in training, h / √(σ² + ε) otherwise.
+
+    Shapes: input (N, C, *), all others (C) or None → (N, C, *).
+
+    Raises ValueError for one value per channel in training, ε that is no positive number and one running
+    statistic without the other; RuntimeError for tensors that have no element for each channel, unfitting
+    types and missing running statistics; NotImplementedError for an input that is no real floating-point
+    tensor.
+
+    Source: S. Ioffe and C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing
+    Internal Covariate Shift", 2015.
+    """
+    if eps < 0 or (training and eps == 0):
+        raise ValueError(f"batch_norm needs a positive eps, but got {eps}")
+    if input.dim() < 2 and tuple(input.shape) != (0,):
+        raise RuntimeError(f"batch_norm needs an input (N, C, *), but got size {tuple(input.shape)}")
+    if training:
+        _check_more_than_one_value(input.shape[0] * math.prod(input.shape[2:]), input)
+    shape = [1] * input.dim()
+    axis = min(1, input.dim() - 1)
+    channels = shape[axis] = input.shape[axis]
+    _check(input, weight, bias, running_mean, running_var, size=channels)
+    input = _laid_out(input)
+    weight, bias = _shaped(input, weight, bias, shape)
+    if not training:
+        mean, variance = _given(running_mean, running_var)
+        return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
+    over = Statistics(tuple(dim for dim in range(input.dim()) if dim != axis), eps)
+    output, mean, variance = normalize(input, weight, bias, over)
+    _update_running(running_mean, running_var, mean, variance, momentum, over.count(input))
+    return output
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """γ·x̂ + β, standardised over space for each channel of each sample: batch_norm of every sample alone.
+
+    The running statistics move towards the averages of all samples' mean and variance; without
+    use_input_stats they take their place.
+
+    Shapes: input (N, C, *), all others (C) or None → (N, C, *).
+
+    Raises what batch_norm does, ValueError for a single spatial element.
+
+    Source: D. Ulyanov et al., "Instance Normalization: The Missing Ingredient for Fast Stylization", 2016.
+    """
+    if use_input_stats:
+        spatial = math.prod(input.shape[2:])
+        if spatial == 1:
+            raise ValueError(
+                f"instance_norm needs more than 1 spatial element when training, got input size {tuple(input.shape)}"
+            )
+    if input.dim() < 2:
+        raise RuntimeError(f"instance_norm needs an input (N, C, *), but got size {tuple(input.shape)}")
+    channels = input.shape[1]
+    _check(input, weight, bias, running_mean, running_var, size=channels)
+    input = input.contiguous()
+    shape = [1, channels, *[1] * (input.dim() - 2)]
+    weight, bias = _shaped(input, weight, bias, shape)
+    if not use_input_stats:
+        mean, variance = _given(running_mean, running_var)
+        return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
+    over = Statistics(tuple(range(2, input.dim())), eps)
+    output, mean, variance = normalize(input, weight, bias, over)
+    _update_running(running_mean, running_var, mean.mean(0), variance.mean(0), momentum, over.count(input))
+    return output
+
+
+@autocast(cpu="as given", cuda="float32")
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """γ·x̂ + β, standardised over the last dimensions: x̂ = (x − μ) / √(σ² + ε).
+
+    dL/dγ = Σ dL/dy·x̂, dL/dβ = Σ dL/dy, and with h = γ·dL/dy, dL/dx = (h − mean(h) − x̂·mean(h·x̂)) / √(σ² + ε).
+
+    Shapes: input (*, *normalized_shape), weight and bias of normalized_shape or None → that of the input.
+
+    Raises RuntimeError for shapes or types that do not fit, NotImplementedError for an input that is no real
+    floating-point tensor.
+
+    Source: J. Ba, J. Kiros and G. Hinton, "Layer Normalization", 2016.
+    """
+    shape = _check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
+    _check(input, weight, bias)
+    input = input.contiguous()
+    weight, bias = _shaped(input, weight, bias, [*[1] * (input.dim() - len(shape)), *shape])
+    over = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps)
+    return normalize(input, weight, bias, over)[0]
+
+
+@autocast(cpu="as given", cuda="float32")
+def rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """γ·x / √(mean(x²) + ε) over the last dimensions: layer_norm without the mean.
+
+    dL/dγ = Σ dL/dy·x̂, and with h = γ·dL/dy, dL/dx = (h − x̂·mean(h·x̂)) / √(mean(x²) + ε).
+
+    Shapes: input (*, *normalized_shape), weight of normalized_shape or None → that of the input. If eps is
+    None, it is the distance of 1 to the next number of the type that is computed in, float32 or float64.
+
+    Raises RuntimeError for shapes that do not fit, ValueError for an input with fewer dimensions than
+    normalized_shape, NotImplementedError for an input that is no real floating-point tensor.
+
+    Source: B. Zhang and R. Sennrich, "Root Mean Square Layer Normalization", 2019.
+    """
+    if input.dim() < len(normalized_shape):
+        raise ValueError(
+            f"rms_norm over {len(normalized_shape)} dimensions needs at least as many, but got {input.dim()}"
+        )
+    shape = _check_normalized_shape("rms_norm", input, normalized_shape, weight)
+    _check_real(input)
+    if eps is None:
+        eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
+    input = _laid_out(input)
+    weight, _ = _shaped(input, weight, None, [*[1] * (input.dim() - len(shape)), *shape])
+    over = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps, centred=False)
+    return normalize(input, weight, None, over)[0]
+
+
+@autocast(cpu="as given", cuda="float32")
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """γ·x̂ + β, standardised over space and a group of neighbouring channels of each sample.
+
+    dL/dγ = Σ dL/dy·x̂, dL/dβ = Σ dL/dy, and with h = γ·dL/dy, dL/dx = (h − mean(h) − x̂·mean(h·x̂)) / √(σ² + ε).
+
+    Shapes: input (N, C, *) with C a multiple of num_groups, weight and bias (C) or None → (N, C, *).
+
+    Raises RuntimeError for shapes, groups or types that do not fit, ValueError for one value per group,
+    NotImplementedError for an input that is no real floating-point tensor.
+
+    Source: Y. Wu and K. He, "Group Normalization", 2018.
+    """
+    if input.dim() < 2:
+        raise RuntimeError(f"group_norm needs an input (N, C, *), but got size {tuple(input.shape)}")
+    batch, channels, *space = input.shape
+    _check_more_than_one_value(batch * channels // num_groups * math.prod(space), input)
+    if num_groups < 1 or channels % num_groups:
+        raise RuntimeError(f"group_norm cannot form {num_groups} groups of {channels} channels")
+    if channels == 0 or 0 in space:
+        raise RuntimeError(f"group_norm needs channels and space that are not empty, got {tuple(input.shape)}")
+    _check(input, weight, bias, size=channels)
+    grouped = _laid_out(input).view(batch, num_groups, channels // num_groups, *space)
+    weight, bias = _shaped(grouped, weight, bias, [1, *grouped.shape[1:3], *[1] * len(space)])
+    over = Statistics(tuple(range(2, grouped.dim())), eps)
+    return normalize(grouped, weight, bias, over)[0].view(input.shape)
+
+
+def _laid_out(input: Tensor) -> Tensor:
+    """As torch's kernels take it: channels last where it lies so without gaps, else contiguous."""
+    if lies_channels_last(input) and input.stride(0) * input.shape[0] == input.numel():
+        return input
+    return input.contiguous()
+
+
+def _shaped(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]
+) -> tuple[Tensor, Tensor | None]:
+    """γ, which is 1 if not given, and β, made to vary along the dimensions of the input that `shape` names."""
+    weight = input.new_ones(shape) if weight is None else weight.reshape(shape)
+    return weight, None if bias is None else bias.reshape(shape)
+
+
+def _given(running_mean: Tensor | None, running_var: Tensor | None) -> tuple[Tensor, Tensor]:
+    if running_mean is None or running_var is None:
+        raise RuntimeError("to normalise without the input's own statistics, give running_mean and running_var")
+    return running_mean, running_var
+
+
+@torch.no_grad()
+def _update_running(
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    momentum: float,
+    count: int,
+) -> None:
+    """Move the running statistics towards a batch's, whose variance over n elements is made unbiased."""
+    if running_mean is None or running_var is None:
+        return
+    unbiased = variance * (count / max(count - 1, 1))
+    for running, new in ((running_mean, mean), (running_var, unbiased)):
+        running.copy_((1 - momentum) * running + momentum * new.reshape(running.shape))
+
+
+def _check_more_than_one_value(count: int, input: Tensor) -> None:
+    if count == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}")
+
+
+def _check_real(input: Tensor) -> None:
+    if not input.is_floating_point():
+        raise NotImplementedError(f"normalisation needs a real floating-point tensor, but got {input.dtype}")
+
+
+def _check(input: Tensor, *tensors: Tensor | None, size: int | None = None) -> None:
+    """Parameters and running statistics are of the input's type, or float32 beside a narrower input."""
+    _check_real(input)
+    names = ("weight", "bias", "running_mean", "running_var")
+    for name, tensor in zip(names, tensors, strict=False):
+        if tensor is None:
+            continue
+        if size is not None and tensor.numel() != size:
+            raise RuntimeError(f"{name} should have an element for each of {size} channels, got {tensor.numel()}")
+        beside_narrow = input.dtype in NARROW_TYPES and tensor.dtype == torch.float32
+        if tensor.dtype != input.dtype and not beside_narrow:
+            raise RuntimeError(f"{name} of type {tensor.dtype} does not fit an input of type {input.dtype}")
+    if len(tensors) == len(names) and (tensors[2] is None) != (tensors[3] is None):
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
+
+
+def _check_normalized_shape(
+    layer: str, input: Tensor, normalized_shape: Sequence[int], *parameters: Tensor | None
+) -> tuple[int, ...]:
+    shape = tuple(normalized_shape)
+    if not shape or tuple(input.shape[-len(shape) :]) != shape:
+        raise RuntimeError(
+            f"{layer} over normalized_shape={shape} needs an input whose size ends with it, of at least one "
+            f"dimension, but got {tuple(input.shape)}"
+        )
+    for name, parameter in zip(("weight", "bias"), parameters, strict=False):
+        if parameter is not None and tuple(parameter.shape) != shape:
+            raise RuntimeError(f"{layer} needs a {name} of size {shape}, but got {tuple(parameter.shape)}")
+    return shape

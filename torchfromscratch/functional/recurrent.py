@@ -1,3 +1,314 @@
-"""Placeholder."""
+"""Recurrent layers and their cells, in the signatures of torch.lstm, torch.lstm_cell and so on."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.autograd.linear import linear
+from torchfromscratch.autograd.precision import widened
+from torchfromscratch.autograd.recurrent import GRU, LSTM, Cell, ReLU, Tanh, Timeline, recurrence
+from torchfromscratch.functional.arguments import require_tensor
+from torchfromscratch.functional.autocast import autocast
+
+__all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell"]
+
+_SETTINGS = ("hx", "params", "has_biases", "num_layers", "dropout", "train", "bidirectional")
+_PADDED = ("input", *_SETTINGS, "batch_first")
+_PACKED = ("data", "batch_sizes", *_SETTINGS)
+
+
+def rnn_tanh_cell(
+    input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
+) -> Tensor:
+    """h' = tanh(a), a = W_ih x + b_ih + W_hh h + b_hh, with dL/da = dL/dh' · (1 − h'²).
+
+    Shapes: input (N, I), hx (N, H), w_ih (H, I), w_hh (H, H), b_ih and b_hh (H) → (N, H).
+    Raises RuntimeError where shapes or types do not fit.
+    Source: lecture notes, "Recurrent Neural Network (RNN Layer)".
+    """
+    return _single_step(Tanh, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
+
+
+def rnn_relu_cell(
+    input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
+) -> Tensor:
+    """h' = max(0, a), a = W_ih x + b_ih + W_hh h + b_hh, with dL/da = dL/dh' where h' > 0 and 0 elsewhere.
+
+    Shapes and errors: as `rnn_tanh_cell`.
+    """
+    return _single_step(ReLU, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
+
+
+def lstm_cell(
+    input: Tensor,
+    hx: Sequence[Tensor],
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None = None,
+    b_hh: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """i, f, o = σ(a), g = tanh(a), a = W_ih x + b_ih + W_hh h + b_hh;  c' = f c + i g,  h' = o tanh(c').
+
+    dL/dc' gains o (1 − tanh²c') dL/dh'; then dL/da = (g i(1−i), c f(1−f), i (1−g²)) · dL/dc' for i, f and g,
+    and tanh(c') o(1−o) · dL/dh' for o; dL/dc = f dL/dc'.
+    Shapes: input (N, I), hx two of (N, H), w_ih (4H, I), w_hh (4H, H), b_ih and b_hh (4H) → h' and c', (N, H).
+    Raises RuntimeError where shapes or types do not fit.
+    Source: lecture notes, "LSTM Layer (Long Short-Term Memory)".
+    """
+    if isinstance(hx, Tensor):
+        raise TypeError("lstm_cell: hx must be a tuple of two Tensors, (h, c), but got one Tensor")
+    if len(hx) != 2:
+        raise RuntimeError(f"lstm_cell expects two hidden states, (h, c), but got {len(hx)}")
+    h, c = hx
+    c = c.view_as(c) if c is h else c  # torch.compile takes no tensor twice
+    return _single_step(LSTM, input, (h, c), w_ih, w_hh, b_ih, b_hh)
+
+
+def gru_cell(
+    input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None = None, b_hh: Tensor | None = None
+) -> Tensor:
+    """r, z = σ(u + v), n = tanh(u + r v), u = W_ih x + b_ih, v = W_hh h + b_hh;  h' = (1 − z) n + z h.
+
+    With k = (1−z)(1−n²): dL/du = (k v r(1−r), (h−n) z(1−z), k) · dL/dh' for r, z and n, the same for dL/dv but
+    with k r for n, and dL/dh = z dL/dh' + W_hhᵀ dL/dv.
+    Shapes: input (N, I), hx (N, H), w_ih (3H, I), w_hh (3H, H), b_ih and b_hh (3H) → (N, H).
+    Raises RuntimeError where shapes or types do not fit. Source: K. Cho et al., "Learning phrase
+    representations using RNN encoder-decoder", 2014, in the form of torch.nn.GRU.
+    """
+    return _single_step(GRU, input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
+
+
+def rnn_tanh(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    """`rnn_tanh_cell` repeated over time, in layers and directions, differentiated through time.
+
+    Called, as torch.rnn_tanh, with a padded batch or with the parts of a PackedSequence:
+        rnn_tanh(input, hx, params, has_biases, num_layers, dropout, train, bidirectional, batch_first)
+        rnn_tanh(data, batch_sizes, hx, params, has_biases, num_layers, dropout, train, bidirectional)
+    Shapes, with L layers and D directions: input (T, N, I), or (N, T, I) if batch_first, data (R, I) with R
+    the sum of batch_sizes, hx (L·D, N, H), params of every layer and direction in torch.nn.RNN's order
+    → output, as input with D·H features, and the last states, (L·D, N, H).
+    Raises TypeError for other arguments, RuntimeError where shapes or types do not fit.
+    """
+    return _sequence("rnn_tanh", Tanh, args, kwargs)
+
+
+def rnn_relu(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    """`rnn_relu_cell` repeated over time; arguments, shapes and errors as `rnn_tanh`."""
+    return _sequence("rnn_relu", ReLU, args, kwargs)
+
+
+def lstm(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    """`lstm_cell` repeated over time; arguments, shapes and errors as `rnn_tanh`, but with pairs of states.
+
+    hx is (h, c), (L·D, N, P) and (L·D, N, H), and so are the last two results. If P differs from H, each layer
+    has a projection: h' = W_hr o tanh(c'), W_hr (P, H) being the last of its params.
+    Source of the projection: H. Sak et al., "Long short-term memory based recurrent neural network
+    architectures", 2014.
+    """
+    return _sequence("lstm", LSTM, args, kwargs)
+
+
+def gru(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
+    """`gru_cell` repeated over time; arguments, shapes and errors as `rnn_tanh`."""
+    return _sequence("gru", GRU, args, kwargs)
+
+
+def _sequence(name: str, cell: type[Cell], args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, ...]:
+    """One call in either of the two signatures."""
+    packed = "batch_sizes" in kwargs or (len(args) > 1 and _is_integer(args[1]))
+    names = _PACKED if packed else _PADDED
+    given = dict(zip(names, args, strict=False)) | kwargs
+    if len(args) + len(kwargs) != len(names) or given.keys() != set(names):
+        raise TypeError(
+            f"{name} takes either ({', '.join(_PADDED)}) or ({', '.join(_PACKED)}), but got {len(args)} positional "
+            f"arguments and {list(kwargs)}"
+        )
+    if cell is LSTM and len(given["hx"]) != 2:
+        raise RuntimeError(f"lstm expects two hidden states, (h, c), but got {len(given['hx'])}")
+    given["hx"] = tuple(given["hx"]) if cell is LSTM else (given["hx"],)
+    if packed:
+        return _stack(cell, given.pop("data"), tuple(given.pop("batch_sizes").tolist()), packed=True, **given)
+    input, batch_first = given.pop("input"), given.pop("batch_first")
+    if input.dim() != 3:
+        raise (IndexError if input.dim() < 3 else RuntimeError)(
+            f"{name}: input must be (time, batch, features), or (batch, time, features) if batch_first, "
+            f"but got {list(input.shape)}"
+        )
+    time_major = input.transpose(0, 1) if batch_first else input
+    steps, batch, features = time_major.shape
+    rows = time_major.reshape(steps * batch, features)
+    output, *last = _stack(cell, rows, (batch,) * steps, packed=False, **given)
+    output = output.reshape(steps, batch, output.shape[1])
+    return output.transpose(0, 1) if batch_first else output, *last
+
+
+def _stack(
+    cell: type[Cell],
+    rows: Tensor,
+    sizes: tuple[int, ...],
+    *,
+    packed: bool,
+    hx: tuple[Tensor, ...],
+    params: Sequence[Tensor],
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+) -> tuple[Tensor, ...]:
+    """Layers on top of each other, the directions of each side by side."""
+    _check_sizes(sizes, rows)
+    directions = (False, True) if bidirectional else (False,)
+    scans = num_layers * len(directions)
+    if any([s.dim() != 3 or s.shape[0] != scans for s in hx]):
+        raise RuntimeError(
+            f"{num_layers} layers in {len(directions)} directions need hidden states of ({scans}, batch, hidden), "
+            f"but got {[list(s.shape) for s in hx]}"
+        )
+    projected = cell is LSTM and hx[0].shape[2] != hx[1].shape[2]
+    keeps_state = cell is GRU or (cell is LSTM and packed and not projected)
+    weights = _weights_per_scan(params, scans, has_biases, projected)
+    starts = list(zip(*[s.unbind(0) for s in hx], strict=True))
+    lasts: list[list[Tensor]] = []
+    for layer in range(num_layers):
+        outputs = []
+        for reverse in directions:
+            timeline, scan = Timeline(sizes, reverse), len(lasts)
+            states = _run(cell, timeline, rows, starts[scan], weights[scan], keeps_state)
+            outputs.append(states[0])
+            lasts.append([timeline.backwards.first(s) for s in states])
+        rows = torch.cat(outputs, -1) if bidirectional else outputs[0]
+        if train and dropout > 0 and layer < num_layers - 1:
+            rows = _dropout(rows, dropout)
+    return rows, *[torch.stack(last) for last in zip(*lasts, strict=True)]
+
+
+def _single_step(
+    cell: type[Cell],
+    input: Tensor,
+    hx: Sequence[Tensor],
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """A scan of one step."""
+    for name, value in (("input", input), ("w_ih", w_ih), ("w_hh", w_hh), *[("hx", h) for h in hx]):
+        require_tensor(name, value)
+    if input.dim() != 2:
+        raise (IndexError if input.dim() < 2 else RuntimeError)(
+            f"a recurrent cell takes an input of (batch, features), but got {list(input.shape)}"
+        )
+    timeline = Timeline((input.shape[0],))
+    return _run(cell, timeline, input, hx, (w_ih, w_hh, b_ih, b_hh, None), keeps_state=cell in (LSTM, GRU))
+
+
+def _run(
+    cell: type[Cell], timeline: Timeline, input: Tensor, start: Sequence[Tensor], weights: tuple, keeps_state: bool
+) -> tuple[Tensor, ...]:
+    """The states of one scan, packed."""
+    _check_scan(cell, input, timeline.sizes[0], start, *weights)
+    run = _scan_in_type_of_state if keeps_state else _scan_in_lower_precision
+    return run(cell, timeline, input, *weights, *start)
+
+
+def _scan(cell: type[Cell], timeline: Timeline, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """The scan in the type of its tensors, or, if that is narrow, in float32 and rounded once."""
+    types = {tensor.dtype for tensor in tensors if tensor is not None}
+    if len(types) > 1:
+        raise RuntimeError(f"input, weights and states must have the same dtype, but got {types}")
+    (dtype,) = types
+    input, w_ih, w_hh, b_ih, b_hh, w_hr, *start = [None if tensor is None else widened(tensor) for tensor in tensors]
+    states = recurrence(linear(input, w_ih, b_ih), w_hh, b_hh, w_hr, cell, timeline, *start)
+    return tuple([state.to(dtype) for state in states])
+
+
+_scan_in_lower_precision = autocast(cpu="lower", cuda="lower")(_scan)
+
+
+@autocast(cpu="as given", cuda="lower")
+def _scan_in_type_of_state(cell: type[Cell], timeline: Timeline, *tensors: Any) -> tuple[Tensor, ...]:
+    """On CPU, torch's GRU and LSTM cell put out the state in the type that it came in."""
+    state = tensors[-1]
+    if state.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        tensors = tuple([None if tensor is None else tensor.to(state.dtype) for tensor in tensors])
+    return _scan(cell, timeline, *tensors)
+
+
+def _dropout(rows: Tensor, p: float) -> Tensor:
+    """Each element zeroed with probability p, the others scaled by 1 / (1 − p)."""
+    if p > 1:
+        raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {p}")
+    keep = torch.empty_like(rows).bernoulli_(1 - p)
+    return rows * keep if p == 1 else rows * keep / (1 - p)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Tensor) and not value.is_floating_point()
+
+
+def _weights_per_scan(
+    params: Sequence[Tensor], scans: int, has_biases: bool, projected: bool
+) -> list[tuple[Tensor | None, ...]]:
+    """(w_ih, w_hh, b_ih, b_hh, w_hr) of each layer and direction, None where it has none."""
+    size = 2 + 2 * has_biases + projected
+    if len(params) != size * scans:
+        raise RuntimeError(
+            f"{scans} scans (layers times directions) of {size} weights each need {size * scans} params, "
+            f"but got {len(params)}"
+        )
+    weights: list[tuple[Tensor | None, ...]] = []
+    for first in range(0, len(params), size):
+        w_ih, w_hh, *rest = params[first : first + size]
+        b_ih, b_hh = rest[:2] if has_biases else (None, None)
+        weights.append((w_ih, w_hh, b_ih, b_hh, rest[-1] if projected else None))
+    return weights
+
+
+def _check_sizes(sizes: tuple[int, ...], rows: Tensor) -> None:
+    if not sizes:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+    if rows.dim() != 2:
+        raise (IndexError if rows.dim() < 2 else RuntimeError)(
+            f"packed data must be (rows, features), but got {list(rows.shape)}"
+        )
+    if list(sizes) != sorted(sizes, reverse=True) or sum(sizes) != rows.shape[0]:
+        raise RuntimeError(
+            f"batch_sizes must not grow and must add up to the {rows.shape[0]} rows of data, but got {list(sizes)}"
+        )
+
+
+def _check_scan(
+    cell: type[Cell],
+    input: Tensor,
+    batch: int,
+    start: Sequence[Tensor],
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    w_hr: Tensor | None,
+) -> None:
+    """RuntimeError unless the sizes fit those of w_hh."""
+    gates, projected = w_hh.shape[0], w_hh.shape[-1]
+    hidden = gates // cell.gates
+    expected = {
+        "input": (input, (input.shape[0], w_ih.shape[-1])),
+        "w_ih": (w_ih, (gates, w_ih.shape[-1])),
+        "w_hh": (w_hh, (cell.gates * hidden, hidden if w_hr is None else projected)),
+        "b_ih": (b_ih, (gates,)),
+        "b_hh": (b_hh, (gates,)),
+        "w_hr": (w_hr, (projected, hidden)),
+        "hidden state": (start[0], (batch, projected)),
+        "cell state": (start[-1], (batch, projected if len(start) == 1 else hidden)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tensor.shape != shape:
+            raise RuntimeError(
+                f"{name} must have the size {list(shape)} next to w_hh of {list(w_hh.shape)}, w_ih of "
+                f"{list(w_ih.shape)} and {batch} sequences, but has {list(tensor.shape)}"
+            )

@@ -31,9 +31,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     return im2col.weight_gradient(input, grad_output, windows)
 
 
-def full_convolution(
-    grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]
-) -> Tensor:
+def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx[n, c, j] = Σ_{o,k} w[o, c, k] · dL/dy[n, o, i], over all i and k with i·s + k·d − p = j.
 
     With stride 1 that is i = j + p − k·d: dL/dy, padded by d(k − 1) − p, correlated with the rotated
@@ -43,9 +41,7 @@ def full_convolution(
     if set(windows.stride) != {1}:
         return im2col.send_back(grad_output, weight, windows, input_size)
     around: list[int] = []
-    for size, output, extent, p in zip(
-        input_size, grad_output.shape[2:], windows.extent, windows.padding, strict=True
-    ):
+    for size, output, extent, p in zip(input_size, grad_output.shape[2:], windows.extent, windows.padding, strict=True):
         before = extent - 1 - p
         around = [before, size + extent - 1 - output - before, *around]  # negative amounts cut off
     no_padding = (0,) * windows.dims

@@ -13,11 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels.chunks import chunks
 from torchfromscratch.kernels.layout import any_channels_last, channels_to_front
 from torchfromscratch.kernels.windows import Windows
-
-# Measured: 2 to 8 MiB of rows at once are equally fast, the whole batch takes 1.5 to 5 times as long.
-CHUNK_BYTES = 4 * 2**20
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
@@ -34,8 +32,8 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
             product = rows[0] @ filters[0] if bias is None else torch.addmm(bias, rows[0], filters[0])
         return product.view(-1, *output_size, weight.shape[0])
 
-    chunks = chunk(input, math.prod(output_size) * filters.shape[0] * filters.shape[1])
-    return join(part, chunks, any_channels_last(input, weight))
+    row_elements = math.prod(output_size) * filters.shape[0] * filters.shape[1]
+    return join(part, chunks(input, row_elements), any_channels_last(input, weight))
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
@@ -47,7 +45,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
         return torch.bmm(output_rows(grad_output[pictures], windows).mT, rows)
 
     row_elements = math.prod(output_size) * input.shape[1] * math.prod(windows.kernel_size)
-    first, *others = chunk(input, row_elements)
+    first, *others = chunks(input, row_elements)
     total = part(first)
     for pictures in others:
         total = total + part(pictures)
@@ -68,13 +66,12 @@ def send_back(grad_output: Tensor, weight: Tensor, windows: Windows, input_size:
         padded = shares.new_zeros((groups, shares.shape[1], *padded_size, channels))
         for tap in windows.taps:
             there = windows.seen_by(tap, padded, output_size, at=2)
-            there += shares[(..., *tap, slice(None))]
-        return (
-            windows.unpad(padded, input_size, at=2).movedim(0, -2).reshape(-1, *input_size, groups * channels)
-        )
+            share = shares[(slice(None),) * (2 + windows.dims) + tap]
+            there += share
+        return windows.unpad(padded, input_size, at=2).movedim(0, -2).reshape(-1, *input_size, groups * channels)
 
-    chunks = chunk(grad_output, math.prod(output_size) * groups * filters.shape[2])
-    return join(part, chunks, any_channels_last(grad_output, weight))
+    row_elements = math.prod(output_size) * groups * filters.shape[2]
+    return join(part, chunks(grad_output, row_elements), any_channels_last(grad_output, weight))
 
 
 def window_rows(pictures: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
@@ -98,26 +95,17 @@ def output_rows(grad_output: Tensor, windows: Windows) -> Tensor:
     return last.reshape(-1, windows.groups, last.shape[-1] // windows.groups).transpose(0, 1)
 
 
-def chunk(batch: Tensor, elements_per_picture: int) -> list[slice]:
-    """The batch in parts whose rows fit the cache; on other devices, and where code is traced, whole."""
-    size = step = max(1, batch.shape[0])
-    # Narrow types stay whole too: they would round once more with every part of a weight's gradient.
-    if batch.device.type == "cpu" and batch.element_size() >= 4 and not torch.compiler.is_compiling():
-        step = max(1, CHUNK_BYTES // max(1, elements_per_picture * batch.element_size()))
-    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
-
-
-def join(part: Callable[[slice], Tensor], chunks: list[slice], channels_last: bool) -> Tensor:
+def join(part: Callable[[slice], Tensor], parts: list[slice], channels_last: bool) -> Tensor:
     """The parts (n, *spatial, C) of a batch as one tensor (N, C, *spatial) in the memory format asked for."""
-    first = part(chunks[0])
-    if len(chunks) == 1:
+    first = part(parts[0])
+    if len(parts) == 1:
         return channels_to_front(first, channels_last)
-    batch, (_, *size, channels) = chunks[-1].stop, first.shape
+    batch, (_, *size, channels) = parts[-1].stop, first.shape
     if channels_last:
         joined = first.new_empty((batch, *size, channels)).movedim(-1, 1)
     else:
         joined = first.new_empty((batch, channels, *size))
-    joined[chunks[0]] = first.movedim(-1, 1)
-    for pictures in chunks[1:]:
+    joined[parts[0]] = first.movedim(-1, 1)
+    for pictures in parts[1:]:
         joined[pictures] = part(pictures).movedim(-1, 1)
     return joined

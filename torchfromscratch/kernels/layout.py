@@ -28,3 +28,10 @@ def lies_channels_last(tensor: Tensor) -> bool:
 def channels_to_front(last: Tensor, channels_last: bool) -> Tensor:
     """(N, *spatial, C) as (N, C, *spatial) in the memory format asked for."""
     return last.contiguous().movedim(-1, 1) if channels_last else last.movedim(-1, 1).contiguous()
+
+
+def laid_out_like(picture: Tensor, output: Tensor) -> Tensor:
+    """`output` channels last where `picture` (N, C, height, width) is: torch's averages keep no other format."""
+    if picture.dim() == 4 and lies_channels_last(picture):
+        return channels_to_front(output.movedim(1, -1), True)
+    return output

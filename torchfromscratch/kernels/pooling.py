@@ -1,7 +1,8 @@
 """Max pooling in three parts: which tap of each window wins, fetching winners, sending back to them.
 
 Windows are compared tap by tap: what one tap sees of all windows is a strided view of the input, so
-nothing is ever copied out into windows. A winner is kept as its tap's number, one byte a window.
+nothing is ever copied out into windows. A winner is kept as its tap's number, one byte a window; where
+that lies in the input is the window's own position plus an offset looked up for the tap.
 
 x is (N, C, *input); y, dL/dy and the winners are (N, C, *output).
 """
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels.chunks import chunks
 from torchfromscratch.kernels.layout import any_channels_last
 from torchfromscratch.kernels.windows import Windows
 
@@ -23,6 +25,14 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
 
     The first of equal elements wins; NaN beats every number, and a later NaN an earlier one.
     """
+    parts = [_max_windows(input[part], windows) for part in chunks(input, input.shape[1:].numel())]
+    if len(parts) == 1:
+        return parts[0]
+    largest, winners = zip(*parts, strict=True)
+    return torch.cat(largest), torch.cat(winners)
+
+
+def _max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     lowest = -math.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
     output_size = windows.output_size(input.shape[2:])
     padded = windows.pad(input, lowest)
@@ -32,57 +42,61 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     for number, tap in enumerate(others, 1):
         value = windows.seen_by(tap, padded, output_size)
         wins = (value > largest) | value.isnan()
-        largest = torch.where(wins, value, largest)
-        winners = torch.where(wins, number, winners)
+        largest = torch.maximum(largest, value)
+        winners = torch.maximum(winners, wins.to(winners.dtype) * number)  # numbers grow from tap to tap
     return largest, winners
 
 
 def fetch(input: Tensor, winners: Tensor, windows: Windows) -> Tensor:
     """What each window's winner holds."""
-    output_size = winners.shape[2:]
-    padded = windows.pad(input)
-    fetched = input.new_zeros(())
-    for number, tap in enumerate(windows.taps):
-        fetched = torch.where(winners == number, windows.seen_by(tap, padded, output_size), fetched)
-    return fetched
+    positions = flat_positions(winners, windows, input.shape[2:])
+    if any_channels_last(input):
+        by_pixel = _pixels(input).gather(1, _pixels(positions))
+        return by_pixel.view(-1, *winners.shape[2:], winners.shape[1]).movedim(-1, 1)
+    return _planes(input).gather(2, _planes(positions)).view(winners.shape)
 
 
 def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx: each window's dL/dy added to its winner, 0 everywhere else."""
-    size = (*grad_output.shape[:2], *windows.padded_size(input_size))
+    positions = flat_positions(winners, windows, input_size)
+    batch, channels = grad_output.shape[:2]
+    pixels = math.prod(input_size)
     if any_channels_last(grad_output):
-        padded = grad_output.new_zeros((size[0], *size[2:], size[1])).movedim(-1, 1)
-    else:
-        padded = grad_output.new_zeros(size)
-    for number, tap in enumerate(windows.taps):
-        there = windows.seen_by(tap, padded, grad_output.shape[2:])
-        there += torch.where(winners == number, grad_output, 0)
-    return windows.unpad(padded, input_size)
+        nothing = grad_output.new_zeros((batch, pixels, channels))
+        total = nothing.scatter_add(1, _pixels(positions), _pixels(grad_output))
+        return total.view(batch, *input_size, channels).movedim(-1, 1)
+    nothing = grad_output.new_zeros((batch, channels, pixels))
+    return nothing.scatter_add(2, _planes(positions), _planes(grad_output)).view(batch, channels, *input_size)
 
 
 def flat_positions(winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """Where in its channel's (*input) each winner lies, counted row by row: torch's `return_indices`."""
-    position = torch.zeros_like(winners, dtype=torch.int64)
-    remaining, number = math.prod(windows.kernel_size), winners.long()
+    device = winners.device
+    window = torch.zeros((), dtype=torch.int64, device=device)
+    offset = torch.zeros((), dtype=torch.int64, device=device)
     for dim, size in enumerate(input_size):
-        k, s, p, d = (
-            of[dim] for of in (windows.kernel_size, windows.stride, windows.padding, windows.dilation)
-        )
-        remaining //= k
-        start = torch.arange(winners.shape[2 + dim], device=winners.device) * s - p
-        along = start.view(-1, *[1] * (windows.dims - dim - 1)) + number // remaining % k * d
-        position = position * size + along
-    return position
+        k, s, p, d = (of[dim] for of in (windows.kernel_size, windows.stride, windows.padding, windows.dilation))
+        along_output = torch.arange(winners.shape[2 + dim], device=device) * s - p
+        window = window.unsqueeze(-1) * size + along_output
+        offset = offset.unsqueeze(-1) * size + torch.arange(k, device=device) * d
+    return window + offset.view(-1)[winners.long()]
 
 
 def first_inside(windows: Windows, output_size: Sequence[int], device: torch.device) -> Tensor:
     """The number of each window's first tap that lies in the input and not in the padding before it."""
     number = torch.zeros((), dtype=torch.int64, device=device)
     for dim, output in enumerate(output_size):
-        k, s, p, d = (
-            of[dim] for of in (windows.kernel_size, windows.stride, windows.padding, windows.dilation)
-        )
+        k, s, p, d = (of[dim] for of in (windows.kernel_size, windows.stride, windows.padding, windows.dilation))
         outside = (p - torch.arange(output, device=device) * s).clamp(min=0)
-        along = (outside + d - 1) // d
-        number = number.unsqueeze(-1) * k + along
-    return number.to(torch.uint8 if math.prod(windows.kernel_size) <= 2**8 else torch.int32)
+        number = number.unsqueeze(-1) * k + (outside + d - 1) // d
+    return number.to(torch.uint8 if len(windows.taps) <= 2**8 else torch.int32)
+
+
+def _planes(tensor: Tensor) -> Tensor:
+    """(N, C, *spatial) → (N, C, pixels)."""
+    return tensor.reshape(*tensor.shape[:2], tensor.shape[2:].numel())
+
+
+def _pixels(tensor: Tensor) -> Tensor:
+    """(N, C, *spatial) → (N, pixels, C)."""
+    return tensor.movedim(1, -1).reshape(tensor.shape[0], tensor.shape[2:].numel(), tensor.shape[1])

@@ -10,7 +10,7 @@ in every spatial dimension. Output sizes, padding and strided views all follow f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,9 +105,7 @@ class Windows:
 
     def seen_by(self, tap: Tap, padded: Tensor, output_size: Sequence[int], at: int = 2) -> Tensor:
         """What one tap sees of a padded input (…, *padded_size, …): a view (…, *output_size, …)."""
-        for dim, (k, d, s, o) in enumerate(
-            zip(tap, self.dilation, self.stride, output_size, strict=True), at
-        ):
+        for dim, (k, d, s, o) in enumerate(zip(tap, self.dilation, self.stride, output_size, strict=True), at):
             padded = padded.narrow(dim, k * d, (o - 1) * s + 1)
             if s > 1:
                 padded = padded[(slice(None),) * dim + (slice(None, None, s),)]

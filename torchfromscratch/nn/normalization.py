@@ -1,3 +1,102 @@
-"""Placeholder."""
+"""Normalisation modules."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+import torch.nn
+from torch import Tensor
+
+from torchfromscratch import functional as F
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "RMSNorm",
+]
+
+
+class _BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
+    """Which statistics batch norm takes, and how fast the running ones follow."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        momentum = 0.0 if self.momentum is None else self.momentum
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # the average over all batches so far
+                momentum = 1.0 / float(self.num_batches_tracked)
+        use_running = self.track_running_stats or not self.training
+        return F.batch_norm(
+            input,
+            self.running_mean if use_running else None,
+            self.running_var if use_running else None,
+            self.weight,
+            self.bias,
+            training=self.training or (self.running_mean is None and self.running_var is None),
+            momentum=momentum,
+            eps=self.eps,
+        )
+
+
+class BatchNorm1d(_BatchNorm, torch.nn.BatchNorm1d):
+    """Batch norm of (N, C) or (N, C, L): torch.nn.BatchNorm1d by hand."""
+
+
+class BatchNorm2d(_BatchNorm, torch.nn.BatchNorm2d):
+    """Batch norm of (N, C, H, W): torch.nn.BatchNorm2d by hand."""
+
+
+class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
+    """Batch norm of (N, C, D, H, W): torch.nn.BatchNorm3d by hand."""
+
+
+class _InstanceNorm(torch.nn.modules.instancenorm._InstanceNorm):
+    def _apply_instance_norm(self, input: Tensor) -> Tensor:
+        return F.instance_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            use_input_stats=self.training or not self.track_running_stats,
+            momentum=0.0 if self.momentum is None else self.momentum,
+            eps=self.eps,
+        )
+
+
+class InstanceNorm1d(_InstanceNorm, torch.nn.InstanceNorm1d):
+    """Instance norm of (N, C, L) or (C, L): torch.nn.InstanceNorm1d by hand."""
+
+
+class InstanceNorm2d(_InstanceNorm, torch.nn.InstanceNorm2d):
+    """Instance norm of (N, C, H, W) or (C, H, W): torch.nn.InstanceNorm2d by hand."""
+
+
+class InstanceNorm3d(_InstanceNorm, torch.nn.InstanceNorm3d):
+    """Instance norm of (N, C, D, H, W) or (C, D, H, W): torch.nn.InstanceNorm3d by hand."""
+
+
+class LayerNorm(torch.nn.LayerNorm):
+    """Standardised over the last dimensions: torch.nn.LayerNorm by hand."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class GroupNorm(torch.nn.GroupNorm):
+    """Standardised over groups of channels: torch.nn.GroupNorm by hand."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(torch.nn.RMSNorm):
+    """Divided by the root mean square over the last dimensions: torch.nn.RMSNorm by hand."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)

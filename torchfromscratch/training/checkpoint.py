@@ -28,9 +28,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; what was there before is unchanged"
-        ) from error
+        raise UserError(f"cannot write {path}: {error.strerror}; what was there before is unchanged") from error
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:

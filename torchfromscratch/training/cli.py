@@ -53,15 +53,11 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     what = parser.add_argument_group("what to train")
-    what.add_argument(
-        "--dataset", choices=DATASET_DEFAULTS, help="cifar10 if not given; digits needs no download"
-    )
+    what.add_argument("--dataset", choices=DATASET_DEFAULTS, help="cifar10 if not given; digits needs no download")
     what.add_argument("--data-dir", metavar="DIR", help="where the data set lies or is downloaded to (data)")
     what.add_argument("--image-size", type=positive, metavar="PIXELS", help="for --dataset folder")
     what.add_argument("--model", choices=MODELS)
-    what.add_argument(
-        "--layers", choices=LAYERS, help="written by hand (scratch, the default), or torch's own"
-    )
+    what.add_argument("--layers", choices=LAYERS, help="written by hand (scratch, the default), or torch's own")
 
     how = parser.add_argument_group("how to train")
     how.add_argument("--epochs", type=positive, metavar="N")
@@ -77,9 +73,7 @@ def build_parser() -> ArgumentParser:
 
     where = parser.add_argument_group("where and how fast")
     where.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
-    where.add_argument(
-        "--channels-last", action=BooleanOptionalAction, help="memory format of images and weights"
-    )
+    where.add_argument("--channels-last", action=BooleanOptionalAction, help="memory format of images and weights")
     where.add_argument("--amp", action=BooleanOptionalAction, help="mixed precision")
     where.add_argument("--compile", action=BooleanOptionalAction, help="torch.compile the model")
 
@@ -87,9 +81,7 @@ def build_parser() -> ArgumentParser:
     directory = run.add_mutually_exclusive_group()
     directory.add_argument("--name", help="logs and checkpoints go to runs/NAME")
     directory.add_argument("--run-dir", type=Path, metavar="DIR", help="logs and checkpoints go to DIR")
-    run.add_argument(
-        "--resume", action="store_true", help="go on with the run, by default the latest in runs/"
-    )
+    run.add_argument("--resume", action="store_true", help="go on with the run, by default the latest in runs/")
     run.add_argument(
         "--checkpoint-every",
         type=not_negative,

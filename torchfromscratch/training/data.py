@@ -93,9 +93,7 @@ def load_dataset(name: str, data_dir: Path, image_size: int | None = None) -> Da
     if name == "folder":
         return _folder(data_dir, image_size)
     if image_size is not None:
-        raise UserError(
-            f"--image-size is for --dataset folder; the pictures of {name} have a size of their own"
-        )
+        raise UserError(f"--image-size is for --dataset folder; the pictures of {name} have a size of their own")
     if name == "digits":
         return _digits()
     return _from_torchvision(name, data_dir)

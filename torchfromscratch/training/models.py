@@ -85,9 +85,7 @@ def smallvgg(nn: ModuleType, in_channels: int, image_size: int, classes: int) ->
 MODELS = {"lenet5": lenet5, "smallvgg": smallvgg}
 
 
-def build_model(
-    name: str, *, nn: ModuleType, in_channels: int, image_size: int, classes: int
-) -> torch.nn.Module:
+def build_model(name: str, *, nn: ModuleType, in_channels: int, image_size: int, classes: int) -> torch.nn.Module:
     """The network `name`, made of the layers in `nn`, with weights drawn from torch's global generator.
 
     Shapes: (N, in_channels, image_size, image_size) → (N, classes).

@@ -38,9 +38,7 @@ class Monitor:
             that was logged before the run was cut off.
     """
 
-    def __init__(
-        self, run_dir: Path, config: Config, dataset: Dataset, rows: list[dict[str, Any]], step: int
-    ) -> None:
+    def __init__(self, run_dir: Path, config: Config, dataset: Dataset, rows: list[dict[str, Any]], step: int) -> None:
         self.metrics_path = run_dir / METRICS
         self.config = config
         self.dataset = dataset
@@ -89,9 +87,7 @@ class Monitor:
 
     def finish(self, row: Mapping[str, Any], best_accuracy: float) -> None:
         """Logs the settings with what they led to, for TensorBoard's comparison of runs."""
-        settings = {
-            name: str(value) if value is None else value for name, value in asdict(self.config).items()
-        }
+        settings = {name: str(value) if value is None else value for name, value in asdict(self.config).items()}
         outcome = {
             "final/test_accuracy": row["test_accuracy"],
             "final/test_loss": row["test_loss"],
@@ -118,9 +114,7 @@ def filter_grid(weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def feature_maps(
-    model: torch.nn.Module, layers: Mapping[str, torch.nn.Module], image: Tensor
-) -> dict[str, Tensor]:
+def feature_maps(model: torch.nn.Module, layers: Mapping[str, torch.nn.Module], image: Tensor) -> dict[str, Tensor]:
     """What each of the layers makes of an image (1, C, H, W): its output without the batch, by its name."""
     maps: dict[str, Tensor] = {}
 
@@ -168,9 +162,7 @@ def mistakes_figure(mistakes: list[Mistake], dataset: Dataset) -> Figure:
 
 def _layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     """The modules that hold parameters themselves, with their names."""
-    return [
-        (name, layer) for name, layer in model.named_modules() if any(True for _ in layer.parameters(False))
-    ]
+    return [(name, layer) for name, layer in model.named_modules() if any(True for _ in layer.parameters(False))]
 
 
 def _grid(pictures: Tensor) -> Tensor:

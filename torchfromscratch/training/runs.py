@@ -70,9 +70,7 @@ def _latest_run(given: Mapping[str, Any]) -> Run | None:
     for path in saved:
         checkpoint = load_checkpoint(path)
         if not contradictions(given, checkpoint["config"]):
-            return Run(
-                path.parent, resolve_resumed(given, checkpoint["config"], str(path.parent)), checkpoint
-            )
+            return Run(path.parent, resolve_resumed(given, checkpoint["config"], str(path.parent)), checkpoint)
     return None
 
 

@@ -107,9 +107,7 @@ class Trainer:
         self.optimizer = build_optimizer(config, self.model)
         self.scheduler = build_scheduler(config, self.optimizer, config.epochs * self.batches.per_epoch)
         self.amp_dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
-        self.scaler = torch.amp.GradScaler(
-            device.type, enabled=config.amp and self.amp_dtype == torch.float16
-        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp and self.amp_dtype == torch.float16)
         self.averages = Averages(len(dataset.classes), device)
         self.position = Position()
         self.rows: list[dict[str, Any]] = []

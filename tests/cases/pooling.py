@@ -1,0 +1,46 @@
+"""Pooling: windows with every option, spans of differing lengths, one to three dimensions."""
+
+from tests.cases import Case, ModuleCase
+
+CASES = [
+    Case("max_pool1d", lambda F, x: F.max_pool1d(x, 3, stride=2, padding=1), ((2, 3, 8),)),
+    Case("max_pool2d", lambda F, x: F.max_pool2d(x, 2), ((2, 3, 6, 5),)),
+    Case(
+        "max_pool2d options",
+        lambda F, x: F.max_pool2d(x, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2), ceil_mode=True),
+        ((2, 3, 7, 6),),
+    ),
+    Case("max_pool2d indices", lambda F, x: F.max_pool2d(x, 2, return_indices=True)[0], ((2, 3, 6, 5),)),
+    Case("max_pool2d unbatched", lambda F, x: F.max_pool2d(x, 2), ((3, 6, 5),)),
+    Case("max_pool3d", lambda F, x: F.max_pool3d(x, 2, stride=1), ((1, 2, 3, 4, 3),)),
+    Case("avg_pool1d", lambda F, x: F.avg_pool1d(x, 3, stride=2, padding=1), ((2, 3, 8),)),
+    Case(
+        "avg_pool2d options",
+        lambda F, x: F.avg_pool2d(x, (3, 2), stride=2, padding=1, ceil_mode=True, count_include_pad=False),
+        ((2, 3, 7, 6),),
+    ),
+    Case("avg_pool2d divisor", lambda F, x: F.avg_pool2d(x, 2, padding=1, divisor_override=3), ((2, 3, 7, 6),)),
+    Case("avg_pool3d", lambda F, x: F.avg_pool3d(x, 2, stride=1), ((1, 2, 3, 4, 3),)),
+    Case("adaptive_max_pool1d", lambda F, x: F.adaptive_max_pool1d(x, 3), ((2, 3, 8),)),
+    Case("adaptive_max_pool2d", lambda F, x: F.adaptive_max_pool2d(x, (3, None)), ((2, 3, 7, 5),)),
+    Case("adaptive_max_pool3d", lambda F, x: F.adaptive_max_pool3d(x, 2), ((1, 2, 3, 4, 3),)),
+    Case("adaptive_avg_pool1d", lambda F, x: F.adaptive_avg_pool1d(x, 3), ((2, 3, 8),)),
+    Case("adaptive_avg_pool2d", lambda F, x: F.adaptive_avg_pool2d(x, (3, 1)), ((2, 3, 7, 5),)),
+    Case("adaptive_avg_pool2d larger", lambda F, x: F.adaptive_avg_pool2d(x, 7), ((2, 3, 4, 5),)),
+    Case("adaptive_avg_pool3d", lambda F, x: F.adaptive_avg_pool3d(x, (2, 1, 3)), ((1, 2, 3, 4, 3),)),
+]
+
+MODULE_CASES = [
+    ModuleCase("MaxPool1d", lambda nn: nn.MaxPool1d(2), ((2, 3, 8),)),
+    ModuleCase("MaxPool2d", lambda nn: nn.MaxPool2d(3, 2, 1, ceil_mode=True), ((2, 3, 8, 7),)),
+    ModuleCase("MaxPool3d", lambda nn: nn.MaxPool3d(2), ((1, 2, 4, 4, 5),)),
+    ModuleCase("AvgPool1d", lambda nn: nn.AvgPool1d(3, 1, 1), ((2, 3, 8),)),
+    ModuleCase("AvgPool2d", lambda nn: nn.AvgPool2d(3, 2, 1, count_include_pad=False), ((2, 3, 8, 7),)),
+    ModuleCase("AvgPool3d", lambda nn: nn.AvgPool3d(2), ((1, 2, 4, 4, 5),)),
+    ModuleCase("AdaptiveMaxPool1d", lambda nn: nn.AdaptiveMaxPool1d(3), ((2, 3, 8),)),
+    ModuleCase("AdaptiveMaxPool2d", lambda nn: nn.AdaptiveMaxPool2d((3, None)), ((2, 3, 8, 7),)),
+    ModuleCase("AdaptiveMaxPool3d", lambda nn: nn.AdaptiveMaxPool3d(2), ((1, 2, 4, 4, 5),)),
+    ModuleCase("AdaptiveAvgPool1d", lambda nn: nn.AdaptiveAvgPool1d(3), ((2, 3, 8),)),
+    ModuleCase("AdaptiveAvgPool2d", lambda nn: nn.AdaptiveAvgPool2d(1), ((2, 3, 8, 7),)),
+    ModuleCase("AdaptiveAvgPool3d", lambda nn: nn.AdaptiveAvgPool3d((None, 2, 3)), ((1, 2, 4, 4, 5),)),
+]

@@ -1,0 +1,215 @@
+"""Every function does all that torch's does: one test a property, over the cases of every family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.checkpoint import checkpoint
+
+import torchfromscratch
+from tests import subjects as harness
+from tests.subjects import Subject, answers, assert_as_accurate, assert_equal, loss, repeatable, tensors_of
+
+
+@pytest.fixture(params=harness.subjects(), ids=lambda subject: subject.name)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    """Every case, unless it leaves the test out."""
+    harness.skip_if_left_out(request, request.param.leave_out)
+    return request.param
+
+
+def test_values_and_gradients(subject: Subject, device: str) -> None:
+    inputs = subject.inputs(device=device)
+    assert_equal(answers(subject.ours, inputs), answers(subject.theirs, inputs), subject.precision)
+
+
+def test_first_derivatives(subject: Subject, device: str) -> None:
+    """Reverse and forward mode against finite differences, one by one and batched."""
+    assert gradcheck(
+        repeatable(subject.ours),
+        subject.inputs(device=device),
+        fast_mode=True,
+        check_forward_ad=True,
+        check_batched_grad=True,
+        check_batched_forward_grad=True,
+    )
+
+
+def test_second_derivatives(subject: Subject, device: str) -> None:
+    """Reverse and forward mode over reverse mode against finite differences."""
+    inputs = subject.inputs(device=device)
+    assert gradgradcheck(repeatable(subject.ours), inputs, fast_mode=True, check_fwd_over_rev=True)
+
+
+@pytest.mark.slow
+def test_every_element_of_the_derivatives(subject: Subject, device: str) -> None:
+    """As the two above, element by element instead of along a random direction."""
+    inputs = subject.inputs(device=device)
+    assert gradcheck(repeatable(subject.ours), inputs, check_forward_ad=True, check_batched_grad=True)
+    assert gradgradcheck(repeatable(subject.ours), inputs, check_fwd_over_rev=True)
+
+
+def test_vmap(subject: Subject) -> None:
+    """Mapped over each argument alone, and over all of them along their last dimension."""
+    variants = [subject.inputs(seed=seed) for seed in (0, 1)]
+    count = len(variants[0])
+    for mapped in [*([number] for number in range(count)), list(range(count))]:
+        dim = -1 if len(mapped) > 1 else 0
+        in_dims = tuple(dim if number in mapped else None for number in range(count))
+        stacked = [
+            torch.stack(pair, dim) if number in mapped else pair[0]
+            for number, pair in enumerate(zip(*variants, strict=True))
+        ]
+        loop = [
+            [pair[which if number in mapped else 0] for number, pair in enumerate(zip(*variants, strict=True))]
+            for which in (0, 1)
+        ]
+        mapped_ours = torch.func.vmap(repeatable(subject.ours), in_dims, randomness="same")
+        each = [tensors_of(repeatable(subject.theirs)(*arguments)) for arguments in loop]
+        assert_equal(tensors_of(mapped_ours(*stacked)), [torch.stack(pair) for pair in zip(*each, strict=True)])
+
+
+def test_per_sample_gradients(subject: Subject) -> None:
+    """vmap(grad) over the first argument, for all arguments."""
+    samples, shared = [subject.inputs(seed=seed)[0] for seed in (0, 1)], subject.inputs()[1:]
+    arguments = tuple(range(1 + len(shared)))
+    gradients = torch.func.grad(loss(repeatable(subject.ours)), arguments)
+    in_dims = (0, *(None for _ in shared))
+    ours = torch.func.vmap(gradients, in_dims, randomness="same")(torch.stack(samples), *shared)
+    scalar = loss(repeatable(subject.theirs))
+    each = [torch.autograd.grad(scalar(x, *shared), [x, *shared], materialize_grads=True) for x in samples]
+    assert_equal(ours, [torch.stack(pair) for pair in zip(*each, strict=True)], subject.precision)
+
+
+def test_jacobian_and_hessian(subject: Subject) -> None:
+    """torch.func.jacrev and torch.func.hessian by the first argument, against torch.autograd.functional."""
+    first, *others = [tensor.detach() for tensor in subject.inputs()]
+    ours, theirs = repeatable(subject.ours), repeatable(subject.theirs)
+
+    def tensors(function: Callable[..., Any]) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        return lambda x: tuple(y for y in tensors_of(function(x, *others)) if y.is_floating_point())
+
+    jacobian = torch.autograd.functional.jacobian(tensors(theirs), first)
+    assert_equal(torch.func.jacrev(tensors(ours))(first), jacobian, subject.precision)
+    try:
+        hessian = torch.autograd.functional.hessian(lambda x: loss(theirs)(x, *others), first)
+    except RuntimeError as error:
+        pytest.skip(f"torch: {error}")
+    assert_equal([torch.func.hessian(lambda x: loss(ours)(x, *others))(first)], [hessian], subject.precision)
+
+
+def compiled_answers(subject: Subject, device: str, backend: str) -> list[Tensor]:
+    torch._dynamo.reset()
+    inputs = subject.inputs(device=device)
+    torch.manual_seed(0)
+    output = torch.compile(subject.ours, fullgraph=True, backend=backend)(*inputs)
+    return harness.pull_back(output, inputs)
+
+
+def test_compile(subject: Subject, device: str) -> None:
+    """Traced whole, forward and backward."""
+    assert_equal(compiled_answers(subject, device, "aot_eager"), answers(subject.ours, subject.inputs(device=device)))
+
+
+@pytest.mark.slow
+def test_compile_with_inductor(subject: Subject, device: str) -> None:
+    assert_equal(compiled_answers(subject, device, "inductor"), answers(subject.ours, subject.inputs(device=device)))
+
+
+def test_checkpoint(subject: Subject, device: str) -> None:
+    """Computed again for the backward pass instead of kept."""
+    inputs = subject.inputs(device=device)
+    again = answers(lambda *tensors: checkpoint(subject.ours, *tensors, use_reentrant=False), inputs)
+    assert_equal(again, answers(subject.ours, inputs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_accuracy(subject: Subject, dtype: torch.dtype, device: str) -> None:
+    """Values and gradients err at most twice as much as torch's."""
+    inputs = subject.inputs(dtype, device)
+    truth = answers(subject.theirs, [tensor.detach().double().requires_grad_() for tensor in inputs])
+    try:
+        theirs = answers(subject.theirs, inputs)
+    except NotImplementedError as error:
+        pytest.skip(f"torch: {error}")
+    assert_as_accurate(answers(subject.ours, inputs), theirs, truth)
+
+
+def test_autocast(subject: Subject, device: str) -> None:
+    """Inside torch.autocast the same types come out, as accurate as torch's."""
+    inputs = subject.inputs(torch.float32, device)
+    truth = answers(subject.theirs, [tensor.detach().double().requires_grad_() for tensor in inputs])
+    with torch.autocast(device, torch.bfloat16):
+        ours, theirs = repeatable(subject.ours)(*inputs), repeatable(subject.theirs)(*inputs)
+    assert_as_accurate(harness.pull_back(ours, inputs), harness.pull_back(theirs, inputs), truth)
+
+
+def test_memory_format(subject: Subject, device: str) -> None:
+    """The output lies in memory as torch's does, for inputs channels first and last."""
+    for layout in (torch.contiguous_format, "channels last"):
+        inputs = [in_layout(tensor, layout) for tensor in subject.inputs(torch.float32, device)]
+        ours, theirs = (tensors_of(repeatable(function)(*inputs)) for function in (subject.ours, subject.theirs))
+        assert [harness.strides(y) for y in ours] == [harness.strides(y) for y in theirs], layout
+
+
+def in_layout(tensor: Tensor, layout: Any) -> Tensor:
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if layout == "channels last" else {}
+    return tensor.contiguous(memory_format=formats.get(tensor.dim(), torch.contiguous_format))
+
+
+VIEWS = {
+    "transposed": lambda base: base.detach().mT.contiguous().mT if base.dim() > 1 else base,
+    "every second": lambda base: torch.stack([base.detach(), base.detach()], -1)[..., 0],
+    "expanded": lambda base: base.detach()[:1].expand(base.shape),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_not_contiguous(subject: Subject, view: str, device: str) -> None:
+    inputs = [VIEWS[view](tensor).requires_grad_() for tensor in subject.inputs(device=device)]
+    assert_equal(answers(subject.ours, inputs), answers(subject.theirs, inputs), subject.precision)
+
+
+def test_empty_batch(subject: Subject, device: str) -> None:
+    """Where torch takes a batch of nothing, the same comes out; of all arguments, or of the first alone."""
+    inputs = subject.inputs(device=device)
+    for emptied in (inputs[:1], [tensor for tensor in inputs if tensor.shape[:1] == inputs[0].shape[:1]]):
+        empty = [x.detach()[:0].requires_grad_() if any(x is e for e in emptied) else x for x in inputs]
+        try:
+            expected = answers(subject.theirs, empty)
+        except (RuntimeError, ValueError, IndexError):
+            continue
+        assert_equal(answers(subject.ours, empty), expected, subject.precision)
+
+
+def test_meta(subject: Subject) -> None:
+    """Shapes and types without data."""
+    inputs = [tensor.detach().to("meta").requires_grad_() for tensor in subject.inputs()]
+    ours, theirs = answers(subject.ours, inputs), answers(subject.theirs, inputs)
+    assert [(t.device, t.dtype, t.shape) for t in ours] == [(t.device, t.dtype, t.shape) for t in theirs]
+
+
+@pytest.mark.skipif(not hasattr(torchfromscratch, "audit"), reason="needs torchfromscratch.audit")
+def test_audit(subject: Subject, device: str) -> None:
+    """No built-in layer runs in the forward, the backward, the double backward and forward mode."""
+    inputs = subject.inputs(device=device)
+    with torchfromscratch.audit():
+        outputs = [y for y in tensors_of(subject.ours(*inputs)) if y.requires_grad]
+        gradients = torch.autograd.grad(
+            outputs, inputs, [torch.ones_like(y) for y in outputs], create_graph=True, materialize_grads=True
+        )
+        sources = [gradient for gradient in gradients if gradient.requires_grad]
+        if sources:
+            torch.autograd.grad(sources, inputs, [torch.ones_like(g) for g in sources], allow_unused=True)
+
+
+def test_leave_out_names_tests() -> None:
+    """A misspelt name in a case's `leave_out` would leave nothing out."""
+    tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    for case in harness.subjects():
+        assert not set(case.leave_out) - tests, case.name

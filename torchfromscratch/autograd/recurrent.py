@@ -1,0 +1,347 @@
+"""Recurrent layers: one scan over time, and the cells that it repeats.
+
+A layer multiplies the whole sequence by its input weights at once, u_t = W_ih x_t + b_ih, and hands u to
+the scan. A step of the scan multiplies the hidden state, then lets the cell combine the two element by element:
+
+    v_t = W_hh h_{t−1} + b_hh        m_t, c_t = cell(u_t, v_t, h_{t−1}, c_{t−1})        h_t = W_hr m_t
+
+(only the LSTM has a c, and only with a projection is h something else than m). The states are all that a
+scan puts out, and all that its derivatives need: u, v and the gates of all steps follow from them at once.
+
+Backpropagation through time. Elementwise, a cell's derivative is a set of slopes for every step, which are
+known before the first step back is made. What is left to be done in order is linear, and the transpose of
+how a tangent moves forward. The sums over time in dL/dW wait for the end, when they are one product:
+
+    dL/dv_t, … = cell's transpose of (dL/dm_t, dL/dc_t)        dL/dh_{t−1} = W_hhᵀ dL/dv_t + …
+    dL/dW_hh = Σ_t dL/dv_t h_{t−1}ᵀ        dL/db_hh = Σ_t dL/dv_t        dL/dW_hr = Σ_t dL/dh_t m_tᵀ
+
+Sequences are packed: the rows of step 0, then those of step 1, and so on, the longest sequence first in
+each, so that sequences which end leave from the bottom. A padded batch is the case where none ends early.
+
+Source: lecture notes, "Recurrent Neural Network" and "LSTM Layer"; S. Hochreiter and J. Schmidhuber, "Long
+short-term memory", 1997; H. Sak et al., "Long short-term memory based recurrent neural network
+architectures", 2014 (the projection); K. Cho et al., "Learning phrase representations using RNN
+encoder-decoder", 2014 (the GRU, with the reset gate applied as in torch.nn.GRU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.autograd import elementwise
+from torchfromscratch.autograd.function import Function, differentiable
+
+States = Sequence[Tensor]
+
+
+def sigmoid(input: Tensor) -> Tensor:
+    """σ, by the Function of the activations' table where torch records what is computed."""
+    return elementwise.sigmoid(input) if torch.is_grad_enabled() else input.sigmoid()
+
+
+def tanh(input: Tensor) -> Tensor:
+    """tanh, likewise."""
+    return elementwise.tanh(input) if torch.is_grad_enabled() else input.tanh()
+
+
+class Cell:
+    """A step of a recurrent layer, element by element, and its derivative.
+
+    Where u and v are (…, gates · H), states are (…, H). `push` and `pull` are linear: the derivative of
+    `step` and its transpose, given the slopes.
+    """
+
+    gates = 1
+
+    @staticmethod
+    def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        """The states after the step from those before it."""
+        raise NotImplementedError
+
+    @staticmethod
+    def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
+        """What the derivative multiplies with."""
+        raise NotImplementedError
+
+    @staticmethod
+    def push(slopes: States, du: Tensor, dv: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        """The tangents of the states after the step from those of its arguments."""
+        raise NotImplementedError
+
+    @staticmethod
+    def pull(slopes: States, *after: Tensor) -> tuple[Any, ...]:
+        """The gradients for u, v and the states before the step (None: only through v) from those after it."""
+        raise NotImplementedError
+
+
+class Tanh(Cell):
+    """h' = tanh(a), a = u + v.        dh' = (1 − h'²) da"""
+
+    @staticmethod
+    def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        return (tanh(u + v),)
+
+    @staticmethod
+    def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
+        (h,) = after
+        return (1 - h * h,)
+
+    @staticmethod
+    def push(slopes: States, du: Tensor, dv: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        return (slopes[0] * (du + dv),)
+
+    @staticmethod
+    def pull(slopes: States, *after: Tensor) -> tuple[Any, ...]:
+        da = slopes[0] * after[0]
+        return da, da, None
+
+
+class ReLU(Tanh):
+    """h' = max(0, a), a = u + v.        dh' = da where h' > 0, else 0"""
+
+    @staticmethod
+    def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        return ((u + v).clamp(min=0),)
+
+    @staticmethod
+    def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
+        (h,) = after
+        return ((h > 0).to(h.dtype),)
+
+
+class LSTM(Cell):
+    """i, f, o = σ(a), g = tanh(a), a = u + v;        c' = f c + i g,  m' = o tanh(c')
+
+    dc' = f dc + g i(1−i) da_i + c f(1−f) da_f + i (1−g²) da_g
+    dm' = o (1−tanh²c') dc' + tanh(c') o(1−o) da_o
+    """
+
+    gates = 4
+
+    @staticmethod
+    def activated(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        i, f, g, o = (u + v).chunk(4, -1)
+        return sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+
+    @staticmethod
+    def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        i, f, g, o = LSTM.activated(u, v)
+        c = f * before[1] + i * g
+        return o * tanh(c), c
+
+    @staticmethod
+    def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
+        i, f, g, o = LSTM.activated(u, v)
+        (_, c), t = before, tanh(after[1])
+        dc_da = torch.stack([g * i * (1 - i), c * f * (1 - f), i * (1 - g * g)], -2)
+        return dc_da, f, o * (1 - t * t), t * o * (1 - o)
+
+    @staticmethod
+    def push(slopes: States, du: Tensor, dv: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        dc_da, dc_dc, dm_dc, dm_do = slopes
+        da = du + dv
+        *ifg, o = da.chunk(4, -1)
+        dc = dc_dc * before[1] + (dc_da * torch.stack(ifg, -2)).sum(-2)
+        return dm_dc * dc + dm_do * o, dc
+
+    @staticmethod
+    def pull(slopes: States, *after: Tensor) -> tuple[Any, ...]:
+        dc_da, dc_dc, dm_dc, dm_do = slopes
+        dm, dc = after
+        dc = dc + dm_dc * dm
+        da = torch.cat([*(dc_da * dc.unsqueeze(-2)).unbind(-2), dm_do * dm], -1)
+        return da, da, None, dc_dc * dc
+
+
+class GRU(Cell):
+    """r, z = σ(u + v), n = tanh(u_n + r v_n);        h' = (1 − z) n + z h
+
+    dh' = z dh + k v_n r(1−r) da_r + (h − n) z(1−z) da_z + k du_n + k r dv_n,  k = (1−z)(1−n²)
+    """
+
+    gates = 3
+
+    @staticmethod
+    def activated(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        (ur, uz, un), (vr, vz, vn) = u.chunk(3, -1), v.chunk(3, -1)
+        r = sigmoid(ur + vr)
+        return r, sigmoid(uz + vz), tanh(un + r * vn)
+
+    @staticmethod
+    def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        _, z, n = GRU.activated(u, v)
+        return ((1 - z) * n + z * before[0],)
+
+    @staticmethod
+    def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
+        (h,), (r, z, n) = before, GRU.activated(u, v)
+        vn = v.chunk(3, -1)[2]
+        k = (1 - z) * (1 - n * n)
+        dr, dz = k * vn * r * (1 - r), (h - n) * z * (1 - z)
+        return torch.stack([dr, dz, k], -2), torch.stack([dr, dz, k * r], -2), z
+
+    @staticmethod
+    def push(slopes: States, du: Tensor, dv: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        dh_du, dh_dv, dh_dh = slopes
+        du, dv = torch.stack(du.chunk(3, -1), -2), torch.stack(dv.chunk(3, -1), -2)
+        return ((dh_du * du + dh_dv * dv).sum(-2) + dh_dh * before[0],)
+
+    @staticmethod
+    def pull(slopes: States, *after: Tensor) -> tuple[Any, ...]:
+        dh_du, dh_dv, dh_dh = slopes
+        dh = after[0].unsqueeze(-2)
+        du, dv = torch.cat((dh_du * dh).unbind(-2), -1), torch.cat((dh_dv * dh).unbind(-2), -1)
+        return du, dv, dh_dh * after[0]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """How many sequences reach step 0, 1, …, never growing, and which way the scan goes through them.
+
+    Lists of steps are in the scan's order. A reversed scan starts at the end of the longest sequences and
+    takes up the shorter ones on its way.
+    """
+
+    sizes: tuple[int, ...]
+    reverse: bool = False
+
+    def split(self, packed: Tensor) -> list[Tensor]:
+        """The rows of each step."""
+        return list(packed.split(self.sizes))[:: -1 if self.reverse else 1]
+
+    def join(self, steps: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
+        """The inverse of `split`."""
+        return torch.cat(steps[:: -1 if self.reverse else 1])
+
+    def first(self, packed: Tensor) -> Tensor:
+        """The row of each sequence at its first step."""
+        steps = self.split(packed)
+        rows = steps[:1]
+        for before, step in pairwise(steps):
+            if len(step) > len(before):
+                rows.append(step.narrow(0, len(before), len(step) - len(before)))
+        return torch.cat(rows)
+
+    @property
+    def backwards(self) -> Timeline:
+        """The same steps in the opposite order."""
+        return Timeline(self.sizes, not self.reverse)
+
+
+def scan(timeline: Timeline, step: Callable[..., tuple], start: States, *packed: Tensor) -> list[Tensor]:
+    """Carry states through time: states, outputs = step(states, rows of each packed tensor), all outputs packed."""
+    states, outputs = [s.narrow(0, 0, 0) for s in start], []
+    for rows in zip(*[timeline.split(tensor) for tensor in packed], strict=True):
+        size = rows[0].shape[0]
+        states = [_enter(state, s, size) for state, s in zip(states, start, strict=True)]
+        states, output = step(states, *rows)
+        outputs.append(output)
+    return [timeline.join(steps) for steps in zip(*outputs, strict=True)]
+
+
+def _enter(state: Tensor, start: Tensor, size: int) -> Tensor:
+    """The states of `size` sequences: the last ones have left, or more begin."""
+    present = state.shape[0]
+    if size > present:
+        return torch.cat([state, start.narrow(0, present, size - present)])
+    return state if size == present else state.narrow(0, 0, size)
+
+
+class Recurrence(Function):
+    """s_t = cell(u_t, W_hh h_{t−1} + b_hh, s_{t−1}) for all steps of a timeline, where s is (h) or (h, c).
+
+    u (R, gates · H), W_hh (gates · H, P), b_hh (gates · H) or None, W_hr (P, H) or None if P = H, and the
+    states to start from, (N, P) and (N, H) → the states after each step, (R, P) and (R, H).
+    """
+
+    @staticmethod
+    def forward(
+        u: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        projection: Tensor | None,
+        cell: type[Cell],
+        timeline: Timeline,
+        *start: Tensor,
+    ) -> tuple[Tensor, ...]:
+        def step(before: States, u: Tensor) -> tuple[States, States]:
+            m, *c = cell.step(u, _affine(before[0], weight, bias), *before)
+            after = [m if projection is None else m @ projection.mT, *c]
+            return after, after
+
+        return tuple(scan(timeline, step, start, u))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        u, weight, bias, projection, ctx.cell, ctx.timeline, *start = inputs
+        ctx.save_for_backward(u, weight, bias, projection, *start, *output)
+        ctx.save_for_forward(u, weight, bias, projection, *start, *output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple:
+        weight, projection, start, h, m, slopes = _linearise(ctx)
+
+        def step(later: States, *rows: Tensor) -> tuple[States, States]:
+            grad_h, *grad_c = [grad + more for grad, more in zip(rows, later, strict=False)]
+            grad_m = grad_h if projection is None else grad_h @ projection
+            grad_u, grad_v, direct, *grad_c = ctx.cell.pull(rows[len(later) :], grad_m, *grad_c)
+            before = [grad_v @ weight if direct is None else torch.addmm(direct, grad_v, weight), *grad_c]
+            return before, [grad_u, grad_v, grad_h, *before]
+
+        zeros = [torch.zeros_like(s) for s in start]
+        grad_u, grad_v, grad_h, *before = scan(ctx.timeline.backwards, step, zeros, *grads, *slopes)
+        _, needs_weight, needs_bias, needs_projection, *_ = ctx.needs_input_grad
+        return (
+            grad_u,
+            grad_v.mT @ h if needs_weight else None,
+            grad_v.sum(0) if needs_bias else None,
+            grad_h.mT @ m if needs_projection else None,
+            None,
+            None,
+            *[ctx.timeline.first(grad) for grad in before],
+        )
+
+    @staticmethod
+    def jvp(
+        ctx: Any,
+        u_t: Tensor,
+        weight_t: Tensor,
+        bias_t: Tensor | None,
+        projection_t: Tensor | None,
+        _cell: None,
+        _timeline: None,
+        *start_t: Tensor,
+    ) -> tuple[Tensor, ...]:
+        weight, projection, _, h, m, slopes = _linearise(ctx)
+
+        def step(before: States, u_t: Tensor, v_t: Tensor, h_t: Tensor, *slopes: Tensor) -> tuple[States, States]:
+            m_t, *c_t = ctx.cell.push(slopes, u_t, v_t + before[0] @ weight.mT, *before)
+            after = [m_t if projection is None else h_t + m_t @ projection.mT, *c_t]
+            return after, after
+
+        v_t = _affine(h, weight_t, bias_t)
+        h_t = h if projection_t is None else m @ projection_t.mT
+        return tuple(scan(ctx.timeline, step, start_t, u_t, v_t, h_t, *slopes))
+
+
+recurrence = differentiable(Recurrence)
+
+
+def _affine(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return h @ weight.mT if bias is None else torch.addmm(bias, h, weight.mT)
+
+
+def _linearise(ctx: Any) -> tuple:
+    """What both derivatives of a Recurrence need of every step, from its states."""
+    u, weight, bias, projection, *states = ctx.saved_tensors
+    start, after = states[: len(states) // 2], states[len(states) // 2 :]
+    before = scan(ctx.timeline, lambda before, *after: (after, before), start, *after)
+    v = _affine(before[0], weight, bias)
+    m = None if projection is None else ctx.cell.step(u, v, *before)[0]
+    return weight, projection, start, before[0], m, ctx.cell.slopes(u, v, before, after)

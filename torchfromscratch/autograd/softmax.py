@@ -1,0 +1,87 @@
+"""Softmax and its logarithm, along one dimension.
+
+    y = e^x / Σ e^x              dL/dx = y · (dL/dy − Σ y · dL/dy)
+    y = x − log Σ e^x            dL/dx = dL/dy − e^y · Σ dL/dy
+
+Both are written in the output alone. The greatest x is taken off first: the quotient stays the same,
+and no exponential overflows. The Jacobian of softmax is symmetric, so backward and jvp are one formula.
+
+Source: lecture notes, "Softmax" and "Backward to the input of softmax".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.precision import widened
+
+
+class Softmax(Function):
+    """y_k = e^(x_k) / Σ_j e^(x_j), over `dim`."""
+
+    @staticmethod
+    def forward(input: Tensor, dim: int) -> Tensor:
+        exponential = shifted(widened(input), dim).exp()
+        return (exponential / exponential.sum(dim, keepdim=True)).to(input.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, ctx.dim = inputs
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        (output,) = ctx.saved_tensors
+        return _through_softmax(grad_output, output, ctx.dim), None
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
+        (output,) = ctx.saved_tensors
+        return _through_softmax(input_t, output, ctx.dim)
+
+
+class LogSoftmax(Function):
+    """y_k = x_k − log Σ_j e^(x_j), over `dim`."""
+
+    @staticmethod
+    def forward(input: Tensor, dim: int) -> Tensor:
+        below = shifted(widened(input), dim)
+        return (below - below.exp().sum(dim, keepdim=True).log()).to(input.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, ctx.dim = inputs
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        (output,) = ctx.saved_tensors
+        grad, y = widened(grad_output), widened(output).exp()
+        return (grad - y * grad.sum(ctx.dim, keepdim=True)).to(grad_output.dtype), None
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
+        (output,) = ctx.saved_tensors
+        tangent, y = widened(input_t), widened(output).exp()
+        return (tangent - (y * tangent).sum(ctx.dim, keepdim=True)).to(input_t.dtype)
+
+
+softmax = differentiable(Softmax)
+log_softmax = differentiable(LogSoftmax)
+
+
+def shifted(input: Tensor, dim: int) -> Tensor:
+    """x − max x, so that e^x is at most 1."""
+    return input - input.amax(dim, keepdim=True) if input.numel() else input.clone()
+
+
+def _through_softmax(direction: Tensor, output: Tensor, dim: int) -> Tensor:
+    """The Jacobian of softmax, diag(y) − y yᵀ, times `direction`."""
+    direction_wide, y = widened(direction), widened(output)
+    product = y * direction_wide
+    return (product - y * product.sum(dim, keepdim=True)).to(direction.dtype)

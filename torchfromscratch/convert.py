@@ -1,0 +1,226 @@
+"""Turn a finished model into one whose layers are written by hand, and back, without touching its data.
+
+Each of our modules subclasses one of torch.nn and adds no state of its own. So a layer is converted by giving
+the very same object another class: parameters, buffers, hooks, attributes and whoever shares the module notice
+nothing. A module with a forward of its own, which may call torch itself, gets a subclass of its class whose
+forward runs inside `from_scratch()`.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.fx
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils.parametrize import is_parametrized
+
+from torchfromscratch import nn
+from torchfromscratch.from_scratch import from_scratch
+
+__all__ = ["ConversionReport", "conversion_report", "convert"]
+
+M = TypeVar("M", bound=torch.nn.Module)
+ModuleClass = type[torch.nn.Module]
+
+# torch.nn's class of each of ours: the one that it is derived from.
+_BUILT_IN: dict[ModuleClass, ModuleClass] = {
+    ours: next(base for base in ours.__mro__ if base.__module__.startswith("torch.nn."))
+    for ours in vars(nn).values()
+    if isinstance(ours, type) and issubclass(ours, torch.nn.Module) and ours.__module__.startswith(nn.__name__)
+}
+_BY_HAND = {built_in: ours for ours, built_in in _BUILT_IN.items()}
+
+# torch.nn's modules in these files are no layers: they hold others, rearrange their input, measure distances.
+_NO_LAYERS = {
+    f"torch.nn.modules.{file}"
+    for file in ("channelshuffle", "container", "distance", "flatten", "module", "pixelshuffle", "upsampling")
+}
+_COMPOSED = "torch.nn.modules.transformer"  # made of layers, but for the activations that it calls itself
+
+
+def convert(model: M, to: Literal["scratch", "torch"] = "scratch") -> M:
+    """Replace every torch.nn layer of `model` by the hand-written one, in place, and return the model.
+
+    Parameters, buffers, hooks and attributes stay the very same objects, so that saved weights load and training
+    goes on with the same optimizer. What a module's own forward calls in torch or torch.nn.functional runs by
+    hand as well, as in `torchfromscratch.from_scratch`. `to="torch"` goes back.
+
+    Three kinds of layers are left alone, with a warning: those that override torch.nn's forward, unless the
+    forward of a module around them runs by hand; those inside TorchScript; those that torchfromscratch.nn
+    does not have. `torchfromscratch.conversion_report(model)` tells what became of each module.
+
+    Raises TypeError if `model` is no module, ValueError for another `to`.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"convert needs a torch.nn.Module, but got {type(model).__name__}")
+    if to not in ("scratch", "torch"):
+        raise ValueError(f"convert needs to='scratch' or to='torch', but got to={to!r}")
+    for module in list(model.modules()):
+        module.__class__ = _plan(module)[0] if to == "scratch" else _plan_back(module)
+    if to == "scratch" and (left := conversion_report(model).uncovered):
+        warnings.warn(f"convert left built-in layers in the model:\n{_lines(left)}", stacklevel=2)
+    return model
+
+
+@dataclass
+class ConversionReport:
+    """What became of a model's modules, by their names in the model.
+
+    `by_hand` are layers of ours, `own_forward` modules whose own calls of torch run by hand. `left` says why
+    a layer is none of ours; `uncovered` are those of them that run by no forward of `own_forward` either.
+    """
+
+    by_hand: dict[str, str] = field(default_factory=dict)
+    own_forward: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    uncovered: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        chapters = {
+            "layers by hand": self.by_hand,
+            "modules whose own calls of torch run by hand": self.own_forward,
+            "layers left": self.left,
+        }
+        return "\n".join(f"{len(rows)} {title}\n{_lines(rows)}".rstrip() for title, rows in chapters.items())
+
+
+def conversion_report(model: torch.nn.Module) -> ConversionReport:
+    """Which layers of `model` are by hand and which are not, and why; before `convert` or after it."""
+    report = ConversionReport()
+    for name, module in _outside_of_scripts(model):
+        cls = type(module)
+        converted, obstacle = _plan(module)
+        is_layer = _first(cls, _BY_HAND) is not None
+        if _first(cls, _BUILT_IN):
+            report.by_hand[name] = cls.__name__
+        elif obstacle or (is_layer and converted is not cls):
+            report.left[name] = f"{cls.__name__} {obstacle or 'is not converted'}"
+            covered = any(name.startswith(outer) for outer in report.own_forward)
+            if not (covered and obstacle == _OVERRIDES):
+                report.uncovered[name] = report.left[name]
+        elif converted is cls and _built_in(cls) is not cls:
+            report.own_forward[name] = cls.__name__
+    return report
+
+
+_SCRIPTED = "is TorchScript and cannot be changed; convert the model before scripting it"
+_OVERRIDES = "overrides the forward of torch.nn's and is kept as it is"
+_UNKNOWN = "has no counterpart in torchfromscratch.nn"
+
+
+def _plan(module: torch.nn.Module) -> tuple[ModuleClass, str]:
+    """The class with which `module` runs by hand, and what stands in the way of its being one of our layers."""
+    cls = type(module)
+    if isinstance(module, torch.jit.ScriptModule):
+        return cls, _SCRIPTED
+    if "forward" in vars(module):
+        return cls, _OVERRIDES if _first(cls, _BY_HAND) else ""
+    if is_parametrized(module):
+        base, obstacle = _by_hand(cls.__bases__[0])
+        return _rebased(cls, base), obstacle
+    return _by_hand(cls)
+
+
+def _plan_back(module: torch.nn.Module) -> ModuleClass:
+    cls = type(module)
+    return _rebased(cls, _built_in(cls.__bases__[0])) if is_parametrized(module) else _built_in(cls)
+
+
+@functools.cache
+def _by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
+    """The class by hand of an unconverted or converted class, and the obstacle if it is a layer and there is none."""
+    if _first(cls, _BUILT_IN):
+        return cls, ""
+    built_in = _first(cls, _BY_HAND)
+    if built_in is None:
+        return _with_calls_by_hand(_built_in(cls))
+    ours = _BY_HAND[built_in]
+    if cls is built_in:
+        return ours, ""
+    computes = {"forward", "__call__", *(name for name in vars(ours) if callable(getattr(ours, name)))}
+    own = [base for base in cls.__mro__[: cls.__mro__.index(built_in)] if computes & vars(base).keys()]
+    if own:
+        return cls, _OVERRIDES
+    become = {"cls_to_become": ours} if issubclass(cls, LazyModuleMixin) else {}
+    return _subclass(cls, (cls, ours), become), ""
+
+
+@functools.cache
+def _with_calls_by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
+    """A subclass of `cls` whose forward is inside from_scratch(), if `cls` has a forward of its own."""
+    forward = cls.forward
+    home = "user" if issubclass(cls, torch.fx.GraphModule) else forward.__module__
+    if cls is torch.nn.Identity or home in _NO_LAYERS:
+        return cls, ""
+    obstacle = _UNKNOWN if home.startswith(("torch.nn.modules", "torch.ao.nn")) and home != _COMPOSED else ""
+    if home.startswith("torch.") and not home.startswith("torch.nn.modules"):
+        return cls, obstacle
+
+    @functools.wraps(forward)
+    def forward_by_hand(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with from_scratch():
+            return forward(self, *args, **kwargs)
+
+    return _subclass(cls, (cls,), {"forward": forward_by_hand}), obstacle
+
+
+def _built_in(cls: ModuleClass) -> ModuleClass:
+    """The class that was converted into `cls`, or `cls` if it was not."""
+    if cls in _BUILT_IN:
+        return _BUILT_IN[cls]
+    return vars(cls).get("_converted_from", cls)
+
+
+def _subclass(cls: ModuleClass, bases: tuple[ModuleClass, ...], namespace: dict[str, Any]) -> ModuleClass:
+    """A class that goes by the name of `cls`, and can be pickled by it."""
+    named = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    own = {"_converted_from": cls, "__reduce_ex__": _reduce_ex}
+    return type(cls)(cls.__name__, bases, {**named, **own, **namespace})
+
+
+def _rebased(cls: ModuleClass, base: ModuleClass) -> ModuleClass:
+    """The class that torch.nn.utils.parametrize made for one module, on another base."""
+    if cls.__bases__ == (base,):
+        return cls
+    namespace = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+    return type(cls)(f"Parametrized{base.__name__}", (base,), namespace)
+
+
+def _reduce_ex(self: torch.nn.Module, protocol: Any) -> Any:
+    """Pickle a module of a class that only `_by_hand` can make."""
+    converted = type(self)
+    reduced = super(converted, self).__reduce_ex__(protocol)
+    if reduced[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]
+        return reduced
+    return _new, (_built_in(converted),), *reduced[2:]
+
+
+def _new(cls: ModuleClass) -> torch.nn.Module:
+    converted = _by_hand(cls)[0]
+    return converted.__new__(converted)
+
+
+def _first(cls: ModuleClass, classes: Collection[ModuleClass]) -> ModuleClass | None:
+    """The nearest of `classes` that `cls` is or is derived from."""
+    return next((base for base in cls.__mro__ if base in classes), None)
+
+
+def _outside_of_scripts(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """All modules with their names, of scripted ones only the outermost."""
+    scripted: list[str] = []
+    for name, module in model.named_modules():
+        if any(name.startswith(outer) for outer in scripted):
+            continue
+        if isinstance(module, torch.jit.ScriptModule):
+            scripted.append(f"{name}." if name else "")
+        yield name, module
+
+
+def _lines(rows: dict[str, str]) -> str:
+    return "\n".join(f"  {name or '(the model)'}: {row}" for name, row in rows.items())

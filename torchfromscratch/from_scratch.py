@@ -1,0 +1,117 @@
+"""Run code that calls torch itself, torch.conv2d or F.relu or x.softmax(1), on the hand-written layers.
+
+torch offers every call of its functions and of Tensor's methods to a TorchFunctionMode. Ours looks the function
+up in one table and calls the hand-written one in its place. The table follows from names alone, since
+ours have the names and signatures of torch.nn.functional; only where a function of torch takes other
+arguments than torch.nn.functional's of the same name, these are listed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+
+from torchfromscratch import functional
+
+__all__ = ["from_scratch"]
+
+
+@contextmanager
+def from_scratch() -> Iterator[None]:
+    """Inside, every call of a layer in torch, torch.nn.functional or Tensor runs the hand-written one.
+
+        with torchfromscratch.from_scratch():
+            y = model(x)
+
+    That covers torch.nn's modules, which call these functions. Everything else is left alone. Also a decorator,
+    `@torchfromscratch.from_scratch()`; may be nested; holds in the thread that enters it. A backward pass may
+    follow outside: the forward has fixed what it runs. Code inside TorchScript is out of reach.
+    """
+    if any([isinstance(mode, _ByHand) for mode in _get_current_function_mode_stack()]):
+        yield
+    else:
+        with _ByHand():
+            yield
+
+
+class _ByHand(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return _TABLE.get(func, func)(*args, **(kwargs or {}))
+
+
+# The arguments of torch's functions that differ from torch.nn.functional's of the same name.
+_ARGUMENTS = {
+    "alpha_dropout": "input p train",
+    "batch_norm": "input weight bias running_mean running_var training momentum eps cudnn_enabled",
+    "binary_cross_entropy_with_logits": "input target weight pos_weight reduction",
+    "dropout": "input p train",
+    "embedding": "weight indices padding_idx scale_grad_by_freq sparse",
+    "feature_alpha_dropout": "input p train",
+    "group_norm": "input num_groups weight bias eps cudnn_enabled",
+    "instance_norm": "input weight bias running_mean running_var use_input_stats momentum eps cudnn_enabled",
+    "kl_div": "input target reduction log_target",
+    "layer_norm": "input normalized_shape weight bias eps cudnn_enable",
+    "log_softmax": "input dim dtype",
+    "softmax": "input dim dtype",
+}
+_RENAMED = {"indices": "input", "train": "training"}
+_MEANINGLESS = {"cudnn_enable", "cudnn_enabled"}
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+def _with_arguments_of_torch(function: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
+    """`function` of torch.nn.functional's arguments as a function of torch's."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(names, args, strict=False), **kwargs)
+        if isinstance(given.get("reduction"), int):
+            given["reduction"] = _REDUCTIONS[given["reduction"]]
+        if given.get("padding_idx") == -1:
+            given["padding_idx"] = None
+        return function(**{_RENAMED.get(name, name): given[name] for name in given if name not in _MEANINGLESS})
+
+    return call
+
+
+def _inplace(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    @functools.wraps(function)
+    def overwrite(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        return input.copy_(function(input, *args, **kwargs))
+
+    return overwrite
+
+
+def _table() -> dict[Any, Callable[..., Any]]:
+    """torch's functions and Tensor's methods, each with the hand-written one."""
+    table: dict[Any, Callable[..., Any]] = {}
+    for name, layer in vars(functional).items():
+        if not callable(layer) or not hasattr(torch.nn.functional, name):
+            continue
+        names = _ARGUMENTS.get(name)
+        of_torch = _with_arguments_of_torch(layer, names.split()) if names else layer
+        for namespace in (torch, torch.special):
+            _enter(table, namespace, name, of_torch)
+        if hasattr(torch, name):  # Tensor.unfold is a view, and no relative of torch.nn.functional.unfold
+            _enter(table, Tensor, name, of_torch)
+        for namespace in (torch.nn.functional, torch, Tensor):
+            _enter(table, namespace, f"{name}_", _inplace(of_torch))
+        _enter(table, torch.nn.functional, name, layer)
+    # torch's own returns the indices as well
+    _enter(table, torch, "adaptive_max_pool1d", functional.adaptive_max_pool1d_with_indices)
+    return table
+
+
+def _enter(table: dict[Any, Callable[..., Any]], namespace: Any, name: str, layer: Callable[..., Any]) -> None:
+    if hasattr(namespace, name):
+        table[getattr(namespace, name)] = layer
+
+
+_TABLE = _table()

@@ -1,0 +1,118 @@
+"""Pooling windows whose sizes differ: the spans of input positions that outputs look at, dimension by dimension.
+
+Windows of adaptive pooling overlap and vary by one position; windows of average pooling are cut off
+where they reach over the input. Both are a list of [start, end) for each dimension, and pooling over
+them works on one dimension after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.kernels.layout import laid_out_like
+from torchfromscratch.kernels.windows import Windows
+
+
+@dataclass(frozen=True)
+class Spans:
+    """For one spatial dimension: input positions [start, end) of every output, and what to divide its sum by."""
+
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+    divisors: tuple[int, ...]
+
+    def positions(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(outputs, longest span): the positions of each span, its last one repeated, and which are repeated."""
+        start = torch.tensor(self.starts, device=device).unsqueeze(1)
+        end = torch.tensor(self.ends, device=device).unsqueeze(1)
+        longest = max([e - s for s, e in zip(self.starts, self.ends, strict=True)], default=1)
+        position = start + torch.arange(longest, device=device)
+        return position.minimum(end - 1), position >= end
+
+
+def adaptive_spans(input_size: Sequence[int], output_size: Sequence[int]) -> tuple[Spans, ...]:
+    """Output o of O looks at [⌊o·i/O⌋, ⌈(o + 1)·i/O⌉) of i positions."""
+    spans = []
+    for size, outputs in zip(input_size, output_size, strict=True):
+        starts = tuple(o * size // outputs for o in range(outputs))
+        ends = tuple(-((o + 1) * size // -outputs) for o in range(outputs))
+        spans.append(Spans(starts, ends, tuple(e - s for s, e in zip(starts, ends, strict=True))))
+    return tuple(spans)
+
+
+def window_spans(windows: Windows, input_size: Sequence[int], count_include_pad: bool) -> tuple[Spans, ...]:
+    """The windows cut off at the input's edges; divided by what lies in the input, or also in its padding."""
+    spans = []
+    for size, outputs, k, s, p in zip(
+        input_size,
+        windows.output_size(input_size),
+        windows.kernel_size,
+        windows.stride,
+        windows.padding,
+        strict=True,
+    ):
+        begins = [o * s - p for o in range(outputs)]
+        stops = [min(begin + k, size + p) for begin in begins]
+        starts = tuple(max(begin, 0) for begin in begins)
+        ends = tuple(min(stop, size) for stop in stops)
+        counted = zip(begins, stops, strict=True) if count_include_pad else zip(starts, ends, strict=True)
+        spans.append(Spans(starts, ends, tuple(stop - begin for begin, stop in counted)))
+    return tuple(spans)
+
+
+def take(input: Tensor, spans: Sequence[Spans]) -> Tensor:
+    """Every span written out, its last position repeated up to the longest: (N, C, *(outputs · longest))."""
+    taken = input
+    for dim, span in enumerate(spans, 2):
+        position, _ = span.positions(input.device)
+        taken = taken.index_select(dim, position.view(-1))
+    return laid_out_like(input, taken)
+
+
+def put_back(taken: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
+    """The transpose of `take`: what was written out several times is added up, (N, C, *input_size)."""
+    for dim, (span, size) in enumerate(zip(spans, input_size, strict=True), 2):
+        position, _ = span.positions(taken.device)
+        total = taken.new_zeros((*taken.shape[:dim], size, *taken.shape[dim + 1 :]))
+        taken = total.index_add(dim, position.view(-1), taken)
+    return taken
+
+
+def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
+    """The sum over each span, divided by its divisor: (N, C, *input) → (N, C, *outputs)."""
+    result = _widened(input)
+    for dim, span in enumerate(spans, 2):
+        position, repeated = span.positions(input.device)
+        taken = result.index_select(dim, position.view(-1))
+        by_span = taken.reshape(*taken.shape[:dim], *position.shape, *taken.shape[dim + 1 :])
+        total = by_span.masked_fill(_along(repeated, by_span, dim), 0).sum(dim + 1)
+        divisor = _along(torch.tensor(span.divisors, device=input.device), total, dim)
+        result = torch.div(total, divisor, rounding_mode=None if input.is_floating_point() else "trunc")
+    return laid_out_like(input, result.to(input.dtype))
+
+
+def spread(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
+    """The transpose of `average`: every output's share goes to each position of its span."""
+    result = _widened(grad_output)
+    for dim, (span, size) in enumerate(zip(spans, input_size, strict=True), 2):
+        position, repeated = span.positions(grad_output.device)
+        share = result / _along(torch.tensor(span.divisors, device=grad_output.device), result, dim)
+        by_span = share.unsqueeze(dim + 1).masked_fill(_along(repeated, share.unsqueeze(dim + 1), dim), 0)
+        shares = by_span.reshape(*share.shape[:dim], position.numel(), *share.shape[dim + 1 :])
+        total = shares.new_zeros((*share.shape[:dim], size, *share.shape[dim + 1 :]))
+        result = total.index_add(dim, position.view(-1), shares)
+    return result.to(grad_output.dtype)
+
+
+def _along(values: Tensor, tensor: Tensor, dim: int) -> Tensor:
+    """`values` shaped to lie along the dimensions of `tensor` that start at `dim`."""
+    return values.view(*values.shape, *[1] * (tensor.dim() - dim - values.dim()))
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """Narrow floats as float32, which sums of them are computed in."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
