@@ -1,32 +1,222 @@
 """Inside from_scratch(), what torch calls a layer is ours: same numbers, and nothing built in."""
 
+import functools
 import threading
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-import torchfromscratch
 from tests.cases import all_cases, all_module_cases
 from torchfromscratch import audit, from_scratch
 from torchfromscratch import functional as ours
 
 X = torch.linspace(-2, 2, 2 * 4 * 6 * 6, dtype=torch.float64).reshape(2, 4, 6, 6)
-CASES = [case for case in all_cases()]
+WEIGHT = torch.linspace(-1, 1, 4, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_torch_functions_run_by_hand(case):
+def tensors_of(output):
+    return [output] if isinstance(output, torch.Tensor) else [t for part in output for t in tensors_of(part)]
+
+
+def step(call, *inputs):
+    """Outputs and gradients, the same random numbers every time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        expected = case.call(ours, *case.inputs())
-    with from_scratch(), audit(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        output = case.call(F, *case.inputs())
-        output.sum().backward()
+        outputs = tensors_of(call(*inputs))
+        loss = sum(output.square().sum() for output in outputs if output.requires_grad)
+        return outputs, torch.autograd.grad(loss, inputs)
+
+
+def by_hand(call, *inputs):
+    with from_scratch(), audit():
+        return step(call, *inputs)
+
+
+def skip_if_audit_is_left_out(case):
+    if "audit" in case.leave_out:
+        pytest.skip(case.leave_out["audit"])
+
+
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.name)
+def test_torchs_functions_are_ours(case):
+    skip_if_audit_is_left_out(case)
+    output = by_hand(lambda *inputs: case.call(F, *inputs), *case.inputs())
+    expected = step(lambda *inputs: case.call(ours, *inputs), *case.inputs())
     torch.testing.assert_close(output, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("case", all_module_cases(), ids=lambda case: case.name)
-def test_torch_modules_run_by_hand(case):
-    pass
+def test_torchs_modules_are_covered(case):
+    skip_if_audit_is_left_out(case)
+    with torch.random.fork_rng():
+        module = case.build(torch.nn).double()
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in case.shapes]
+    call = functools.partial(case.call or (lambda module, *inputs: module(*inputs)), module)
+    try:
+        expected = step(call, *inputs)
+    except RuntimeError as torchs:
+        pytest.skip(f"torch.nn itself: {torchs}")
+    torch.testing.assert_close(by_hand(call, *inputs), expected)
+
+
+# How torch itself spells layers beside torch.nn.functional.
+SPELLINGS = {
+    "torch.relu": torch.relu,
+    "torch.relu_": lambda x: torch.relu_(x * 1),
+    "Tensor.relu": lambda x: x.relu(),
+    "Tensor.relu_": lambda x: (x * 1).relu_(),
+    "torch.sigmoid": torch.sigmoid,
+    "Tensor.sigmoid": lambda x: x.sigmoid(),
+    "Tensor.sigmoid_": lambda x: (x * 1).sigmoid_(),
+    "torch.conv2d": lambda x: torch.conv2d(x, x[:1, :, :3, :3], padding="same"),
+    "torch.max_pool2d": lambda x: torch.max_pool2d(x, 2, ceil_mode=True),
+    "F.max_pool2d_with_indices": lambda x: F.max_pool2d_with_indices(x, 2)[0],
+    "torch.adaptive_max_pool1d": lambda x: torch.adaptive_max_pool1d(x[0], 2)[0],
+    "torch.adaptive_avg_pool1d": lambda x: torch.adaptive_avg_pool1d(x[0], 2),
+    "torch.softmax": lambda x: torch.softmax(x, 1, torch.float64),
+    "torch.softmax keywords": lambda x: torch.softmax(x, dim=1, dtype=torch.float64),
+    "Tensor.softmax": lambda x: x.softmax(-1),
+    "Tensor.log_softmax": lambda x: x.log_softmax(-1),
+    "torch.log_softmax": lambda x: torch.log_softmax(x, 1),
+    "torch.special.softmax": lambda x: torch.special.softmax(x, 1),
+    "torch.batch_norm": lambda x: torch.batch_norm(x, WEIGHT, None, None, None, True, 0.1, 1e-5, False),
+    "torch.instance_norm": lambda x: torch.instance_norm(x, WEIGHT, None, None, None, True, 0.1, 1e-5, True),
+    "torch.layer_norm": lambda x: torch.layer_norm(x, (6,), eps=1e-3, cudnn_enable=False),
+    "torch.group_norm": lambda x: torch.group_norm(x, 2, WEIGHT),
+    "torch.rms_norm": lambda x: torch.rms_norm(x, (6,)),
+    "torch.prelu": lambda x: torch.prelu(x, WEIGHT),
+    "Tensor.prelu": lambda x: x.prelu(WEIGHT),
+    "torch.celu": lambda x: torch.celu(x, 0.5),
+    "torch.selu": torch.selu,
+    "F.elu_": lambda x: F.elu_(x * 1, 0.5),
+    "F.leaky_relu_": lambda x: F.leaky_relu_(x * 1),
+    "F.hardtanh_": lambda x: F.hardtanh_(x * 1),
+    "torch.dropout": lambda x: torch.dropout(x, 0.5, False),
+    "torch.embedding": lambda x: torch.embedding(x[0, 0], torch.tensor([1, 2]), 1),
+    "torch.kl_div": lambda x: torch.kl_div(x, X.softmax(1), 2),
+    "torch.binary_cross_entropy_with_logits": lambda x: torch.binary_cross_entropy_with_logits(x, X.sigmoid()),
+    "torch.lstm": lambda x: torch.nn.LSTM(6, 3, bidirectional=True).double()(x[0])[0],
+    "torch.gru": lambda x: torch.nn.GRU(6, 3, num_layers=2).double()(x[0])[0],
+    "torch.rnn_tanh": lambda x: torch.nn.RNN(6, 3).double()(x[0])[0],
+    "torch.lstm_cell": lambda x: torch.nn.LSTMCell(6, 3).double()(x[0, 0])[0],
+    "torch.gru_cell": lambda x: torch.nn.GRUCell(6, 3).double()(x[0, 0]),
+    "torch.rnn_relu_cell": lambda x: torch.nn.RNNCell(6, 3, nonlinearity="relu").double()(x[0, 0]),
+    "TransformerEncoderLayer": lambda x: torch.nn.TransformerEncoderLayer(6, 2, 8, dropout=0).double()(x[0]),
+    "TransformerDecoderLayer": lambda x: torch.nn.TransformerDecoderLayer(6, 2, 8, dropout=0).double()(x[0], x[1]),
+}
+
+
+@pytest.mark.parametrize("call", SPELLINGS.values(), ids=SPELLINGS)
+def test_every_spelling_of_torch_is_covered(call):
+    x = X.clone().requires_grad_()
+    torch.testing.assert_close(by_hand(call, x), step(call, x))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: x.unfold(2, 3, 1),
+        lambda x: torch.flatten(x, 1),
+        lambda x: F.interpolate(x, scale_factor=2),
+        lambda x: x.exp(),
+        lambda x: F.normalize(x),
+    ],
+)
+def test_everything_else_is_left_alone(call):
+    with from_scratch():
+        output = call(X)
+    assert torch.equal(output, call(X))
+    assert output.stride() == call(X).stride()
+
+
+def test_it_ends_with_its_block():
+    with from_scratch():
+        pass
+    with audit(record=True) as report:
+        F.relu(X)
+    assert report
+
+
+def test_it_ends_with_an_exception():
+    with pytest.raises(ZeroDivisionError), from_scratch():
+        _ = 1 / 0
+    with audit(record=True) as report:
+        F.relu(X)
+    assert report
+
+
+def test_it_decorates():
+    @from_scratch()
+    def step(input):
+        return F.relu(input)
+
+    for _ in range(2):
+        with audit():
+            step(X)
+    with audit(record=True) as report:
+        F.relu(X)
+    assert report
+
+
+def test_it_nests():
+    with from_scratch():
+        with from_scratch(), audit():
+            F.relu(X)
+        with audit():
+            F.relu(X)
+
+
+@pytest.mark.parametrize("order", ["audit first", "audit last"])
+def test_audit_sees_what_is_left_inside(order):
+    with from_scratch(), audit(record=True) as last, from_scratch():
+        F.relu(X)
+        torch.ops.aten.relu(X)
+    with audit(record=True) as first, from_scratch():
+        F.relu(X)
+        torch.ops.aten.relu(X)
+    assert (first if order == "audit first" else last).kernels == {"aten::relu": 1}
+
+
+def test_it_holds_in_the_thread_that_enters_it_alone():
+    reports = {}
+
+    def work(name, enter):
+        with audit(record=True) as reports[name]:
+            if enter:
+                with from_scratch():
+                    F.relu(X)
+            else:
+                F.relu(X)
+
+    with from_scratch():
+        threads = [threading.Thread(target=work, args=(enter, enter)) for enter in (True, False)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not reports[True]
+    assert reports[False]
+
+
+def test_a_backward_outside_is_still_by_hand():
+    x = X.clone().requires_grad_()
+    with from_scratch():
+        y = torch.relu(x).sigmoid().sum()
+    with audit():
+        y.backward()
+
+
+def test_our_own_layers_inside_are_themselves():
+    with from_scratch(), audit():
+        inside = ours.sigmoid(X)
+    assert torch.equal(inside, ours.sigmoid(X))
+
+
+def test_it_compiles_in_one_graph():
+    @from_scratch()
+    def step(input):
+        return F.relu(input) * torch.sigmoid(input)
+
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(X), step(X))

@@ -3,7 +3,10 @@
     from torchfromscratch import nn                   # torch.nn's modules
     import torchfromscratch.functional as F           # torch.nn.functional's functions
     from torchfromscratch import optim                # torch.optim's optimisers
+    torchfromscratch.convert(model)                   # any model's layers, by hand
+    with torchfromscratch.from_scratch(): ...         # torch's own functions, by hand
     with torchfromscratch.audit(): ...                # raises where a built-in layer runs
+    print(torchfromscratch.summary(model, (1, 3, 32, 32)))  # what each layer has, costs and sees
 
 Every layer is a torch.autograd.Function of `torchfromscratch.autograd`, where its formula stands beside
 its derivative.
@@ -11,8 +14,10 @@ its derivative.
 
 from torchfromscratch import functional, nn, optim
 from torchfromscratch.audit import BuiltinLayerError, audit
+from torchfromscratch.convert import conversion_report, convert
 from torchfromscratch.from_scratch import from_scratch
 from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
+from torchfromscratch.summary import summary
 
 __all__ = [
     "BuiltinLayerError",
@@ -21,8 +26,11 @@ __all__ = [
     "MaxPool2d",
     "ReLU",
     "audit",
+    "conversion_report",
+    "convert",
     "from_scratch",
     "functional",
     "nn",
     "optim",
+    "summary",
 ]

@@ -231,7 +231,7 @@ def _describe(kernel: str, family: str, thread: int) -> Call:
 
 
 def _caller(thread: int) -> str:
-    """The innermost line outside torch, and the innermost of torch's modules that it called.
+    """The innermost line outside torch, and the innermost module of torch that it called.
 
     A backward pass on a GPU runs in a thread of its own: there, what `thread` waits for is the caller.
     """
@@ -239,7 +239,7 @@ def _caller(thread: int) -> str:
     for stack in (sys._getframe(), sys._current_frames().get(thread)):
         for frame in _outwards(stack):
             file = frame.f_code.co_filename
-            if file == __file__:
+            if file in _PASSED_ON:
                 continue
             if not file.startswith(_TORCH):
                 line = linecache.getline(file, frame.f_lineno).strip()
@@ -257,3 +257,4 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 _TORCH = join(dirname(torch.__file__), "")
+_PASSED_ON = {join(dirname(__file__), name) for name in ("audit.py", "convert.py", "from_scratch.py")}

@@ -26,7 +26,7 @@ from torchfromscratch.from_scratch import from_scratch
 __all__ = ["ConversionReport", "conversion_report", "convert"]
 
 M = TypeVar("M", bound=torch.nn.Module)
-ModuleClass = type[torch.nn.Module]
+ModuleClass = type[Any]  # of a torch.nn.Module
 
 # torch.nn's class of each of ours: the one that it is derived from.
 _BUILT_IN: dict[ModuleClass, ModuleClass] = {
@@ -179,9 +179,14 @@ def _built_in(cls: ModuleClass) -> ModuleClass:
 
 def _subclass(cls: ModuleClass, bases: tuple[ModuleClass, ...], namespace: dict[str, Any]) -> ModuleClass:
     """A class that goes by the name of `cls`, and can be pickled by it."""
+
+    def reduce(self: torch.nn.Module, protocol: Any) -> Any:
+        new, *rest = cls.__reduce_ex__(self, protocol)
+        return (_new, (cls,), *rest[1:]) if new is getattr(copyreg, "__newobj__") else (new, *rest)  # noqa: B009
+
     named = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
-    own = {"_converted_from": cls, "__reduce_ex__": _reduce_ex}
-    return type(cls)(cls.__name__, bases, {**named, **own, **namespace})
+    own = {"_converted_from": cls, "__reduce_ex__": reduce}
+    return _make_class(cls, cls.__name__, bases, {**named, **own, **namespace})
 
 
 def _rebased(cls: ModuleClass, base: ModuleClass) -> ModuleClass:
@@ -189,20 +194,16 @@ def _rebased(cls: ModuleClass, base: ModuleClass) -> ModuleClass:
     if cls.__bases__ == (base,):
         return cls
     namespace = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
-    return type(cls)(f"Parametrized{base.__name__}", (base,), namespace)
+    return _make_class(cls, f"Parametrized{base.__name__}", (base,), namespace)
 
 
-def _reduce_ex(self: torch.nn.Module, protocol: Any) -> Any:
-    """Pickle a module of a class that only `_by_hand` can make."""
-    converted = type(self)
-    reduced = super(converted, self).__reduce_ex__(protocol)
-    if reduced[0] is not copyreg.__newobj__:  # type: ignore[attr-defined]
-        return reduced
-    return _new, (_built_in(converted),), *reduced[2:]
+def _make_class(cls: ModuleClass, name: str, bases: tuple[ModuleClass, ...], namespace: dict[str, Any]) -> ModuleClass:
+    metaclass: Any = type(cls)
+    return metaclass(name, bases, namespace)
 
 
 def _new(cls: ModuleClass) -> torch.nn.Module:
-    converted = _by_hand(cls)[0]
+    converted: Any = _by_hand(cls)[0]
     return converted.__new__(converted)
 
 

@@ -9,6 +9,7 @@ arguments than torch.nn.functional's of the same name, these are listed.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -82,11 +83,10 @@ def _with_arguments_of_torch(function: Callable[..., Any], names: list[str]) -> 
 
 
 def _inplace(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    @functools.wraps(function)
-    def overwrite(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return input.copy_(function(input, *args, **kwargs))
-
-    return overwrite
+    """The function that overwrites its input; the derivative may need what the input was."""
+    if "inplace" in inspect.signature(function).parameters:
+        return functools.partial(function, inplace=True)
+    return lambda input, *args, **kwargs: input.copy_(function(input.clone(), *args, **kwargs))
 
 
 def _table() -> dict[Any, Callable[..., Any]]:
@@ -97,12 +97,12 @@ def _table() -> dict[Any, Callable[..., Any]]:
             continue
         names = _ARGUMENTS.get(name)
         of_torch = _with_arguments_of_torch(layer, names.split()) if names else layer
-        for namespace in (torch, torch.special):
+        # Tensor.unfold is a view and no relative of torch.nn.functional.unfold; torch.unfold does not exist
+        methods = Tensor if hasattr(torch, name) else None
+        for namespace in (torch, torch.special, methods):
             _enter(table, namespace, name, of_torch)
-        if hasattr(torch, name):  # Tensor.unfold is a view, and no relative of torch.nn.functional.unfold
-            _enter(table, Tensor, name, of_torch)
-        for namespace in (torch.nn.functional, torch, Tensor):
-            _enter(table, namespace, f"{name}_", _inplace(of_torch))
+        for namespace in (torch, torch.nn.functional, Tensor):
+            _enter(table, namespace, f"{name}_", _inplace(layer))
         _enter(table, torch.nn.functional, name, layer)
     # torch's own returns the indices as well
     _enter(table, torch, "adaptive_max_pool1d", functional.adaptive_max_pool1d_with_indices)

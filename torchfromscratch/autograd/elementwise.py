@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
-from torchfromscratch.autograd.precision import widened
+from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels import gate as kernel
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.elementwise import elementwise, logsigmoid, sigmoid
 from torchfromscratch.autograd.function import Function, differentiable
-from torchfromscratch.autograd.precision import widened
+from torchfromscratch.kernels.precision import widened
 from torchfromscratch.autograd.softmax import log_softmax, shifted, softmax
 
 

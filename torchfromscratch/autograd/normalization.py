@@ -25,7 +25,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.elementwise import NARROW_TYPES
+from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.autograd.function import Function, differentiable
 
 

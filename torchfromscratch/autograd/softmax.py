@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
-from torchfromscratch.autograd.precision import widened
+from torchfromscratch.kernels.precision import widened
 
 
 class Softmax(Function):

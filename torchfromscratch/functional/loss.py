@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import loss as table
-from torchfromscratch.autograd.precision import widened
+from torchfromscratch.kernels.precision import widened
 from torchfromscratch.functional.autocast import autocast
 
 __all__ = [

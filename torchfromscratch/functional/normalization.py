@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.elementwise import NARROW_TYPES
+from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.autograd.normalization import Statistics, normalize, normalize_by_constants
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.layout import lies_channels_last

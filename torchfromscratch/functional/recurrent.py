@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.linear import linear
-from torchfromscratch.autograd.precision import widened
+from torchfromscratch.kernels.precision import widened
 from torchfromscratch.autograd.recurrent import GRU, LSTM, Cell, ReLU, Tanh, Timeline, recurrence
 from torchfromscratch.functional.arguments import require_tensor
 from torchfromscratch.functional.autocast import autocast

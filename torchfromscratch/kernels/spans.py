@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.layout import laid_out_like
+from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -84,7 +85,7 @@ def put_back(taken: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -
 
 def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
     """The sum over each span, divided by its divisor: (N, C, *input) → (N, C, *outputs)."""
-    result = _widened(input)
+    result = widened(input)
     for dim, span in enumerate(spans, 2):
         position, repeated = span.positions(input.device)
         taken = result.index_select(dim, position.view(-1))
@@ -97,7 +98,7 @@ def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
 
 def spread(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
     """The transpose of `average`: every output's share goes to each position of its span."""
-    result = _widened(grad_output)
+    result = widened(grad_output)
     for dim, (span, size) in enumerate(zip(spans, input_size, strict=True), 2):
         position, repeated = span.positions(grad_output.device)
         share = result / _along(torch.tensor(span.divisors, device=grad_output.device), result, dim)
@@ -112,7 +113,3 @@ def _along(values: Tensor, tensor: Tensor, dim: int) -> Tensor:
     """`values` shaped to lie along the dimensions of `tensor` that start at `dim`."""
     return values.view(*values.shape, *[1] * (tensor.dim() - dim - values.dim()))
 
-
-def _widened(tensor: Tensor) -> Tensor:
-    """Narrow floats as float32, which sums of them are computed in."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,0 +1,52 @@
+"""An explanation as one page that needs no network: page.html with the numbers inside."""
+
+from __future__ import annotations
+
+import html
+import json
+from importlib import resources
+from typing import Any
+
+from torch import Tensor
+
+from torchfromscratch.explain.explanation import Explanation, Grid, Pass, number
+
+
+def as_page(explanation: Explanation) -> str:
+    """The page: point at a cell to see where it came from, or step through."""
+    template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
+    content = {
+        "layer": explanation.layer,
+        "settings": explanation.settings,
+        "agreement": f"Every number was computed by this package's own layers. {explanation.agreement}",
+        "grids": {name: _grid(grid) for name, grid in explanation.grids.items()},
+        "passes": [_pass(part) for part in explanation.passes],
+    }
+    data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    return template.replace("TITLE", html.escape(f"{explanation.layer}, explained"), 1).replace("DATA", data, 1)
+
+
+def _grid(grid: Grid) -> dict[str, Any]:
+    return {
+        "shape": list(grid.values.shape),
+        "values": _shown(grid.values),
+        "note": grid.note,
+        "filler": None if grid.filler is None else grid.filler.flatten().int().tolist(),
+        "torch": None if grid.torch is None else _shown(grid.torch),
+    }
+
+
+def _pass(part: Pass) -> dict[str, Any]:
+    return {
+        "result": part.result,
+        "title": part.title,
+        "formula": part.formula,
+        "operands": part.operands,
+        "signs": part.signs,
+        "paired": part.paired,
+        "steps": [{"cell": step.cell, "used": step.used, "expression": step.expression} for step in part.steps],
+    }
+
+
+def _shown(values: Tensor) -> list[str]:
+    return [number(value) for value in values.flatten().tolist()]

@@ -1,0 +1,1 @@
+"""The lecture notes, running: their worked examples and their claims, computed by this package's layers."""
