@@ -50,7 +50,7 @@ class Attention(Function):
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         query, key, value, _, noise, ctx.scale = inputs
         _, weights = output
-        ctx.set_materialize_grads(False)  # so that dL/dP, zero in a first derivative, takes no memory
+        ctx.set_materialize_grads(False)  # no zeros for dL/dP in a first derivative: None, and so with tangents
         ctx.save_for_backward(query, key, value, noise, weights)
         ctx.save_for_forward(query, key, value, noise, weights)
 
@@ -62,7 +62,7 @@ class Attention(Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:
         query, key, value, noise, weights = ctx.saved_tensors
-        return _tangents(ctx, query, key, value, noise, weights, *tangents)
+        return _tangents(ctx.scale, query, key, value, noise, weights, *tangents)
 
 
 class BlockOfQueries(Function):
@@ -89,7 +89,7 @@ class BlockOfQueries(Function):
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         query, key, value, bias, noise = ctx.saved_tensors
         weights = _weights(query, key, bias, ctx.scale)
-        output_t, _ = _tangents(ctx, query, key, value, noise, weights, *tangents)
+        output_t, _ = _tangents(ctx.scale, query, key, value, noise, weights, *tangents)
         return output_t
 
 
@@ -145,22 +145,27 @@ def _gradients(
 
 
 def _tangents(
-    ctx: Any,
+    scale: float,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     noise: Tensor | None,
     weights: Tensor,
-    query_t: Tensor,
-    key_t: Tensor,
-    value_t: Tensor,
+    query_t: Tensor | None,
+    key_t: Tensor | None,
+    value_t: Tensor | None,
     bias_t: Tensor | None,
-    *_: None,
+    *_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """The tangents of Y and P."""
-    scores_t = _plus((query_t @ key.mT + query @ key_t.mT) * ctx.scale, bias_t)
+    """The tangents of Y and P; None stands for zero."""
+    scores_t = torch.zeros_like(weights) if bias_t is None else bias_t
+    if query_t is not None:
+        scores_t = scores_t + query_t @ key.mT * scale
+    if key_t is not None:
+        scores_t = scores_t + query @ key_t.mT * scale
     weights_t = _through_softmax(scores_t, weights)
-    return _times(weights_t, noise) @ value + _times(weights, noise) @ value_t, weights_t
+    output_t = _times(weights_t, noise) @ value
+    return output_t if value_t is None else output_t + _times(weights, noise) @ value_t, weights_t
 
 
 def _weights(query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> Tensor:
