@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.softmax import through_softmax
 
 LARGEST_KEPT = 2**24  # elements of P that are kept for the backward pass: 64 MB in float32
 LARGEST_BLOCK = 2**21  # elements of P that a block computes at once: about what a processor's caches hold
@@ -115,9 +116,7 @@ def attend(
     for start in range(0, length, rows):
         count = min(rows, length - start)
         bias_rows, noise_rows = [None if t is None else t.narrow(-2, start, count) for t in (bias, noise)]
-        blocks.append(
-            block_of_queries(query.narrow(-2, start, count), key, value, bias_rows, noise_rows, scale)
-        )
+        blocks.append(block_of_queries(query.narrow(-2, start, count), key, value, bias_rows, noise_rows, scale))
     return torch.cat(blocks, -2)
 
 
@@ -138,7 +137,7 @@ def _gradients(
         grad_value = _times(weights, noise).mT @ grad_output if needs_value else None
         grad_weights = _plus(_times(grad_output @ value.mT, noise), grad_weights)
     if grad_weights is not None and (needs_query or needs_key or needs_bias):
-        grad_scores = _through_softmax(grad_weights, weights)
+        grad_scores = through_softmax(grad_weights, weights, -1)
         grad_query = grad_scores @ key * ctx.scale if needs_query else None
         grad_key = grad_scores.mT @ query * ctx.scale if needs_key else None
     return grad_query, grad_key, grad_value, grad_scores if needs_bias else None, None, None
@@ -163,7 +162,7 @@ def _tangents(
         scores_t = scores_t + query_t @ key.mT * scale
     if key_t is not None:
         scores_t = scores_t + query @ key_t.mT * scale
-    weights_t = _through_softmax(scores_t, weights)
+    weights_t = through_softmax(scores_t, weights, -1)
     output_t = _times(weights_t, noise) @ value
     return output_t if value_t is None else output_t + _times(weights, noise) @ value_t, weights_t
 
@@ -181,12 +180,6 @@ def _softmax(scores: Tensor) -> Tensor:
     greatest = scores.amax(-1, keepdim=True)
     weights = scores.sub_(greatest.masked_fill(greatest == -torch.inf, 0)).exp_()
     return weights.div_(weights.sum(-1, keepdim=True).clamp(min=1))
-
-
-def _through_softmax(direction: Tensor, weights: Tensor) -> Tensor:
-    """The softmax's Jacobian, which is symmetric, times `direction`."""
-    product = weights * direction
-    return product - weights * product.sum(-1, keepdim=True)
 
 
 def _times(weights: Tensor, noise: Tensor | None) -> Tensor:
