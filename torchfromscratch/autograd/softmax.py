@@ -36,12 +36,12 @@ class Softmax(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         (output,) = ctx.saved_tensors
-        return _through_softmax(grad_output, output, ctx.dim), None
+        return through_softmax(grad_output, output, ctx.dim), None
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
         (output,) = ctx.saved_tensors
-        return _through_softmax(input_t, output, ctx.dim)
+        return through_softmax(input_t, output, ctx.dim)
 
 
 class LogSoftmax(Function):
@@ -80,7 +80,7 @@ def shifted(input: Tensor, dim: int) -> Tensor:
     return input - input.amax(dim, keepdim=True) if input.numel() else input.clone()
 
 
-def _through_softmax(direction: Tensor, output: Tensor, dim: int) -> Tensor:
+def through_softmax(direction: Tensor, output: Tensor, dim: int) -> Tensor:
     """The Jacobian of softmax, diag(y) − y yᵀ, times `direction`."""
     direction_wide, y = widened(direction), widened(output)
     product = y * direction_wide

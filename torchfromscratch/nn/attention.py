@@ -1,3 +1,172 @@
-"""Placeholder."""
+"""Multi-head attention and the transformer."""
 
-__all__: list[str] = []
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn
+from torch import Tensor
+
+from torchfromscratch import functional as F
+from torchfromscratch.nn.dropout import Dropout
+from torchfromscratch.nn.linear import Linear
+from torchfromscratch.nn.normalization import LayerNorm
+
+__all__ = [
+    "MultiheadAttention",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+]
+
+
+class MultiheadAttention(torch.nn.MultiheadAttention):
+    """Attention of several heads side by side: torch.nn.MultiheadAttention by hand."""
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        if query.is_nested or key.is_nested or value.is_nested:
+            raise AssertionError("nested tensors are not supported; pad them and pass a key_padding_mask")
+        swap = self.batch_first and query.dim() == 3
+        if swap:
+            query, key, value = [tensor.transpose(0, 1) for tensor in (query, key, value)]
+        output, weights = F.multi_head_attention_forward(
+            query,
+            key,
+            value,
+            self.embed_dim,
+            self.num_heads,
+            self.in_proj_weight,
+            self.in_proj_bias,
+            self.bias_k,
+            self.bias_v,
+            self.add_zero_attn,
+            self.dropout,
+            self.out_proj.weight,
+            self.out_proj.bias,
+            training=self.training,
+            key_padding_mask=key_padding_mask,
+            need_weights=need_weights,
+            attn_mask=attn_mask,
+            use_separate_proj_weight=not self._qkv_same_embed_dim,
+            q_proj_weight=self.q_proj_weight,
+            k_proj_weight=self.k_proj_weight,
+            v_proj_weight=self.v_proj_weight,
+            average_attn_weights=average_attn_weights,
+            is_causal=is_causal,
+        )
+        return output.transpose(0, 1) if swap else output, weights
+
+
+class TransformerEncoderLayer(torch.nn.TransformerEncoderLayer):
+    """Self-attention and two linear layers, each added to its input: torch.nn.TransformerEncoderLayer by hand."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _by_hand(self)
+
+    def forward(
+        self,
+        src: Tensor,
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        x = src
+        if self.norm_first:
+            x = x + self._sa_block(self.norm1(x), src_mask, src_key_padding_mask, is_causal)
+            return x + self._ff_block(self.norm2(x))
+        x = self.norm1(x + self._sa_block(x, src_mask, src_key_padding_mask, is_causal))
+        return self.norm2(x + self._ff_block(x))
+
+    def _ff_block(self, x: Tensor) -> Tensor:
+        return self.dropout2(self.linear2(self.dropout(_activate(self.activation, self.linear1(x)))))
+
+
+class TransformerDecoderLayer(torch.nn.TransformerDecoderLayer):
+    """As the encoder's layer, with attention to its output between: torch.nn.TransformerDecoderLayer by hand."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _by_hand(self)
+
+    def _ff_block(self, x: Tensor) -> Tensor:
+        return self.dropout3(self.linear2(self.dropout(_activate(self.activation, self.linear1(x)))))
+
+
+class TransformerEncoder(torch.nn.TransformerEncoder):
+    """Copies of an encoder layer, one on the other: torch.nn.TransformerEncoder by hand.
+
+    Padded positions keep what the layers compute there; torch.nn's, without gradients, gives zeros.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _by_hand(self.layers)
+
+    @property
+    def use_nested_tensor(self) -> bool:
+        """False: nested tensors are there for the built-in kernels."""
+        return False
+
+    @use_nested_tensor.setter
+    def use_nested_tensor(self, value: bool) -> None:
+        """torch.nn's constructor decides it in vain."""
+
+
+class TransformerDecoder(torch.nn.TransformerDecoder):
+    """Copies of a decoder layer, one on the other: torch.nn.TransformerDecoder by hand."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _by_hand(self.layers)
+
+
+class Transformer(torch.nn.Transformer):
+    """An encoder and a decoder that attends to its output: torch.nn.Transformer by hand."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _by_hand(self)
+
+
+_BY_HAND: dict[type, type] = {
+    ours.__base__: ours
+    for ours in (
+        Dropout,
+        LayerNorm,
+        Linear,
+        MultiheadAttention,
+        TransformerDecoder,
+        TransformerDecoderLayer,
+        TransformerEncoder,
+        TransformerEncoderLayer,
+    )
+}
+
+
+def _by_hand(module: torch.nn.Module) -> None:
+    """Give the parts that torch.nn's constructor has built our classes: their parameters stay what they are."""
+    for part in module.modules():
+        part.__class__ = _BY_HAND.get(type(part), type(part))
+
+
+def _activate(activation: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    """`activation(input)`, by hand if it is one of those that torch.nn's constructor chooses."""
+    if activation is torch.nn.functional.relu:
+        return F.relu(input)
+    if activation is torch.nn.functional.gelu:
+        return F.gelu(input)
+    return activation(input)

@@ -1,0 +1,190 @@
+"""Scaled dot-product attention: every query takes a weighted mean of the values.
+
+    S = s·Q Kᵀ + B        P = softmax(S), row by row        Y = (P ∘ N) V
+
+with a scale s, a bias B (a mask is a bias of −∞) and the noise N of dropout. Backwards, from dL/dY:
+
+    dL/dV = (P ∘ N)ᵀ dL/dY
+    dL/dP = N ∘ (dL/dY Vᵀ)
+    dL/dS = P ∘ (dL/dP − Σ_j dL/dP ∘ P)        the softmax's Jacobian, diag(p) − p pᵀ in each row
+    dL/dQ = s·dL/dS K        dL/dK = s·(dL/dS)ᵀ Q        dL/dB = dL/dS
+
+The backward pass contains P, and P is an output of the Function: differentiating again leads back into it.
+
+A row of Y depends on its own query alone, so `attend` may take a long sequence's queries in blocks: then
+P is nowhere whole, and each block computes its rows of P once more in the backward pass.
+
+Source: lecture notes, "Self-Attention Layer"; A. Vaswani et al., "Attention Is All You Need", 2017; for
+the blocks T. Dao et al., "FlashAttention", 2022.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.softmax import through_softmax
+
+LARGEST_KEPT = 2**24  # elements of P that are kept for the backward pass: 64 MB in float32
+LARGEST_BLOCK = 2**21  # elements of P that a block computes at once: about what a processor's caches hold
+FEWEST_ROWS = 64  # of a block: below, its matrix products are slow
+
+
+class Attention(Function):
+    """Y and P, which is kept for the backward pass.
+
+    q (…, L, E), k (…, S, E), v (…, S, F), bias and noise (…, L, S) or None → y (…, L, F), P (…, L, S).
+    """
+
+    @staticmethod
+    def forward(
+        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, noise: Tensor | None, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        scores = (query * scale) @ key.mT
+        weights = _softmax(_plus(scores, bias))
+        return _times(weights, noise) @ value, weights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        query, key, value, _, noise, ctx.scale = inputs
+        _, weights = output
+        ctx.set_materialize_grads(False)  # no zeros for dL/dP in a first derivative: None, and so with tangents
+        ctx.save_for_backward(query, key, value, noise, weights)
+        ctx.save_for_forward(query, key, value, noise, weights)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, grad_weights: Tensor | None) -> tuple:
+        query, key, value, noise, weights = ctx.saved_tensors
+        return _gradients(ctx, query, key, value, noise, weights, grad_output, grad_weights)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:
+        query, key, value, noise, weights = ctx.saved_tensors
+        return _tangents(ctx.scale, query, key, value, noise, weights, *tangents)
+
+
+class BlockOfQueries(Function):
+    """Y alone; P is computed once more in the backward pass. Arguments as in `Attention`."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> Tensor:
+        output, _ = Attention.forward(*inputs)
+        return output
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        *tensors, ctx.scale = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        query, key, value, bias, noise = ctx.saved_tensors
+        weights = _weights(query, key, bias, ctx.scale)
+        return _gradients(ctx, query, key, value, noise, weights, grad_output, None)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        query, key, value, bias, noise = ctx.saved_tensors
+        weights = _weights(query, key, bias, ctx.scale)
+        output_t, _ = _tangents(ctx.scale, query, key, value, noise, weights, *tangents)
+        return output_t
+
+
+attention = differentiable(Attention)
+block_of_queries = differentiable(BlockOfQueries)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    noise: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """Y of `Attention`, in blocks of queries where P has more than LARGEST_KEPT elements."""
+    length, sources = query.shape[-2], key.shape[-2]
+    weights_of_a_row = query.shape[:-2].numel() * sources
+    if length * weights_of_a_row <= LARGEST_KEPT:
+        return attention(query, key, value, bias, noise, scale)[0]
+    rows = max(LARGEST_BLOCK // weights_of_a_row, FEWEST_ROWS)
+    blocks = []
+    for start in range(0, length, rows):
+        count = min(rows, length - start)
+        bias_rows, noise_rows = [None if t is None else t.narrow(-2, start, count) for t in (bias, noise)]
+        blocks.append(block_of_queries(query.narrow(-2, start, count), key, value, bias_rows, noise_rows, scale))
+    return torch.cat(blocks, -2)
+
+
+def _gradients(
+    ctx: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    noise: Tensor | None,
+    weights: Tensor,
+    grad_output: Tensor | None,
+    grad_weights: Tensor | None,
+) -> tuple:
+    """The gradients of a Function's arguments, from those of Y and P; None stands for zero."""
+    needs_query, needs_key, needs_value, needs_bias, *_ = ctx.needs_input_grad
+    grad_query = grad_key = grad_value = grad_scores = None
+    if grad_output is not None:
+        grad_value = _times(weights, noise).mT @ grad_output if needs_value else None
+        grad_weights = _plus(_times(grad_output @ value.mT, noise), grad_weights)
+    if grad_weights is not None and (needs_query or needs_key or needs_bias):
+        grad_scores = through_softmax(grad_weights, weights, -1)
+        grad_query = grad_scores @ key * ctx.scale if needs_query else None
+        grad_key = grad_scores.mT @ query * ctx.scale if needs_key else None
+    return grad_query, grad_key, grad_value, grad_scores if needs_bias else None, None, None
+
+
+def _tangents(
+    scale: float,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    noise: Tensor | None,
+    weights: Tensor,
+    query_t: Tensor | None,
+    key_t: Tensor | None,
+    value_t: Tensor | None,
+    bias_t: Tensor | None,
+    *_: Any,
+) -> tuple[Tensor, Tensor]:
+    """The tangents of Y and P; None stands for zero."""
+    scores_t = torch.zeros_like(weights) if bias_t is None else bias_t
+    if query_t is not None:
+        scores_t = scores_t + query_t @ key.mT * scale
+    if key_t is not None:
+        scores_t = scores_t + query @ key_t.mT * scale
+    weights_t = through_softmax(scores_t, weights, -1)
+    output_t = _times(weights_t, noise) @ value
+    return output_t if value_t is None else output_t + _times(weights, noise) @ value_t, weights_t
+
+
+def _weights(query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """P alone, from values of no width."""
+    _, weights = attention(query, key, key.narrow(-1, 0, 0), bias, None, scale)
+    return weights
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    """Each row's softmax, in the memory of `scores`; where a row is −∞ throughout, zeros."""
+    if scores.numel() == 0:
+        return scores
+    greatest = scores.amax(-1, keepdim=True)
+    weights = scores.sub_(greatest.masked_fill(greatest == -torch.inf, 0)).exp_()
+    return weights.div_(weights.sum(-1, keepdim=True).clamp(min=1))
+
+
+def _times(weights: Tensor, noise: Tensor | None) -> Tensor:
+    return weights if noise is None else weights * noise
+
+
+def _plus(tensor: Tensor, other: Tensor | None) -> Tensor:
+    return tensor if other is None else tensor + other
