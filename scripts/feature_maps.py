@@ -11,9 +11,15 @@ from torchfromscratch.training.errors import UserError
 def main() -> int:
     """Draw each stage as a PNG: 0 if all went well, 2 for a mistake of the user."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("image", nargs="?", type=Path, metavar="IMAGE", help="default: a portrait that comes with matplotlib")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="a trained network (runs/<name>/best.pt), layer by layer")
-    parser.add_argument("--output", type=Path, default=Path("runs/feature_maps"), metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument(
+        "image", nargs="?", type=Path, metavar="IMAGE", help="default: a portrait that comes with matplotlib"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="a trained network (runs/<name>/best.pt), layer by layer"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/feature_maps"), metavar="FOLDER", help="default: %(default)s"
+    )
     args = parser.parse_args()
     try:
         if args.checkpoint:

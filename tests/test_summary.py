@@ -15,7 +15,10 @@ def seen_by(model, input_size, position):
         torch.nn.init.ones_(parameter)
     x = torch.ones(input_size, requires_grad=True)
     model(x)[0, 0][position].backward()
-    return [(int(line.nonzero().min()), int(line.nonzero().max())) for line in (x.grad.sum((0, 1, 3)), x.grad.sum((0, 1, 2)))]
+    return [
+        (int(line.nonzero().min()), int(line.nonzero().max()))
+        for line in (x.grad.sum((0, 1, 3)), x.grad.sum((0, 1, 2)))
+    ]
 
 
 class Residual(torch.nn.Module):
@@ -102,4 +105,6 @@ def test_fields_grow_by_the_stride_before_them(arrangement):
     field = ReceptiveField.of_input(1)
     for layer in arrangement:
         field = field.through(windows[layer])
-    assert field == {"cccc": ReceptiveField((9,), (1,), (-4,)), "cpcpc": ReceptiveField((18,), (4,), (-7,))}[arrangement]
+    assert (
+        field == {"cccc": ReceptiveField((9,), (1,), (-4,)), "cpcpc": ReceptiveField((18,), (4,), (-7,))}[arrangement]
+    )

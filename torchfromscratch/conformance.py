@@ -326,7 +326,9 @@ def _ours_in_place_of(op: Any) -> Callable[..., Any]:
 def _of_module(info: Any) -> Operator:
     def samples() -> Iterator[Sample]:
         for training in (True, False):
-            for given in info.module_inputs_func(info, device="cpu", dtype=DTYPE, requires_grad=True, training=training):
+            for given in info.module_inputs_func(
+                info, device="cpu", dtype=DTYPE, requires_grad=True, training=training
+            ):
                 yield _module_sample(info, given, training)
 
     def errors() -> Iterator[Sample]:

@@ -197,7 +197,9 @@ def softmax_cross_entropy() -> Example:
     (gradient,) = torch.autograd.grad(loss, z)
     p, one_hot = F.softmax(z.detach(), 1), torch.tensor([[1.0, 0, 0]], dtype=torch.float64)
     moves = 1e-5 * torch.eye(3, dtype=torch.float64)
-    slopes = [(F.cross_entropy(z.detach() + move, truth) - F.cross_entropy(z.detach() - move, truth)) / 2e-5 for move in moves]
+    slopes = [
+        (F.cross_entropy(z.detach() + move, truth) - F.cross_entropy(z.detach() - move, truth)) / 2e-5 for move in moves
+    ]
     return Example(
         "Softmax with cross-entropy",
         "note 5, “Backward to the input of softmax”",

@@ -102,7 +102,11 @@ def draw(title: str, maps: Tensor, path: Path) -> None:
     rows = -(-len(channels) // columns)
     cell = 4.0 if whole else 2.4
     figure = Figure(figsize=(columns * cell, rows * cell * min(height / width, 2) + 0.5), layout="constrained")
-    shown = f"{title}   {len(channels)} of {maps.shape[1]} maps, {height}×{width}" if not whole else f"{title}   {height}×{width}"
+    shown = (
+        f"{title}   {len(channels)} of {maps.shape[1]} maps, {height}×{width}"
+        if not whole
+        else f"{title}   {height}×{width}"
+    )
     figure.suptitle(shown, fontsize=11)
     for axes, channel in zip(figure.subplots(rows, columns, squeeze=False).flat, channels, strict=False):
         axes.imshow(channel.numpy(), cmap="gray", interpolation="nearest")
