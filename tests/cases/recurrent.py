@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from tests.cases import Case, ModuleCase, Shape
 
-UNTRACED = {name: "Dynamo traces no torch.nn.RNNBase" for name in ("compile", "compile_with_inductor")}
-UNKNOWN_SIZES = {name: "batch_sizes are data, not shapes" for name in ("compile", "compile_with_inductor")}
-BY_LUCK = {name: "few numbers; test_recurrent compares mean errors" for name in ("accuracy", "autocast")}
+UNTRACED = dict.fromkeys(("compile", "compile_with_inductor"), "Dynamo traces no torch.nn.RNNBase")
+UNKNOWN_SIZES = dict.fromkeys(("compile", "compile_with_inductor"), "batch_sizes are data, not shapes")
+BY_LUCK = dict.fromkeys(("accuracy", "autocast"), "few numbers; test_recurrent compares mean errors")
 
 
 def functions(F: Any) -> Any:

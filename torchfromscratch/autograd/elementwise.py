@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
-from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels import gate as kernel
+from torchfromscratch.kernels.precision import widened
 
 
 def elementwise(

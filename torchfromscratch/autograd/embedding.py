@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.elementwise import NARROW_TYPES
 from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.kernels.precision import NARROW_TYPES
 
 
 class Lookup(Function):

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from torchfromscratch.autograd.elementwise import elementwise, logsigmoid, sigmoid
 from torchfromscratch.autograd.function import Function, differentiable
-from torchfromscratch.kernels.precision import widened
 from torchfromscratch.autograd.softmax import log_softmax, shifted, softmax
+from torchfromscratch.kernels.precision import widened
 
 # torch bounds the logarithm of a probability, and the denominator of its derivative, which may be 0.
 LEAST_LOG = -100

@@ -25,8 +25,8 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.kernels.precision import widened
 from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.kernels.precision import widened
 
 
 @dataclass(frozen=True)

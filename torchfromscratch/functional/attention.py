@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import attention as autograd
-from torchfromscratch.autograd.precision import widened
 from torchfromscratch.functional.arguments import require_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.linear import linear
+from torchfromscratch.kernels.precision import widened
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 

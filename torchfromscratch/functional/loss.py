@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import loss as table
-from torchfromscratch.kernels.precision import widened
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.precision import widened
 
 __all__ = [
     "binary_cross_entropy",

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.linear import linear
-from torchfromscratch.kernels.precision import widened
 from torchfromscratch.autograd.recurrent import GRU, LSTM, Cell, ReLU, Tanh, Timeline, recurrence
 from torchfromscratch.functional.arguments import require_tensor
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.precision import widened
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell"]
 
