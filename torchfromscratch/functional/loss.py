@@ -53,6 +53,8 @@ def cross_entropy(
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
     smoothing = max(label_smoothing, 0.0)
     if input.shape == target.shape:
+        if ignore_index >= 0 and target.is_floating_point():
+            raise RuntimeError(f"class probabilities have no class to ignore, but got ignore_index={ignore_index}")
         return _cross_entropy_of_probabilities(input, target, weight, reduction, smoothing)
     dim = _class_dim(input)
     t, h, ignored = _class_target(input, target, weight, ignore_index)
