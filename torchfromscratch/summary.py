@@ -225,7 +225,9 @@ def _windows(module: Any, input: Tensor, output: Tensor) -> Windows | None:
     if isinstance(module, torch.nn.modules.pooling._MaxPoolNd | torch.nn.modules.pooling._AvgPoolNd):
         stride = module.kernel_size if module.stride is None else module.stride
         dilation = getattr(module, "dilation", 1)
-        return Windows(*(_each(value, dims) for value in (module.kernel_size, stride, module.padding, dilation)))
+        options: tuple[Any, ...] = (module.kernel_size, stride, module.padding, dilation)
+        kernel_size, stride, padding, dilation = (_each(option, dims) for option in options)
+        return Windows(kernel_size, stride, padding, dilation)
     return None
 
 

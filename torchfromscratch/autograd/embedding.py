@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
-from torchfromscratch.kernels.precision import NARROW_TYPES
+from torchfromscratch.kernels.precision import widened
 
 
 class Lookup(Function):
@@ -59,7 +59,7 @@ class ScatterAdd(Function):
 
     @staticmethod
     def forward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
-        g = grad.float() if grad.dtype in NARROW_TYPES else grad
+        g = widened(grad)
         g = g.reshape(index.numel(), grad.shape[-1])
         return g.new_zeros(rows, g.shape[1]).index_add(0, index.reshape(-1), g).to(grad.dtype)
 

@@ -104,6 +104,7 @@ def multi_head_attention_forward(
     mask = None if is_causal else _as_bias("attn_mask", attn_mask, query.dtype)
     _check_projections(query, key, value, embed_dim_to_check, num_heads, use_separate_proj_weight)
 
+    weights: tuple[Tensor | None, ...]
     if use_separate_proj_weight:
         weights = (q_proj_weight, k_proj_weight, v_proj_weight)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def max_pool1d(
     dilation: Size = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """The largest element of each window: see `max_pool2d`.
 
     Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L').
@@ -76,7 +77,7 @@ def max_pool2d(
     dilation: Size = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """The largest element of each window: y[o] = max_k x[o·s + k·d − p]; dL/dx sends dL/dy to the winners alone.
 
     Of equal elements the first wins; NaN wins over numbers. Padding never wins. With `return_indices`
@@ -112,7 +113,7 @@ def max_pool3d(
     dilation: Size = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """The largest element of each window: see `max_pool2d`.
 
     Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
@@ -188,9 +189,7 @@ def avg_pool3d(
     return _avg_pool(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
-def adaptive_max_pool1d(
-    input: Tensor, output_size: Size, return_indices: bool = False
-) -> Tensor | tuple[Tensor, Tensor]:
+def adaptive_max_pool1d(input: Tensor, output_size: Size, return_indices: bool = False) -> Any:
     """The largest element of each span: see `adaptive_max_pool2d`.
 
     Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L').
@@ -206,9 +205,7 @@ def adaptive_max_pool1d_with_indices(
     return _adaptive_max_pool(1, input, output_size)
 
 
-def adaptive_max_pool2d(
-    input: Tensor, output_size: AdaptiveSize, return_indices: bool = False
-) -> Tensor | tuple[Tensor, Tensor]:
+def adaptive_max_pool2d(input: Tensor, output_size: AdaptiveSize, return_indices: bool = False) -> Any:
     """The largest element of each of the spans that divide the input into `output_size`: see `max_pool2d`.
 
     Output o of O looks at the positions [⌊o·H/O⌋, ⌈(o + 1)·H/O⌉) of each dimension. None keeps a size.
@@ -227,9 +224,7 @@ def adaptive_max_pool2d_with_indices(
     return _adaptive_max_pool(2, input, output_size)
 
 
-def adaptive_max_pool3d(
-    input: Tensor, output_size: AdaptiveSize, return_indices: bool = False
-) -> Tensor | tuple[Tensor, Tensor]:
+def adaptive_max_pool3d(input: Tensor, output_size: AdaptiveSize, return_indices: bool = False) -> Any:
     """The largest element of each span: see `adaptive_max_pool2d`.
 
     Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
@@ -285,7 +280,7 @@ def _max_pool(
     dilation: Size,
     ceil_mode: bool,
     return_indices: bool,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Any:
     """Check, make a batch, and pool."""
     name = f"max_pool{dims}d"
     windows = _windows(dims, kernel_size, stride, padding, dilation, ceil_mode)

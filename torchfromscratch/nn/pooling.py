@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn
 from torch import Tensor
 
@@ -26,7 +28,7 @@ __all__ = [
 class MaxPool1d(torch.nn.MaxPool1d):
     """The largest element of each window: torch.nn.MaxPool1d by hand."""
 
-    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor) -> Any:
         return F.max_pool1d(
             input,
             self.kernel_size,
@@ -41,7 +43,7 @@ class MaxPool1d(torch.nn.MaxPool1d):
 class MaxPool2d(torch.nn.MaxPool2d):
     """The largest element of each window: torch.nn.MaxPool2d by hand."""
 
-    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor) -> Any:
         return F.max_pool2d(
             input,
             self.kernel_size,
@@ -56,7 +58,7 @@ class MaxPool2d(torch.nn.MaxPool2d):
 class MaxPool3d(torch.nn.MaxPool3d):
     """The largest element of each window: torch.nn.MaxPool3d by hand."""
 
-    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor) -> Any:
         return F.max_pool3d(
             input,
             self.kernel_size,
@@ -108,21 +110,21 @@ class AvgPool3d(torch.nn.AvgPool3d):
 class AdaptiveMaxPool1d(torch.nn.AdaptiveMaxPool1d):
     """The largest element of each span: torch.nn.AdaptiveMaxPool1d by hand."""
 
-    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor) -> Any:
         return F.adaptive_max_pool1d(input, self.output_size, self.return_indices)
 
 
 class AdaptiveMaxPool2d(torch.nn.AdaptiveMaxPool2d):
     """The largest element of each span: torch.nn.AdaptiveMaxPool2d by hand."""
 
-    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor) -> Any:
         return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
 
 class AdaptiveMaxPool3d(torch.nn.AdaptiveMaxPool3d):
     """The largest element of each span: torch.nn.AdaptiveMaxPool3d by hand."""
 
-    def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, input: Tensor) -> Any:
         return F.adaptive_max_pool3d(input, self.output_size, self.return_indices)
 
 
