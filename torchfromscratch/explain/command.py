@@ -18,8 +18,8 @@ from torchfromscratch.explain.text import as_text
 
 Size = tuple[int, ...]
 
-# More cells than a person can read, and than a page shows without stutter.
-MOST_CELLS = 50_000
+# More products than a person can read, and than a page shows without stutter.
+MOST_PRODUCTS = 20_000
 
 
 def register(subcommands: Any) -> None:
@@ -40,7 +40,7 @@ def register(subcommands: Any) -> None:
         if name != "cross_entropy":
             parser.add_argument("--grad-values", nargs="+", metavar="NUMBER", help="dL/dy, in the order of memory")
         parser.add_argument("--seed", type=int, default=0, help="of the numbers that are not given; default 0")
-        parser.add_argument("--steps", type=int, metavar="N", help="print at most N steps of each pass")
+        parser.add_argument("--steps", type=_count, metavar="N", help="print at most N steps of each pass")
         parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to explore")
         parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture")
         parser.add_argument("--gif", type=Path, metavar="FILE", help="write an animation")
@@ -58,8 +58,8 @@ class _Help(argparse.HelpFormatter):
 def _run(args: argparse.Namespace) -> int:
     """Build the explanation and show it; a mistake of the user ends in one message."""
     try:
+        _require_readable(args)
         explanation = args.build(args)
-        _require_readable(explanation)
         written = _write_files(explanation, args)
     except (ValueError, RuntimeError, TypeError, IndexError, NotImplementedError) as error:
         args.parser.exit(2, f"{args.parser.prog}: error: {error}\n")
@@ -89,12 +89,14 @@ def _write_files(explanation: Explanation, args: argparse.Namespace) -> list[Pat
     return written
 
 
-def _require_readable(explanation: Explanation) -> None:
-    cells = sum(len(used) for part in explanation.passes for step in part.steps for used in step.used.values())
-    if cells > MOST_CELLS:
+def _require_readable(args: argparse.Namespace) -> None:
+    """Refuse what no one could read, before it takes time and memory."""
+    outputs = getattr(args, "out_channels", None) or getattr(args, "out_features", 1)
+    products = math.prod(args.input) * math.prod(getattr(args, "kernel", (1,))) * outputs
+    if products > MOST_PRODUCTS:
         raise ValueError(
-            f"this example uses {cells:,} cells in its sums, more than the {MOST_CELLS:,} that can be read; "
-            "make --input or --kernel smaller"
+            f"about {products:,} products are too many to read (at most {MOST_PRODUCTS:,}); make --input or the "
+            "layer smaller"
         )
 
 
@@ -130,6 +132,12 @@ def _size(text: str) -> Size:
     if not re.fullmatch(r"\d+([x×,]\d+)*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write it like 4x4")
     return tuple(int(size) for size in re.split("[x×,]", text))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of steps")
+    return int(text)
 
 
 def _picture(args: argparse.Namespace) -> Size:

@@ -91,9 +91,9 @@ class Explanation:
         return f"Largest difference from torch.nn: {number(self.largest_difference)}"
 
 
-def number(value: float) -> str:
-    """A number as it is shown: four digits, a true minus sign."""
-    return f"{value + 0.0:.4g}".replace("-", "−").replace("inf", "∞")
+def number(value: float, digits: int = 4) -> str:
+    """A number as it is shown: a few digits, a true minus sign."""
+    return f"{value + 0.0:.{digits}g}".replace("-", "−").replace("inf", "∞")
 
 
 def factor(value: float) -> str:

@@ -19,6 +19,7 @@ ABOVE = 2.0  # a pass's title and the names of its grids
 BELOW = 1.0
 LINE_OF_SUM = 0.6
 CELL_INCHES = 0.42
+DIGITS = 3  # as many as fit a cell
 TITLE_CHARACTERS_A_CELL = 3.7
 SUM_CHARACTERS_A_CELL = 5.2
 
@@ -156,8 +157,8 @@ def _draw_cells(axes: Axes, grid: Grid, left: float, top: float, lit: set[int], 
         colour = fill if cell in lit else FILLER if filler[cell] else "white"
         axes.add_patch(Rectangle((left + x, top + y), 1, 1, facecolor=colour, edgecolor=LINE, linewidth=0.8))
         if cell not in hidden:
-            text = number(value)
-            size = 11 if len(text) < 4 else 8 if len(text) < 6 else 6
+            text = number(value, DIGITS)
+            size = 11 if len(text) < 4 else 8.5 if len(text) < 6 else 7
             ink = FAINT if filler[cell] and cell not in lit else INK
             axes.text(left + x + 0.5, top + y + 0.53, text, fontsize=size, color=ink, ha="center", va="center")
 

@@ -240,11 +240,11 @@ def parameter_counts() -> Example:
             Row("into 1,000 neurons, weights", 12_288 * 1000, nn.Linear(12_288, 1000, device="meta").weight.numel()),
             Row("32 filters 3×3 for either picture: c_out·c_in·k·k + c_out", 32 * 3 * 9 + 32, parameters(convolution)),
             Row("linear 128 → 10: d_in·d_out + d_out", 128 * 10 + 10, parameters(nn.Linear(128, 10))),
-            Row("embedding of 1,000 words in 64: V·d", 64_000, parameters(torch.nn.Embedding(1000, 64))),
-            Row("layer norm of 64: 2·d", 128, parameters(torch.nn.LayerNorm(64))),
-            Row("batch norm of 64: 2·d", 128, parameters(torch.nn.BatchNorm1d(64))),
-            Row("RNN 8 → 16: d_in·d_h + d_h² + d_h", 400, parameters(torch.nn.RNN(8, 16)), "E17"),
-            Row("LSTM 8 → 16: 4·((d_in + d_h)·d_h + d_h)", 1600, parameters(torch.nn.LSTM(8, 16)), "E17"),
+            Row("embedding of 1,000 words in 64: V·d", 64_000, parameters(nn.Embedding(1000, 64))),
+            Row("layer norm of 64: 2·d", 128, parameters(nn.LayerNorm(64))),
+            Row("batch norm of 64: 2·d", 128, parameters(nn.BatchNorm1d(64))),
+            Row("RNN 8 → 16: d_in·d_h + d_h² + d_h", 400, parameters(nn.RNN(8, 16)), "E17"),
+            Row("LSTM 8 → 16: 4·((d_in + d_h)·d_h + d_h)", 1600, parameters(nn.LSTM(8, 16)), "E17"),
         ],
     )
 
