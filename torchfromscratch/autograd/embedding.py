@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.elementwise import NARROW_TYPES
 from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.kernels.precision import widened
 
 
 class Lookup(Function):
@@ -59,8 +59,7 @@ class ScatterAdd(Function):
 
     @staticmethod
     def forward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
-        g = grad.float() if grad.dtype in NARROW_TYPES else grad
-        g = g.reshape(index.numel(), grad.shape[-1])
+        g = widened(grad).reshape(index.numel(), grad.shape[-1])
         return g.new_zeros(rows, g.shape[1]).index_add(0, index.reshape(-1), g).to(grad.dtype)
 
     @staticmethod

@@ -25,8 +25,8 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.kernels.precision import widened
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Normalize(Function):
 
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statistics) -> tuple:
-        x = _widened(input)
+        x = widened(input)
         mean = over.centre(x)
         deviation = x - mean
         rounding = over.centre(deviation)  # of a mean that is large beside the deviations from it
@@ -82,8 +82,8 @@ class Normalize(Function):
         input, weight, mean, variance = ctx.saved_tensors
         over = ctx.over
         constant = {dim for dim in range(input.dim()) if weight.shape[dim] == 1}
-        deviation, rho = deviations(_widened(input), mean, variance, over)
-        g = _widened(grad_output)
+        deviation, rho = deviations(widened(input), mean, variance, over)
+        g = widened(grad_output)
 
         # sums over what shares both its statistics and its γ, then over the rest of either
         sum_g = _sum(g, constant.intersection(over.dims))
@@ -108,8 +108,8 @@ class Normalize(Function):
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, _: None) -> tuple:
         input, weight, mean, variance = ctx.saved_tensors
         over = ctx.over
-        deviation, rho = deviations(_widened(input), mean, variance, over)
-        t, x = _widened(input_t), deviation * rho
+        deviation, rho = deviations(widened(input), mean, variance, over)
+        t, x = widened(input_t), deviation * rho
         output_t = weight * (t - over.centre(t) - x * over.mean(t * x)) * rho + weight_t * x
         if bias_t is not None:
             output_t = output_t + bias_t
@@ -155,7 +155,7 @@ class NormalizeByConstants(Function):
     ) -> Tensor:
         scale = weight * (variance + eps).rsqrt()
         shift = -mean * scale if bias is None else bias - mean * scale
-        return (_widened(input) * scale + shift).to(input.dtype)
+        return (widened(input) * scale + shift).to(input.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -167,13 +167,13 @@ class NormalizeByConstants(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight, mean, variance = ctx.saved_tensors
         rho = (variance + ctx.eps).rsqrt()
-        g = _widened(grad_output)
+        g = widened(grad_output)
         constant = {dim for dim in range(input.dim()) if weight.shape[dim] == 1}
         grad_input = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_input = (g * (weight * rho)).to(input.dtype)
         if ctx.needs_input_grad[1]:
-            grad_weight = (_sum(g * (_widened(input) - mean), constant) * rho).to(weight.dtype)
+            grad_weight = (_sum(g * (widened(input) - mean), constant) * rho).to(weight.dtype)
         if ctx.needs_input_grad[2]:
             grad_bias = _sum(g, constant).to(weight.dtype)
         return grad_input, grad_weight, grad_bias, None, None, None
@@ -182,7 +182,7 @@ class NormalizeByConstants(Function):
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, *_: Any) -> Tensor:
         input, weight, mean, variance = ctx.saved_tensors
         rho = (variance + ctx.eps).rsqrt()
-        output_t = _widened(input_t) * (weight * rho) + (_widened(input) - mean) * (weight_t * rho)
+        output_t = widened(input_t) * (weight * rho) + (widened(input) - mean) * (weight_t * rho)
         if bias_t is not None:
             output_t = output_t + bias_t
         return output_t.to(input.dtype)
@@ -200,7 +200,3 @@ def _scaled(x: Tensor, weight: Tensor, rho: Tensor) -> Tensor:
 
 def _sum(x: Tensor, dims: Sequence[int] | set[int]) -> Tensor:
     return x.sum([*dims], keepdim=True) if dims else x
-
-
-def _widened(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in NARROW_TYPES else x
