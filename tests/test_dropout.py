@@ -46,6 +46,18 @@ def test_every_function_agrees_with_torch(name: str, p: float) -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_derivatives_take_the_path_of_the_output(name: str) -> None:
+    input = torch.randn(2, 3, 1, 2, dtype=torch.float64, requires_grad=True)
+    input = input[:, :, 0] if name == "dropout1d" else input
+    drop = lambda x: seeded(getattr(F, name), x, 0.4, training=True)  # noqa: E731
+    assert torch.autograd.gradcheck(drop, input, check_forward_ad=True, check_batched_grad=True)
+    torch.manual_seed(7)
+    mapped = torch.func.jacfwd(lambda x: getattr(F, name)(x, 0.4, training=True), randomness="same")(input)
+    torch.testing.assert_close(mapped, torch.autograd.functional.jacobian(drop, input))
+
+
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
 def test_mean_is_kept(p: float) -> None:
     count = 200_000

@@ -47,7 +47,12 @@ CASES = [
 
 MODULE_CASES = [
     ModuleCase("BatchNorm1d", lambda nn: nn.BatchNorm1d(4), ((5, 4),)),
-    ModuleCase("BatchNorm1d average", lambda nn: nn.BatchNorm1d(4, momentum=None), ((3, 4, 5),)),
+    ModuleCase(
+        "BatchNorm1d average",
+        lambda nn: nn.BatchNorm1d(4, momentum=None),
+        ((3, 4, 5),),
+        leave_out={"meta": "torch.nn's own reads the count of batches, which has no value there"},
+    ),
     ModuleCase("BatchNorm2d", lambda nn: nn.BatchNorm2d(4, eps=1e-3, momentum=0.3), ((3, 4, 5, 6),)),
     ModuleCase("BatchNorm2d evaluation", lambda nn: nn.BatchNorm2d(4).eval(), ((3, 4, 5, 6),)),
     ModuleCase(

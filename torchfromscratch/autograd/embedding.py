@@ -59,8 +59,7 @@ class ScatterAdd(Function):
 
     @staticmethod
     def forward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
-        g = widened(grad)
-        g = g.reshape(index.numel(), grad.shape[-1])
+        g = widened(grad).reshape(index.numel(), grad.shape[-1])
         return g.new_zeros(rows, g.shape[1]).index_add(0, index.reshape(-1), g).to(grad.dtype)
 
     @staticmethod
