@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from torch.utils import _pytree as pytree
 
 import torchfromscratch
-from tests.subjects import assert_equal, largest_error, pull_back
+from tests.subjects import assert_equal, largest_error, pull_back, scale
 
 NAMESPACES = {"ours": torchfromscratch.nn, "theirs": torch.nn}
 SEQUENCES = {
@@ -277,12 +277,14 @@ def test_mean_errors_are_torchs_at_most(kind: str, how: str) -> None:
         for module in (*modules, exact):
             leaf = x.to(next(module.parameters()).dtype).requires_grad_()
             with torch.autocast("cpu", torch.bfloat16, enabled=autocast and module is not exact):
-                input = pack_sequence(list(leaf.unbind(1))) if "packed" in how else leaf
+                lengths = (6, 4, 4, 1)
+                sequences = [x.narrow(0, 0, length) for x, length in zip(leaf.unbind(1), lengths, strict=True)]
+                input = pack_sequence(sequences) if "packed" in how else leaf
                 answer = tensors_of(module(input))
             answers.append(pull_back(answer, [leaf, *module.parameters()]))
         assert [y.dtype for y in answers[0]] == [y.dtype for y in answers[1]]
         for errors, mine in zip((ours, theirs), answers[:2], strict=True):
-            errors.append([largest_error(y, true) / true.abs().max() for y, true in zip(mine, answers[2], strict=True)])
+            errors.append([largest_error(y, true) / scale(true) for y, true in zip(mine, answers[2], strict=True)])
     ratio = torch.tensor(ours).mean(0) / torch.tensor(theirs).mean(0)
     assert ratio.max() <= 2, ratio
 
@@ -305,12 +307,11 @@ def test_only_the_states_and_the_inputs_share_are_kept(kind: str) -> None:
     assert kept <= steps * batch * (INPUTS + (gates + states) * HIDDEN)
 
 
-@pytest.mark.parametrize("kind", SEQUENCES)
-def test_modules_are_traced_whole_where_dynamo_is_told_to(kind: str) -> None:
+def test_module_is_traced_whole_where_dynamo_is_told_to() -> None:
     """torch.compile refuses subclasses of torch.nn.RNNBase unless allow_rnn is set."""
     torch._dynamo.reset()
-    module = sequence(kind, bidirectional=True)(torchfromscratch.nn)
-    x = torch.randn(4, 2, INPUTS, requires_grad=True)
+    module = sequence("LSTM")(torchfromscratch.nn)
+    x = torch.randn(3, 2, INPUTS, requires_grad=True)
     with torch._dynamo.config.patch(allow_rnn=True):
         compiled = torch.compile(module, fullgraph=True, backend="aot_eager")(x)
     sources = [x, *module.parameters()]
