@@ -8,11 +8,12 @@ the scan. A step of the scan multiplies the hidden state, then lets the cell com
 (only the LSTM has a c, and only with a projection is h something else than m). The states are all that a
 scan puts out, and all that its derivatives need: u, v and the gates of all steps follow from them at once.
 
-Backpropagation through time. Elementwise, a cell's derivative is a set of slopes for every step, which are
-known before the first step back is made. What is left to be done in order is linear, and the transpose of
-how a tangent moves forward. The sums over time in dL/dW wait for the end, when they are one product:
+Backpropagation through time. Elementwise, a cell's derivative is a set of slopes for every step, known before
+the first step back is made. What is left to be done in order is linear: `pull`, the transpose of `push`, by
+which a tangent moves forward. The sums over time in dL/dW wait for the end, when each is one product:
 
-    dL/dv_t, … = cell's transpose of (dL/dm_t, dL/dc_t)        dL/dh_{t−1} = W_hhᵀ dL/dv_t + …
+    dL/dm_t = W_hrᵀ dL/dh_t        dL/du_t, dL/dc_{t−1} = pull(dL/dm_t, dL/dc_t)        dL/dv_t = γ_t dL/du_t
+    dL/dh_{t−1} = W_hhᵀ dL/dv_t, and in a GRU what `pull` gives it besides
     dL/dW_hh = Σ_t dL/dv_t h_{t−1}ᵀ        dL/db_hh = Σ_t dL/dv_t        dL/dW_hr = Σ_t dL/dh_t m_tᵀ
 
 Sequences are packed: the rows of step 0, then those of step 1, and so on, the longest sequence first in
@@ -53,8 +54,8 @@ def tanh(input: Tensor) -> Tensor:
 class Cell:
     """A step of a recurrent layer, element by element, and its derivative.
 
-    u and v are (…, gates · H), states (…, H). They meet in the pre-activations, da = du + γ dv, and from there
-    `push` is the derivative of the step, linear with the given slopes, and `pull` its transpose.
+    u and v are (…, gates · H), states (…, H). They meet in the pre-activations, da = du + γ dv; from there on
+    `push` is the derivative of the step, linear with given slopes, and `pull` is its transpose.
     """
 
     gates = 1
@@ -66,7 +67,7 @@ class Cell:
 
     @staticmethod
     def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
-        """What the derivative multiplies with."""
+        """The factors of the derivative, of any number of steps at once."""
         raise NotImplementedError
 
     @staticmethod
@@ -81,7 +82,7 @@ class Cell:
 
     @staticmethod
     def pull(slopes: States, *after: Tensor) -> tuple[Any, ...]:
-        """The gradients for the pre-activations and, beside those, the states before the step; None for none."""
+        """The gradients for a and for the states before the step; None for an h that acts through v alone."""
         raise NotImplementedError
 
 
@@ -122,7 +123,7 @@ class ReLU(Tanh):
     @staticmethod
     def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
         (h,) = after
-        return ((h > 0).to(h.dtype),)
+        return ((h <= 0).logical_not().to(h.dtype),)  # NaN lets the gradient pass, as torch's ReLU does
 
 
 class LSTM(Cell):
@@ -305,22 +306,21 @@ class Recurrence(Function):
             grads_t, slopes_t = rows[: len(grads)], rows[len(grads) :]
             grad_h, *grad_c = [grad + later for grad, later in zip(grads_t, grads_later, strict=True)]
             grad_m = grad_h if projection is None else grad_h @ projection
-            grad_a, grad_h_beside, *grad_c = cell.pull(slopes_t, grad_m, *grad_c)
-            grad_v = cell.scale(slopes_t, grad_a)
-            through_v = grad_v @ weight
-            before = [through_v if grad_h_beside is None else through_v + grad_h_beside, *grad_c]
-            return before, [grad_a, grad_h, *before]
+            grad_u, besides, *grad_c = cell.pull(slopes_t, grad_m, *grad_c)
+            through_v = cell.scale(slopes_t, grad_u) @ weight
+            before = [through_v if besides is None else through_v + besides, *grad_c]
+            return before, [grad_u, grad_h, *before]
 
-        zeros = [torch.zeros_like(s) for s in start]
-        grad_a, grad_h, *grads_before = scan(timeline, step, zeros, *grads, *slopes)
-        grad_u = timeline.join(grad_a)
+        nothing = [torch.zeros_like(s) for s in start]  # comes back from behind a sequence's last step
+        grads_u, grads_h, *grads_before = scan(timeline, step, nothing, *grads, *slopes)
+        grad_u = timeline.join(grads_u)
         grad_v = cell.scale(slopes, grad_u)
         _, needs_weight, needs_bias, needs_projection, *_ = ctx.needs_input_grad
         return (
             grad_u,
             grad_v.mT @ h if needs_weight else None,
             grad_v.sum(0) if needs_bias else None,
-            timeline.join(grad_h).mT @ m if needs_projection else None,
+            timeline.join(grads_h).mT @ m if needs_projection else None,
             None,
             None,
             *[beginnings(steps[::-1]) for steps in grads_before],
@@ -347,7 +347,7 @@ class Recurrence(Function):
             return after, after
 
         a_t = u_t + cell.scale(slopes, _affine(h, weight_t, bias_t))
-        h_t = h if projection_t is None else m @ projection_t.mT
+        h_t = h if projection_t is None else m @ projection_t.mT  # without a projection, not looked at
         return tuple([timeline.join(steps) for steps in scan(timeline, step, start_t, a_t, h_t, *slopes)])
 
 

@@ -131,17 +131,13 @@ def _sequence(name: str, cell: type[Cell], args: tuple, kwargs: dict[str, Any]) 
         raise RuntimeError(f"lstm expects two hidden states, (h, c), but got {len(given['hx'])}")
     given["hx"] = tuple(given["hx"]) if cell is LSTM else (given["hx"],)
     if packed:
-        return _stack(cell, given.pop("data"), tuple(given.pop("batch_sizes").tolist()), packed=True, **given)
+        return _stack(cell, given.pop("data"), tuple(given.pop("batch_sizes").tolist()), **given)
     input, batch_first = given.pop("input"), given.pop("batch_first")
-    if input.dim() != 3:
-        raise (IndexError if input.dim() < 3 else RuntimeError)(
-            f"{name}: input must be (time, batch, features), or (batch, time, features) if batch_first, "
-            f"but got {list(input.shape)}"
-        )
+    _check_dims("input", input, ("batch", "time", "features") if batch_first else ("time", "batch", "features"))
     time_major = input.transpose(0, 1) if batch_first else input
     steps, batch, features = time_major.shape
     rows = time_major.reshape(steps * batch, features)
-    output, *last = _stack(cell, rows, (batch,) * steps, packed=False, **given)
+    output, *last = _stack(cell, rows, (batch,) * steps, **given)
     output = output.reshape(steps, batch, output.shape[1])
     return output.transpose(0, 1) if batch_first else output, *last
 
@@ -151,7 +147,6 @@ def _stack(
     rows: Tensor,
     sizes: tuple[int, ...],
     *,
-    packed: bool,
     hx: tuple[Tensor, ...],
     params: Sequence[Tensor],
     has_biases: bool,
@@ -170,15 +165,15 @@ def _stack(
             f"but got {[list(s.shape) for s in hx]}"
         )
     projected = cell is LSTM and hx[0].shape[2] != hx[1].shape[2]
-    keeps_state = cell is GRU or (cell is LSTM and (packed or projected))
+    keeps_state = cell is GRU or (cell is LSTM and (projected or sizes[0] != sizes[-1]))
     weights = _weights_per_scan(params, scans, has_biases, projected)
     starts = list(zip(*[s.unbind(0) for s in hx], strict=True))
     lasts: list[list[Tensor]] = []
     for layer in range(num_layers):
         outputs = []
         for reverse in directions:
-            timeline, scan = Timeline(sizes, reverse), len(lasts)
-            states = _run(cell, timeline, rows, starts[scan], weights[scan], keeps_state)
+            timeline, start = Timeline(sizes, reverse), starts[len(lasts)]
+            states = _run(cell, timeline, rows, start, weights[len(lasts)], keeps_state)
             outputs.append(states[0])
             lasts.append([timeline.last(s) for s in states])
         rows = torch.cat(outputs, -1) if bidirectional else outputs[0]
@@ -199,10 +194,7 @@ def _single_step(
     """A scan of one step."""
     for name, value in (("input", input), ("w_ih", w_ih), ("w_hh", w_hh), *[("hx", h) for h in hx]):
         require_tensor(name, value)
-    if input.dim() != 2:
-        raise (IndexError if input.dim() < 2 else RuntimeError)(
-            f"a recurrent cell takes an input of (batch, features), but got {list(input.shape)}"
-        )
+    _check_dims("input", input, ("batch", "features"))
     timeline = Timeline((input.shape[0],))
     return _run(cell, timeline, input, hx, (w_ih, w_hh, b_ih, b_hh, None), keeps_state=cell in (LSTM, GRU))
 
@@ -271,13 +263,18 @@ def _weights_per_scan(
     return weights
 
 
+def _check_dims(name: str, tensor: Tensor, dims: Sequence[str]) -> None:
+    """torch's IndexError for too few dimensions, RuntimeError for too many."""
+    if tensor.dim() != len(dims):
+        raise (IndexError if tensor.dim() < len(dims) else RuntimeError)(
+            f"{name} must be ({', '.join(dims)}), but has the size {list(tensor.shape)}"
+        )
+
+
 def _check_sizes(sizes: tuple[int, ...], rows: Tensor) -> None:
     if not sizes:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-    if rows.dim() != 2:
-        raise (IndexError if rows.dim() < 2 else RuntimeError)(
-            f"packed data must be (rows, features), but got {list(rows.shape)}"
-        )
+    _check_dims("data", rows, ("rows", "features"))
     if list(sizes) != sorted(sizes, reverse=True) or sum(sizes) != rows.shape[0]:
         raise RuntimeError(
             f"batch_sizes must not grow and must add up to the {rows.shape[0]} rows of data, but got {list(sizes)}"
