@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import attention as autograd
-from torchfromscratch.autograd.precision import widened
 from torchfromscratch.functional.arguments import require_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.linear import linear
+from torchfromscratch.kernels.precision import widened
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 
@@ -26,6 +26,7 @@ def scaled_dot_product_attention(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
+    *,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
@@ -257,8 +258,8 @@ def _as_bias(
         raise AssertionError(f"{name} must be boolean or floating-point, but got {mask.dtype}")
     if other is not None and mask.dtype != other.dtype:
         warnings.warn(
-            f"{name} is of {mask.dtype} and {other_name} of {other.dtype}: "
-            "support for mismatched types is deprecated. Use the same type for both instead.",
+            f"Support for mismatched {name} and {other_name} is deprecated. Use same type for both instead: "
+            f"they are of {mask.dtype} and {other.dtype}.",
             stacklevel=3,
         )
     if mask.dtype == torch.bool:
