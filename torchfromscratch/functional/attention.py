@@ -26,6 +26,7 @@ def scaled_dot_product_attention(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
+    *,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
@@ -258,8 +259,8 @@ def _as_bias(
         raise AssertionError(f"{name} must be boolean or floating-point, but got {mask.dtype}")
     if other is not None and mask.dtype != other.dtype:
         warnings.warn(
-            f"{name} is of {mask.dtype} and {other_name} of {other.dtype}: "
-            "support for mismatched types is deprecated. Use the same type for both instead.",
+            f"Support for mismatched {name} and {other_name} is deprecated. Use same type for both instead: "
+            f"they are of {mask.dtype} and {other.dtype}.",
             stacklevel=3,
         )
     if mask.dtype == torch.bool:
