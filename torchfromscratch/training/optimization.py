@@ -24,8 +24,7 @@ def build_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optim
     optimizer = getattr(namespace, OPTIMIZERS[config.optimizer], None)
     if optimizer is None:
         raise UserError(
-            f"{namespace.__name__} has no {OPTIMIZERS[config.optimizer]}: "
-            "use --optimizer sgd or --layers torch"
+            f"{namespace.__name__} has no {OPTIMIZERS[config.optimizer]}: use --optimizer sgd or --layers torch"
         )
     settings = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
