@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "train_cifar.py"
-LAYERS = "torch"
+LAYERS = "scratch"
 TINY = ["--dataset", "digits", "--device", "cpu", "--epochs", "3", "--batch-size", "100", "--layers", LAYERS]
 DEFAULT_NAME = f"digits-lenet5-{LAYERS}"
 
