@@ -143,7 +143,7 @@ class Transformer(torch.nn.Transformer):
 
 
 _BY_HAND: dict[type, type] = {
-    ours.__base__: ours
+    ours.__bases__[0]: ours
     for ours in (
         Dropout,
         LayerNorm,
