@@ -67,29 +67,40 @@ class Attention(Function):
 
 
 class BlockOfQueries(Function):
-    """Y alone; P is computed once more in the backward pass. Arguments as in `Attention`."""
+    """Y alone; P is computed once more in the backward pass.
+
+    Arguments as in `Attention`. `first`, if not None, is the block's first query in a causal sequence.
+    """
 
     @staticmethod
-    def forward(*inputs: Any) -> Tensor:
-        output, _ = Attention.forward(*inputs)
+    def forward(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        noise: Tensor | None,
+        scale: float,
+        first: int | None,
+    ) -> Tensor:
+        output, _ = Attention.forward(query, key, value, _bias(query, key, bias, first), noise, scale)
         return output
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        *tensors, ctx.scale = inputs
+        *tensors, ctx.scale, ctx.first = inputs
         ctx.save_for_backward(*tensors)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         query, key, value, bias, noise = ctx.saved_tensors
-        weights = _weights(query, key, bias, ctx.scale)
-        return _gradients(ctx, query, key, value, noise, weights, grad_output, None)
+        weights = _weights(query, key, _bias(query, key, bias, ctx.first), ctx.scale)
+        return *_gradients(ctx, query, key, value, noise, weights, grad_output, None), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
         query, key, value, bias, noise = ctx.saved_tensors
-        weights = _weights(query, key, bias, ctx.scale)
+        weights = _weights(query, key, _bias(query, key, bias, ctx.first), ctx.scale)
         output_t, _ = _tangents(ctx.scale, query, key, value, noise, weights, *tangents)
         return output_t
 
@@ -105,19 +116,34 @@ def attend(
     bias: Tensor | None,
     noise: Tensor | None,
     scale: float,
+    is_causal: bool,
 ) -> Tensor:
-    """Y of `Attention`, in blocks of queries where P has more than LARGEST_KEPT elements."""
+    """Y of `Attention`, in blocks of queries where P has more than LARGEST_KEPT elements.
+
+    `is_causal` is the bias that lets query i attend to the keys 0 to i; a block leaves out the keys behind.
+    """
     length, sources = query.shape[-2], key.shape[-2]
-    weights_of_a_row = query.shape[:-2].numel() * sources
-    if length * weights_of_a_row <= LARGEST_KEPT:
+    in_a_row = query.shape[:-2].numel() * sources
+    if length * in_a_row <= LARGEST_KEPT:
+        bias = _bias(query, key, bias, 0 if is_causal else None)
         return attention(query, key, value, bias, noise, scale)[0]
-    rows = max(LARGEST_BLOCK // weights_of_a_row, FEWEST_ROWS)
+    rows = max(LARGEST_BLOCK // in_a_row, FEWEST_ROWS)
     blocks = []
     for start in range(0, length, rows):
         count = min(rows, length - start)
-        bias_rows, noise_rows = [None if t is None else t.narrow(-2, start, count) for t in (bias, noise)]
-        blocks.append(block_of_queries(query.narrow(-2, start, count), key, value, bias_rows, noise_rows, scale))
+        seen = min(start + count, sources) if is_causal else sources
+        q, k, v = query.narrow(-2, start, count), key.narrow(-2, 0, seen), value.narrow(-2, 0, seen)
+        b, n = [None if t is None else t.narrow(-2, start, count).narrow(-1, 0, seen) for t in (bias, noise)]
+        blocks.append(block_of_queries(q, k, v, b, n, scale, start if is_causal else None))
     return torch.cat(blocks, -2)
+
+
+def _bias(query: Tensor, key: Tensor, bias: Tensor | None, first: int | None) -> Tensor | None:
+    """`bias` or, for a causal sequence's queries from `first` on, −∞ at the keys behind each."""
+    if first is None:
+        return bias
+    shape = (query.shape[-2], key.shape[-2])
+    return torch.full(shape, -torch.inf, dtype=query.dtype, device=query.device).triu(first + 1)
 
 
 def _gradients(

@@ -47,12 +47,12 @@ def scaled_dot_product_attention(
     the groups J. Ainslie et al., "GQA", 2023.
     """
     _check_attention(query, key, value, attn_mask, is_causal)
+    dtype = query.dtype
+    query, key, value = [widened(tensor) for tensor in (query, key, value)]
     if enable_gqa:
         key, value = [_repeat_heads(tensor, query.shape[-3]) for tensor in (key, value)]
-    if is_causal:
-        attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
-    output = autograd.attend(*_arguments(query, key, value, attn_mask, dropout_p, scale)).to(query.dtype)
-    return _laid_out_like(query, output) if dropout_p == 0 else output
+    output = autograd.attend(*_arguments(query, key, value, attn_mask, dropout_p, scale), is_causal).to(dtype)
+    return output if dropout_p > 0 else _laid_out_like(query, output)
 
 
 def multi_head_attention_forward(
@@ -105,7 +105,7 @@ def multi_head_attention_forward(
     mask = None if is_causal else _as_bias("attn_mask", attn_mask, query.dtype)
     _check_projections(query, key, value, embed_dim_to_check, num_heads, use_separate_proj_weight)
 
-    weights: tuple[Tensor | None, ...]
+    weights: Sequence[Tensor | None]
     if use_separate_proj_weight:
         weights = (q_proj_weight, k_proj_weight, v_proj_weight)
     else:
@@ -152,7 +152,7 @@ def _attention_and_weights(
         if mask.dtype != query.dtype:
             raise RuntimeError(f"a floating-point mask must have the query's dtype {query.dtype}, but got {mask.dtype}")
         mask = mask.masked_fill((mask == -torch.inf).all(-1, keepdim=True), torch.nan)
-    arguments = _arguments(query, key, value, mask, dropout_p, None)
+    arguments = _arguments(widened(query), widened(key), widened(value), mask, dropout_p, None)
     output, weights = autograd.attention(*arguments)
     *_, noise, _ = arguments
     if noise is not None:
@@ -164,10 +164,10 @@ def _attention_and_weights(
 def _arguments(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float, scale: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None, float]:
-    """What the Functions take: one batch shape, no narrow floats, the mask as a bias, dropout as noise, a scale."""
+    """What the Functions take: one batch shape, the mask as a bias, dropout as noise, a scale."""
     length, sources, features = query.shape[-2], key.shape[-2], query.shape[-1]
     batch = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
-    query, key, value = [widened(tensor).expand(*batch, -1, -1) for tensor in (query, key, value)]
+    query, key, value = [tensor.expand(*batch, -1, -1) for tensor in (query, key, value)]
     bias = noise = None
     if mask is not None:
         if mask.dtype == torch.bool:

@@ -143,7 +143,7 @@ class Transformer(torch.nn.Transformer):
 
 
 _BY_HAND: dict[type, type] = {
-    ours.__mro__[1]: ours
+    ours.__bases__[0]: ours
     for ours in (
         Dropout,
         LayerNorm,
