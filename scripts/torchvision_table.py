@@ -29,7 +29,7 @@ TOLERANCE = 1e-6
 
 # The side of the pictures, and what makes the model take it: 64 for most, to keep the command short.
 SIZE = 64
-SIZES = {"inception_v3": 96, "maxvit_t": 224, "vit_h_14": 28}
+SIZES = {"inception_v3": 299, "maxvit_t": 224, "vit_h_14": 28}
 OPTIONS = {"vit_b_16": {"image_size": 64}, "vit_b_32": {"image_size": 64}, "vit_l_16": {"image_size": 64}}
 OPTIONS |= {"vit_l_32": {"image_size": 64}, "vit_h_14": {"image_size": 28}}
 

@@ -155,25 +155,41 @@ class Cheat(torch.autograd.Function):
     """Looks hand-written, and calls a built-in layer in its backward."""
 
     @staticmethod
-    def forward(input):
+    def forward(input, layer):
         return input * 2
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        pass
+        _, ctx.layer = inputs
 
     @staticmethod
     def backward(ctx, grad_output):
-        return F.conv2d(grad_output, torch.ones(4, 4, 1, 1, dtype=grad_output.dtype))  # the cheat
+        return ctx.layer(grad_output), None  # the cheat
 
 
-def test_a_builtin_inside_a_function_is_named_by_its_line_and_node():
+@pytest.mark.parametrize("start", ["Tensor.backward", "torch.autograd.backward", "torch.autograd.grad"])
+@pytest.mark.parametrize(
+    ("layer", "kernel"),
+    [
+        (lambda g: F.conv2d(g, torch.ones(4, 4, 1, 1).to(g)), "aten::convolution"),
+        (lambda g: F.linear(g, torch.eye(6).to(g)), "aten::linear"),
+        (F.dropout, "aten::dropout"),
+    ],
+    ids=["conv2d", "linear", "dropout"],
+)
+def test_a_builtin_inside_a_function_is_named_by_its_line_and_node(layer, kernel, start):
     x = X.clone().requires_grad_()
-    y = Cheat.apply(x)
-    with pytest.raises(BuiltinLayerError, match=re.escape("return F.conv2d(grad_output")) as caught, audit():
-        y.sum().backward()
-    assert caught.value.call.node == "CheatBackward"
-    assert caught.value.call.kernel == "aten::convolution"
+    y = Cheat.apply(x, layer).sum()
+    backward = {
+        "Tensor.backward": y.backward,
+        "torch.autograd.backward": lambda: torch.autograd.backward(y),
+        "torch.autograd.grad": lambda: torch.autograd.grad(y, x),
+    }[start]
+    call = call_of(backward)
+    assert call.node == "CheatBackward"
+    assert call.kernel == kernel
+    assert __file__ in call.where
+    assert "<lambda>" in call.where or "return ctx.layer(grad_output)" in call.where
 
 
 def test_the_message_names_kernel_file_line_and_module():

@@ -86,7 +86,7 @@ SMALL = {
     "efficientnet": (efficientnet, 32),
     "efficientnet_v2": (efficientnet_v2, 32),
     "googlenet": (lambda: models.GoogLeNet(num_classes=5, init_weights=False), 32),
-    "inception": (lambda: models.Inception3(num_classes=5, init_weights=False), 75),
+    "inception": (lambda: models.Inception3(num_classes=5, aux_logits=False, init_weights=False), 75),
     "maxvit": (maxvit, 32),
     "mnasnet": (lambda: models.MNASNet(0.1, num_classes=5), 32),
     "mobilenet_v2": (lambda: models.MobileNetV2(5, 0.25), 32),

@@ -28,6 +28,8 @@ import torch
 from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from torchfromscratch.modes import call_inside
+
 __all__ = ["BuiltinLayerError", "Call", "Report", "audit", "builtin_family"]
 
 # What is a layer, by the words in its kernels' names; a word may end in a number of dimensions ("conv2d").
@@ -141,7 +143,8 @@ def audit(*, record: bool = False) -> Iterator[Report]:
         if not record:
             raise BuiltinLayerError(call)
 
-    with _Functions(found, report), _Kernels(found):
+    kernels = _Kernels(found)
+    with _Functions(found, report, kernels), kernels:
         yield report
 
 
@@ -165,12 +168,17 @@ class _Kernels(TorchDispatchMode):
     def __init__(self, found: Callable[[str, str], None]) -> None:
         super().__init__()
         self.found = found
+        self.running: Any = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kernel, family = _identify(func)
         if family:
             self.found(kernel, family)
-        return func(*args, **(kwargs or {}))
+        outer, self.running = self.running, func
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.running = outer
 
 
 class _Functions(TorchFunctionMode):
@@ -180,10 +188,11 @@ class _Functions(TorchFunctionMode):
     does, never gets to torch.
     """
 
-    def __init__(self, found: Callable[[str, str], None], report: Report) -> None:
+    def __init__(self, found: Callable[[str, str], None], report: Report, kernels: _Kernels) -> None:
         super().__init__()
         self.found = found
         self.report = report
+        self.kernels = kernels
 
     def __enter__(self) -> _Functions:
         above = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]
@@ -199,11 +208,11 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kernel, family = _identify(func)
-        if not family:
-            return func(*args, **(kwargs or {}))
-        seen = self.report.calls.total()
-        result = func(*args, **(kwargs or {}))
-        if self.report.calls.total() == seen:
+        if func is self.kernels.running:
+            family = None  # and counted already
+        seen = self.report.calls.total() if family else 0
+        result = call_inside(self, func, args, kwargs or {})
+        if family and self.report.calls.total() == seen:
             self.found(kernel, family)
         return result
 
@@ -257,4 +266,4 @@ def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 _TORCH = join(dirname(torch.__file__), "")
-_PASSED_ON = {join(dirname(__file__), name) for name in ("audit.py", "convert.py", "from_scratch.py")}
+_PASSED_ON = {join(dirname(__file__), name) for name in ("audit.py", "convert.py", "from_scratch.py", "modes.py")}

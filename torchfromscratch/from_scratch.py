@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from torchfromscratch import functional
+from torchfromscratch.modes import call_inside
 
 __all__ = ["from_scratch"]
 
@@ -44,7 +45,8 @@ def from_scratch() -> Iterator[None]:
 
 class _ByHand(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        return _TABLE.get(func, func)(*args, **(kwargs or {}))
+        layer = _TABLE.get(func)
+        return call_inside(self, func, args, kwargs or {}) if layer is None else layer(*args, **(kwargs or {}))
 
 
 # The arguments of torch's functions that differ from torch.nn.functional's of the same name.
