@@ -113,6 +113,20 @@ def answers(function: Function, tensors: Sequence[Tensor]) -> list[Tensor]:
     return pull_back(repeatable(function)(*tensors), tensors)
 
 
+def outcome(function: Function, tensors: Sequence[Tensor]) -> list[Tensor] | type[Exception]:
+    """The values and the gradients of `function`, or the type of what it raises."""
+    try:
+        return answers(function, tensors)
+    except Exception as error:
+        return type(error)
+
+
+def random_tensors(*shapes: Sequence[int], dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """Standard normal tensors that require gradients, the same each time."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
+
+
 def loss(function: Function) -> Function:
     """A scalar with a curvature of its own: Σ c·y² over the outputs of `function`."""
 
@@ -149,6 +163,14 @@ def assert_equal(actual: Sequence[Tensor], expected: Sequence[Tensor], precision
             equal_nan=True,
             msg=lambda message: f"{context}: {message}",  # noqa: B023
         )
+
+
+def assert_same_outcome(ours: Any, theirs: Any) -> None:
+    """Equal to rounding, or exceptions of the same type."""
+    if isinstance(theirs, type) or isinstance(ours, type):
+        assert ours is theirs
+    else:
+        assert_equal(ours, theirs)
 
 
 def assert_as_accurate(

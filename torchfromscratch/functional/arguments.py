@@ -13,7 +13,7 @@ Size = int | Sequence[int]
 def per_dimension(name: str, value: Any, dims: int) -> tuple[int, ...]:
     """An int for all spatial dimensions, or a sequence of one or `dims` ints, as a tuple of `dims`."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if not all([hasattr(v, "__index__") for v in values]):
+    if not all([hasattr(v, "__index__") for v in values]) or any([isinstance(v, bool) for v in values]):
         raise TypeError(f"{name} must be an int or a tuple of {dims} ints, but got {value!r}")
     if len(values) == 1:
         values *= dims

@@ -238,7 +238,7 @@ def _check_operands(
     """Types and shapes of weight and bias; `out_channels` is the dimension of weight that counts them."""
     for what, value in (("input", input), ("weight", weight)):
         require_tensor(what, value)
-    if not hasattr(groups, "__index__"):
+    if not hasattr(groups, "__index__") or isinstance(groups, bool):
         raise TypeError(f"groups must be an int, but got {groups!r}")
     if groups <= 0:
         raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")

@@ -1,0 +1,206 @@
+"""Convolution against its definition, against itself turned round, and against torch for random options."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+import torch.nn.functional as TF
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+import torchfromscratch.functional as F
+from tests.subjects import answers, assert_equal, assert_same_outcome, outcome, random_tensors, strides
+from torchfromscratch import nn
+from torchfromscratch.autograd.convolution import correlation, full_convolution, weight_gradient
+from torchfromscratch.kernels.convolution import rotate180
+from torchfromscratch.kernels.windows import Windows
+
+GRID = [
+    (stride, padding, dilation, groups)
+    for stride in (1, 2, (2, 3))
+    for padding in (0, 1, (2, 1))
+    for dilation in (1, (1, 2))
+    for groups in (1, 2)
+]
+
+
+def naive_correlation(input: Tensor, weight: Tensor, stride: int = 1, padding: int = 0) -> Tensor:
+    """y[n, o, i, j] = Σ w[o, c, k, l] · x[n, c, i·s + k − p, j·s + l − p], an element at a time."""
+    (batch, channels, height, width), (filters, _, rows, columns) = input.shape, weight.shape
+    out_height = (height + 2 * padding - rows) // stride + 1
+    out_width = (width + 2 * padding - columns) // stride + 1
+    output = input.new_zeros(batch, filters, out_height, out_width)
+    for n, o, i, j in itertools.product(range(batch), range(filters), range(out_height), range(out_width)):
+        for c, k, l in itertools.product(range(channels), range(rows), range(columns)):  # noqa: E741
+            at, to = i * stride + k - padding, j * stride + l - padding
+            if 0 <= at < height and 0 <= to < width:
+                output[n, o, i, j] += weight[o, c, k, l] * input[n, c, at, to]
+    return output
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (1, 1), (2, 1), (3, 2)])
+def test_forward_is_the_definition(stride: int, padding: int) -> None:
+    input, weight = (tensor.detach() for tensor in random_tensors((2, 2, 5, 6), (3, 2, 3, 2)))
+    assert_equal([F.conv2d(input, weight, None, stride, padding)], [naive_correlation(input, weight, stride, padding)])
+
+
+def test_gradient_of_the_input_is_a_full_convolution() -> None:
+    """dL/dx: dL/dy, padded by k − 1 all around, correlated with the kernel rotated by 180°, written out with loops."""
+    input, weight = random_tensors((2, 2, 5, 6), (3, 2, 3, 3))
+    output = F.conv2d(input, weight)
+    (grad_output,) = random_tensors(tuple(output.shape))
+    (grad_input,) = torch.autograd.grad(output, input, grad_output)
+    rotated = weight.detach().clone()
+    for k, l in itertools.product(range(3), range(3)):  # noqa: E741
+        rotated[:, :, k, l] = weight[:, :, 2 - k, 2 - l]
+    expected = naive_correlation(grad_output.detach(), rotated.transpose(0, 1), padding=2)
+    assert_equal([grad_input], [expected])
+    assert_equal([rotate180(weight)], [rotated.transpose(0, 1)])
+
+
+def test_gradient_of_the_weight_is_a_correlation() -> None:
+    """dL/dw: x correlated with dL/dy, the batch taking the place of the channels."""
+    input, weight = random_tensors((2, 2, 5, 6), (3, 2, 3, 3))
+    output = F.conv2d(input, weight)
+    (grad_output,) = random_tensors(tuple(output.shape))
+    (grad_weight,) = torch.autograd.grad(output, weight, grad_output)
+    expected = naive_correlation(input.detach().transpose(0, 1), grad_output.detach().transpose(0, 1)).transpose(0, 1)
+    assert_equal([grad_weight], [expected])
+
+
+@pytest.mark.parametrize(("stride", "padding", "dilation", "groups"), GRID)
+def test_one_trilinear_form(stride: Any, padding: Any, dilation: Any, groups: int) -> None:
+    """⟨g, correlation(x, w)⟩ = ⟨x, full_convolution(g, w)⟩ = ⟨w, weight_gradient(x, g)⟩."""
+    pair: Callable[[Any], tuple[int, int]] = lambda value: value if isinstance(value, tuple) else (value, value)  # noqa: E731
+    windows = Windows((3, 2), pair(stride), pair(padding), pair(dilation), groups)
+    x, w = random_tensors((2, 4, 7, 8), (6, 4 // groups, 3, 2))
+    y = correlation(x, w, None, windows)
+    (g,) = random_tensors(tuple(y.shape))
+    form = (g * y).sum()
+    assert_equal([(x * full_convolution(g, w, None, windows, x.shape[2:])).sum()], [form])
+    assert_equal([(w * weight_gradient(x, g, windows)).sum()], [form])
+
+
+@pytest.mark.parametrize(("stride", "padding", "dilation", "groups"), GRID)
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+def test_derivatives(name: str, stride: Any, padding: Any, dilation: Any, groups: int, device: str) -> None:
+    weight = (6, 4 // groups, 3, 2) if name == "conv2d" else (4, 6 // groups, 3, 2)
+    tensors = [t.detach().to(device).requires_grad_() for t in random_tensors((2, 4, 7, 5), weight, (6,))]
+
+    def function(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return getattr(F, name)(x, w, b, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+    assert gradcheck(function, tensors, fast_mode=True, check_forward_ad=True)
+    assert gradgradcheck(function, tensors, fast_mode=True)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[str, list[tuple[int, ...]], dict[str, Any]]:
+    """A convolution's name, shapes and options, most of which fit together."""
+    dims, transposed = draw(st.integers(1, 3)), draw(st.booleans())
+    groups, per_group_in, per_group_out = (draw(st.integers(1, 2)) for _ in range(3))
+    largest = 5 if dims == 3 else 8
+
+    def each(low: int, high: int) -> Any:
+        one = st.integers(low, high)
+        return draw(one | st.lists(one, min_size=dims, max_size=dims).map(tuple))
+
+    options: dict[str, Any] = {"stride": each(1, 3), "padding": each(0, 2), "dilation": each(1, 2), "groups": groups}
+    if transposed:
+        options["output_padding"] = each(0, 2)
+    elif draw(st.booleans()):
+        options["padding"] = draw(st.sampled_from(["same", "valid"]))
+        options["stride"] = 1
+    channels = [groups * per_group_in, per_group_out] if transposed else [groups * per_group_out, per_group_in]
+    kernel = [draw(st.integers(1, 3)) for _ in range(dims)]
+    size = [draw(st.integers(1, largest)) for _ in range(dims)]
+    batch = draw(st.sampled_from([[], [1], [2]]))
+    shapes = [(*batch, groups * per_group_in, *size), (*channels, *kernel)]
+    if draw(st.booleans()):
+        shapes.append((groups * per_group_out,))
+    return f"conv{'_transpose' * transposed}{dims}d", shapes, options
+
+
+@hypothesis.given(calls())
+def test_as_torch_for_random_options(call: tuple[str, list[tuple[int, ...]], dict[str, Any]]) -> None:
+    """Outputs and gradients, or the same type of exception."""
+    name, shapes, options = call
+    tensors = random_tensors(*shapes)
+    assert_same_outcome(*(outcome(lambda *t, f=getattr(n, name): f(*t, **options), tensors) for n in (F, TF)))
+
+
+@hypothesis.given(calls(), st.booleans(), st.booleans())
+def test_memory_format_as_torchs(call: Any, input_last: bool, weight_last: bool) -> None:
+    name, shapes, options = call
+    hypothesis.assume(len(shapes[0]) == len(shapes[1]) == 4)
+    input, weight, *bias = random_tensors(*shapes, dtype=torch.float32)
+    formats = {True: torch.channels_last, False: torch.contiguous_format}
+    tensors = [input.contiguous(memory_format=formats[input_last]), weight.contiguous(memory_format=formats[weight_last])]
+    try:
+        expected = getattr(TF, name)(*tensors, *bias, **options)
+    except (RuntimeError, ValueError):
+        return
+    assert strides(getattr(F, name)(*tensors, *bias, **options)) == strides(expected)
+
+
+BAD = st.sampled_from([0, -1, 7, 2.5, None, "wrong", (), (1,), (0, 1), (1, 1, 1, 1), [1, -1], (1.5, 1), True])
+
+
+@hypothesis.given(calls(), st.sampled_from(["stride", "padding", "dilation", "groups", "output_padding"]), BAD)
+def test_bad_options_raise_as_torchs(call: Any, option: str, value: Any) -> None:
+    name, shapes, options = call
+    hypothesis.assume(option in options)
+    tensors = random_tensors(*shapes)
+    given = {**options, option: value}
+    assert_same_outcome(*(outcome(lambda *t, f=getattr(n, name): f(*t, **given), tensors) for n in (F, TF)))
+
+
+@hypothesis.given(calls(), st.integers(0, 2), st.integers(0, 4), st.integers(1, 7))
+def test_bad_shapes_raise_as_torchs(call: Any, which: int, dim: int, size: int) -> None:
+    name, shapes, options = call
+    hypothesis.assume(which < len(shapes) and dim < len(shapes[which]))
+    shapes[which] = (*shapes[which][:dim], size, *shapes[which][dim + 1 :])
+    tensors = random_tensors(*shapes)
+    assert_same_outcome(*(outcome(lambda *t, f=getattr(n, name): f(*t, **options), tensors) for n in (F, TF)))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("padding", [1, 2, "same"])
+def test_padding_modes(mode: str, dims: int, padding: Any) -> None:
+    (input,) = random_tensors((2, 3, 5, 6, 4)[: dims + 2])
+    results = []
+    for library in (nn, torch.nn):
+        torch.manual_seed(0)
+        layer = getattr(library, f"Conv{dims}d")(3, 4, 2, padding=padding, padding_mode=mode).double()
+        results.append(answers(lambda x, *_, layer=layer: layer(x), [input, *layer.parameters()]))
+    assert_equal(*results)
+
+
+@pytest.mark.parametrize("size", [(9, 10), (10, 11), (2, 4, 10, 11), (8, 10), (12, 11), (9,)])
+def test_output_size(size: tuple[int, ...]) -> None:
+    """ConvTranspose2d pads its end to reach a size that fits, and refuses others as torch.nn does."""
+    (input,) = random_tensors((2, 3, 5, 6))
+    results = []
+    for library in (nn, torch.nn):
+        torch.manual_seed(0)
+        layer = library.ConvTranspose2d(3, 4, 3, stride=2, padding=1).double()
+        results.append(outcome(lambda x, layer=layer: layer(x, output_size=list(size)), [input]))
+    assert_same_outcome(*results)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+def test_complex(name: str, dtype: torch.dtype) -> None:
+    tensors = random_tensors((2, 4, 5, 6), (4, 4, 3, 3), (4,), dtype=dtype)
+    function, theirs = getattr(F, name), getattr(TF, name)
+    assert_equal(answers(function, tensors), answers(theirs, tensors))
+    if dtype == torch.complex128:
+        assert gradcheck(function, tensors, fast_mode=True, check_forward_ad=True)
+        assert gradgradcheck(function, tensors, fast_mode=True)
