@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import hypothesis
@@ -132,7 +132,7 @@ def test_as_torch_for_random_options(call: tuple[str, list[tuple[int, ...]], dic
     """Outputs and gradients, or the same type of exception."""
     name, shapes, options = call
     tensors = random_tensors(*shapes)
-    assert_same_outcome(*(outcome(lambda *t, f=getattr(n, name): f(*t, **options), tensors) for n in (F, TF)))
+    assert_same_outcome(*(outcome(lambda *t, n=n: getattr(n, name)(*t, **options), tensors) for n in (F, TF)))
 
 
 @hypothesis.given(calls(), st.booleans(), st.booleans())
@@ -141,7 +141,10 @@ def test_memory_format_as_torchs(call: Any, input_last: bool, weight_last: bool)
     hypothesis.assume(len(shapes[0]) == len(shapes[1]) == 4)
     input, weight, *bias = random_tensors(*shapes, dtype=torch.float32)
     formats = {True: torch.channels_last, False: torch.contiguous_format}
-    tensors = [input.contiguous(memory_format=formats[input_last]), weight.contiguous(memory_format=formats[weight_last])]
+    tensors = [
+        input.contiguous(memory_format=formats[input_last]),
+        weight.contiguous(memory_format=formats[weight_last]),
+    ]
     try:
         expected = getattr(TF, name)(*tensors, *bias, **options)
     except (RuntimeError, ValueError):
@@ -158,7 +161,7 @@ def test_bad_options_raise_as_torchs(call: Any, option: str, value: Any) -> None
     hypothesis.assume(option in options)
     tensors = random_tensors(*shapes)
     given = {**options, option: value}
-    assert_same_outcome(*(outcome(lambda *t, f=getattr(n, name): f(*t, **given), tensors) for n in (F, TF)))
+    assert_same_outcome(*(outcome(lambda *t, n=n: getattr(n, name)(*t, **given), tensors) for n in (F, TF)))
 
 
 @hypothesis.given(calls(), st.integers(0, 2), st.integers(0, 4), st.integers(1, 7))
@@ -167,7 +170,7 @@ def test_bad_shapes_raise_as_torchs(call: Any, which: int, dim: int, size: int) 
     hypothesis.assume(which < len(shapes) and dim < len(shapes[which]))
     shapes[which] = (*shapes[which][:dim], size, *shapes[which][dim + 1 :])
     tensors = random_tensors(*shapes)
-    assert_same_outcome(*(outcome(lambda *t, f=getattr(n, name): f(*t, **options), tensors) for n in (F, TF)))
+    assert_same_outcome(*(outcome(lambda *t, n=n: getattr(n, name)(*t, **options), tensors) for n in (F, TF)))
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
