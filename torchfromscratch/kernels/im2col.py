@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks
-from torchfromscratch.kernels.layout import any_channels_last, channels_to_front
+from torchfromscratch.kernels.layout import any_channels_last, channels_to_front, empty
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -101,10 +101,7 @@ def join(part: Callable[[slice], Tensor], parts: list[slice], channels_last: boo
     if len(parts) == 1:
         return channels_to_front(first, channels_last)
     batch, (_, *size, channels) = parts[-1].stop, first.shape
-    if channels_last:
-        joined = first.new_empty((batch, *size, channels)).movedim(-1, 1)
-    else:
-        joined = first.new_empty((batch, channels, *size))
+    joined = empty((batch, channels, *size), channels_last, like=first)
     joined[parts[0]] = first.movedim(-1, 1)
     for pictures in parts[1:]:
         joined[pictures] = part(pictures).movedim(-1, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 
@@ -27,7 +29,23 @@ def lies_channels_last(tensor: Tensor) -> bool:
 
 def channels_to_front(last: Tensor, channels_last: bool) -> Tensor:
     """(N, *spatial, C) as (N, C, *spatial) in the memory format asked for."""
-    return last.contiguous().movedim(-1, 1) if channels_last else last.movedim(-1, 1).contiguous()
+    batch, *size, channels = last.shape
+    return empty((batch, channels, *size), channels_last, like=last).copy_(last.movedim(-1, 1))
+
+
+def empty(shape: Sequence[int], channels_last: bool, like: Tensor) -> Tensor:
+    """An empty (N, C, *spatial) tensor in the memory format asked for.
+
+    It is no view of one in the other format: autograd forbids to overwrite a view that a Function made,
+    and a ReLU(inplace=True) behind a layer is to work.
+    """
+    if not channels_last:
+        return like.new_empty(tuple(shape))
+    strides, step = [0] * len(shape), 1
+    for dim in (1, *range(len(shape) - 1, 1, -1), 0):
+        strides[dim] = step
+        step *= max(1, shape[dim])
+    return like.new_empty_strided(tuple(shape), tuple(strides))
 
 
 def laid_out_like(picture: Tensor, output: Tensor) -> Tensor:
