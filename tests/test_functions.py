@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import torchfromscratch
 from tests import subjects as harness
+from tests import test_modules
 from tests.subjects import Subject, answers, assert_as_accurate, assert_equal, loss, repeatable, tensors_of
 
 
@@ -210,6 +211,7 @@ def test_audit(subject: Subject, device: str) -> None:
 
 def test_leave_out_names_tests() -> None:
     """A misspelt name in a case's `leave_out` would leave nothing out."""
-    tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    names = {*globals(), *vars(test_modules)}  # modules are put through both files
+    tests = {name.removeprefix("test_") for name in names if name.startswith("test_")}
     for case in harness.subjects():
         assert not set(case.leave_out) - tests, case.name
