@@ -24,7 +24,8 @@ def launch(*arguments: str | Path, cwd: Path, processes: int = 1) -> "subprocess
     return subprocess.Popen(
         [*launcher, str(SCRIPT), *map(str, arguments)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        # as many threads as the tests themselves: another number sums in another order, and rounds otherwise
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
