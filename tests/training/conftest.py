@@ -34,7 +34,7 @@ def launch(*arguments: str | Path, cwd: Path, processes: int = 1) -> "subprocess
 
 def finish(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
     """Waits for the command to end."""
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

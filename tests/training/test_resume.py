@@ -100,6 +100,18 @@ def test_killed_at_a_random_moment_ends_with_identical_weights(uninterrupted: Pa
     assert scalar_steps(run) == scalar_steps(uninterrupted)
 
 
+def test_logs_from_after_the_checkpoint_do_not_double(stop_at, uninterrupted: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    stop_at(STEPS_PER_EPOCH + 9)
+    assert main([*TINY, "--run-dir", str(run)]) == 130
+    checkpoint = (run / "last.pt").read_bytes()
+    assert main(["--resume", "--run-dir", str(run)]) == 0
+    (run / "last.pt").write_bytes(checkpoint)  # as if it had been killed with its logs on disk
+    assert main(["--resume", "--run-dir", str(run)]) == 0
+    assert scalar_steps(run) == scalar_steps(uninterrupted)
+    assert_identical(run, uninterrupted)
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     run = tmp_path / "a run"
     process = launch(*TINY, "--epochs", "1000", "--run-dir", run, cwd=tmp_path)
