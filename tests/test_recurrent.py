@@ -175,20 +175,22 @@ def test_same_exception_as_torch_nn(mistake: str) -> None:
 
 
 def gru(F: Any, *, x: Tensor | None = None, h: Tensor | None = None, count: int = 4, **options: Any) -> Any:
-    x, h = zeros(5, 2, INPUTS) if x is None else x, zeros(1, 2, HIDDEN) if h is None else h
-    weights = [zeros(3 * HIDDEN, INPUTS), zeros(3 * HIDDEN, HIDDEN), zeros(3 * HIDDEN), zeros(3 * HIDDEN)]
-    given = {"has_biases": True, "num_layers": 1, "dropout": 0.0, "train": True, "bidirectional": False} | options
-    return F.gru(x, h, weights[:count], *given.values(), False)
+    """A call of two layers as wide as their input with right arguments, but for those given."""
+    x, h = zeros(5, 2, HIDDEN) if x is None else x, zeros(2, 2, HIDDEN) if h is None else h
+    weights = [zeros(3 * HIDDEN, HIDDEN), zeros(3 * HIDDEN, HIDDEN), zeros(3 * HIDDEN), zeros(3 * HIDDEN)]
+    given = {"has_biases": True, "num_layers": 2, "dropout": 0.0, "train": True, "bidirectional": False} | options
+    return F.gru(x, h, weights[:count] * 2, *given.values(), False)
 
 
 WRONG_ARGUMENTS: dict[str, Callable[[Any], Any]] = {
-    "a matrix": lambda F: gru(F, x=zeros(5, INPUTS)),
-    "a state's width": lambda F: gru(F, h=zeros(1, 2, HIDDEN + 1)),
-    "a state's batch": lambda F: gru(F, h=zeros(1, 3, HIDDEN)),
-    "more states than layers": lambda F: gru(F, h=zeros(2, 2, HIDDEN)),
+    "a matrix": lambda F: gru(F, x=zeros(5, HIDDEN)),
+    "a state's width": lambda F: gru(F, h=zeros(2, 2, HIDDEN + 1)),
+    "a state's batch": lambda F: gru(F, h=zeros(2, 3, HIDDEN)),
+    "more states than layers": lambda F: gru(F, h=zeros(3, 2, HIDDEN)),
     "too few weights": lambda F: gru(F, count=3),
     "no biases though promised": lambda F: gru(F, count=2),
     "biases though not promised": lambda F: gru(F, has_biases=False),
+    "dropout of more than all": lambda F: gru(F, dropout=1.5),
     "a direction without weights": lambda F: gru(F, bidirectional=True),
     "a missing argument": lambda F: F.gru(zeros(5, 2, INPUTS), zeros(1, 2, HIDDEN), []),
     "a misspelt argument": lambda F: gru(F, three=3),
@@ -233,31 +235,18 @@ def test_arguments_by_name(signature: str) -> None:
     assert_equal(ours, theirs)
 
 
-def through_two_layers(x: Tensor, p: float, train: bool) -> Tensor:
-    """A second layer that hands on what it is given, which is the dropped-out output of an equal first one."""
-    size = x.shape[-1]
-    weights = [torch.eye(size), torch.zeros(size, size)] * 2
-    return torchfromscratch.functional.rnn_relu(
-        x, zeros(2, x.shape[1], size), weights, False, 2, p, train, False, False
-    )[0]
-
-
-def test_dropout_between_layers_zeroes_and_rescales() -> None:
-    """The share of zeros is p within four standard deviations, and the others are 1 / (1 − p) times as large."""
-    p, x = 0.3, torch.ones(40, 50, 10)
-    torch.manual_seed(0)
-    y = through_two_layers(x, p, train=True)
-    deviation = (p * (1 - p) / y.numel()) ** 0.5
-    assert abs((y == 0).double().mean().item() - p) < 4 * deviation
-    torch.testing.assert_close(y[y != 0], torch.full_like(y[y != 0], 1 / (1 - p)))
-
-
-def test_no_dropout_in_evaluation_or_after_the_last_layer() -> None:
-    x = torch.rand(4, 3, 5)
-    assert torch.equal(through_two_layers(x, 0.9, train=False), x)
-    ours, theirs = twins("GRU", INPUTS, HIDDEN, dtype=torch.float64, num_layers=2, dropout=1.0)
-    x = torch.randn(4, 3, INPUTS, dtype=torch.float64)
-    assert_equal(tensors_of(ours(x)), tensors_of(theirs(x)))  # the second layer sees zeros; its output is whole
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("p", [0.4, 1.0])
+@pytest.mark.parametrize("layout", ["padded", "batch first", "packed"])
+def test_dropout_between_layers_draws_as_torch_does(layout: str, p: float, mode: str) -> None:
+    modules = twins("GRU", INPUTS, HIDDEN, num_layers=3, dropout=p, batch_first=layout == "batch first")
+    x = torch.randn(4, 4, INPUTS, dtype=DOUBLE)
+    input = pack_sequence([x[0], x[1, :2], x[2, :1]]) if layout == "packed" else x
+    answers = []
+    for module in modules:
+        torch.manual_seed(0)
+        answers.append(pull_back(tensors_of(getattr(module, mode)()(input)), [*module.parameters()]))
+    assert_equal(*answers)
 
 
 @pytest.mark.parametrize("kind", SEQUENCES)

@@ -12,6 +12,7 @@ from torchfromscratch.autograd.linear import linear
 from torchfromscratch.autograd.recurrent import GRU, LSTM, Cell, ReLU, Tanh, Timeline, recurrence
 from torchfromscratch.functional.arguments import require_tensor
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.functional.dropout import dropout as drop_out
 from torchfromscratch.kernels.precision import widened
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell"]
@@ -157,6 +158,8 @@ def _stack(
 ) -> tuple[Tensor, ...]:
     """Layers on top of each other, the directions of each side by side."""
     _check_sizes(sizes, rows)
+    if train and num_layers > 1 and not 0 <= dropout <= 1:
+        raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {dropout}")
     directions = (False, True) if bidirectional else (False,)
     scans = num_layers * len(directions)
     if any([s.dim() != 3 or s.shape[0] != scans for s in hx]):
@@ -177,8 +180,8 @@ def _stack(
             outputs.append(states[0])
             lasts.append([timeline.last(s) for s in states])
         rows = torch.cat(outputs, -1) if bidirectional else outputs[0]
-        if train and dropout > 0 and layer < num_layers - 1:
-            rows = _dropout(rows, dropout)
+        if train and layer < num_layers - 1:
+            rows = drop_out(rows, dropout)
     return rows, *[torch.stack(last) for last in zip(*lasts, strict=True)]
 
 
@@ -231,14 +234,6 @@ def _scan_in_type_of_state(cell: type[Cell], timeline: Timeline, *tensors: Any) 
     tensors = tuple([None if tensor is None else tensor.to(state.dtype) for tensor in tensors])
     h, *c = _scan(cell, timeline, *tensors)
     return h if projection is None else h.to(torch.get_autocast_dtype("cpu")), *c
-
-
-def _dropout(rows: Tensor, p: float) -> Tensor:
-    """Each element zeroed with probability p, the others scaled by 1 / (1 − p)."""
-    if p > 1:
-        raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {p}")
-    keep = torch.empty_like(rows).bernoulli_(1 - p)
-    return rows * keep if p == 1 else rows * keep / (1 - p)
 
 
 def _is_integer(value: Any) -> bool:
