@@ -59,12 +59,13 @@ def run(model, input=X):
     return [output, input.grad, *(parameter.grad for parameter in model.parameters())]
 
 
-def assert_runs_by_hand_and_alike(model):
+def assert_runs_by_hand_and_alike(model, input=X):
     model.double()
-    expected = run(model, X.double())
+    input = input.double()
+    expected = run(model, input)
     convert(model)
     with audit():
-        output = run(model, X.double())
+        output = run(model, input)
     torch.testing.assert_close(output, expected)
 
 
@@ -313,3 +314,10 @@ def test_converted_models_are_exported():
 
 def test_a_traced_graph_runs_by_hand():
     assert_runs_by_hand_and_alike(torch.fx.symbolic_trace(Calling()))
+
+
+@pytest.mark.parametrize("size", [8, 1])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_what_a_layer_returns_can_be_overwritten(size, memory_format):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.ReLU(inplace=True)).to(memory_format=memory_format)
+    assert_runs_by_hand_and_alike(model, X[:, :, :size, :size].contiguous(memory_format=memory_format))

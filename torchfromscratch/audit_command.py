@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
-import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +73,9 @@ def _audit(args: argparse.Namespace) -> None:
         memory = peak_memory(model, [input])
         print("one step    torch.nn   by hand")
         print(f"  time    {seconds[0] * 1e3:8.0f}  {seconds[1] * 1e3:8.0f} ms   {seconds[1] / seconds[0]:.2f} ×")
-        print(f"  memory  {memory[0] / 2**20:8.0f}  {memory[1] / 2**20:8.0f} MiB  {memory[1] / memory[0]:.2f} ×")
+        print(
+            f"  memory  {memory[0] / 2**20:8.0f}  {memory[1] / 2**20:8.0f} MiB  {memory[1] / max(memory[0], 1):.2f} ×"
+        )
 
 
 def _find(name: str) -> Callable[..., Any]:
@@ -82,7 +83,7 @@ def _find(name: str) -> Callable[..., Any]:
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
         raise Mistake(f"a model is named MODULE:FACTORY, as torchvision.models:resnet18, but got {name!r}")
-    sys.path.insert(0, "")
+
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
@@ -106,9 +107,9 @@ def _build(factory: Any, args: argparse.Namespace) -> torch.nn.Module:
         except Exception as error:
             raise Mistake(f"{args.model}() fails: {error}; it must need no arguments") from error
     else:
-        raise Mistake(f"{args.model} is a {type(factory).__name__}, which cannot be called")
+        raise Mistake(f"{args.model} is {factory!r}, which cannot be called")
     if not isinstance(model, torch.nn.Module):
-        raise Mistake(f"{args.model} gives a {type(model).__name__}, not a torch.nn.Module")
+        raise Mistake(f"{args.model} gives {model!r}, which is no torch.nn.Module")
     switch_off_chance(model)
     try:
         return model.to(args.device, getattr(torch, args.dtype)).train(not args.eval)
@@ -124,7 +125,9 @@ def _input(args: argparse.Namespace) -> torch.Tensor:
 
 def _conversion(report: ConversionReport) -> str:
     replaced = Counter(report.by_hand.values()).most_common()
-    lines = [f"{len(report.by_hand)} layers replaced: {', '.join(f'{count} {name}' for name, count in replaced)}"]
+    lines = [
+        f"{len(report.by_hand)} layers replaced: {', '.join(f'{count} {name}' for name, count in replaced) or '-'}"
+    ]
     lines += [f"  left: {name or '(the model)'}: {reason}" for name, reason in report.left.items()]
     return "\n".join(lines)
 

@@ -111,7 +111,7 @@ def conversion_report(model: torch.nn.Module) -> ConversionReport:
 
 _SCRIPTED = "is TorchScript and cannot be changed; convert the model before scripting it"
 _OVERRIDES = "overrides the forward of torch.nn's and is kept as it is"
-_UNKNOWN = "has no counterpart in torchfromscratch.nn"
+_UNKNOWN = "has no counterpart in torchfromscratch.nn; only what it calls runs by hand, where there is one for that"
 
 
 def _plan(module: torch.nn.Module) -> tuple[ModuleClass, str]:

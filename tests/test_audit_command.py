@@ -1,0 +1,87 @@
+"""`python -m torchfromscratch audit MODULE:FACTORY`, as a user runs it."""
+
+import re
+
+import pytest
+import torch
+
+from torchfromscratch.__main__ import main
+
+
+def small():
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU(inplace=True),
+        torch.nn.Dropout(0.5),
+        torch.nn.LPPool2d(2, 2),  # which ours have not, but the average pooling that it calls
+    )
+
+
+def texts():
+    return torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.Linear(4, 2))
+
+
+def needs_an_argument(width):
+    return torch.nn.Linear(width, 2)
+
+
+def no_model():
+    return 3
+
+
+NUMBER = 3
+HERE = __name__
+
+
+def run(capsys, *options):
+    assert main(["audit", *options]) == 0
+    return capsys.readouterr().out
+
+
+def test_it_shows_layers_kernels_differences_time_and_memory(capsys):
+    out = run(capsys, f"{HERE}:small", "--input", "2x3x8x8", "--dtype", "float64")
+    assert "4 layers replaced: " in out
+    assert "1 Conv2d" in out
+    assert "left: 4: LPPool2d has no counterpart" in out
+    before, after = re.findall(r"built-in layer kernels in a step .*", out)
+    assert "aten::convolution_backward" in before
+    assert after.endswith("converted: none")
+    assert re.search(r"output +\d\.\de-1\d", out)
+    assert re.search(r"gradient +\d\.\de-1\d +\d\.(weight|bias)", out)
+    assert re.search(r"time +\d+ +\d+ ms", out)
+    assert re.search(r"memory +\d+ +\d+ MiB", out)
+
+
+def test_integers_are_for_texts_and_timing_can_be_left_out(capsys):
+    out = run(capsys, f"{HERE}:texts", "--input", "2x5", "--integers", "10", "--repetitions", "0")
+    assert "step converted: none" in out
+    assert "one step" not in out
+
+
+def test_a_model_without_gradients_in_evaluation_mode(capsys):
+    assert "0 layers replaced" in run(capsys, "torch.nn:Identity", "--input", "2x3", "--eval")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["resnet18"], "is named MODULE:FACTORY"),
+        (["no_such_module:model"], "cannot import 'no_such_module'"),
+        (["torchvision.models:resnet17"], "did you mean resnet1"),
+        ([f"{HERE}:needs_an_argument"], "it must need no arguments"),
+        ([f"{HERE}:no_model"], "gives 3, which is no torch.nn.Module"),
+        ([f"{HERE}:NUMBER"], "is 3, which cannot be called"),
+        ([f"{HERE}:small", "--input", "2x5x8x8"], "cannot take a step with float32 of 2x5x8x8"),
+        ([f"{HERE}:small", "--input", "2,3"], "a size is written"),
+        ([f"{HERE}:small", "--device", "nowhere"], "cannot use --device nowhere"),
+        ([f"{HERE}:small", "--dtype", "int8"], "invalid choice"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(capsys, options, message):
+    with pytest.raises(SystemExit) as exit:
+        main(["audit", *options])
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
