@@ -173,6 +173,15 @@ def assert_same_outcome(ours: Any, theirs: Any) -> None:
         assert_equal(ours, theirs)
 
 
+def assert_as_torch(name: str, tensors: Sequence[Tensor], options: dict[str, Any]) -> None:
+    """The function of this name gives torch's answers and gradients, or an exception of the same type."""
+
+    def call(library: Any) -> Any:
+        return outcome(lambda *given: getattr(library, name)(*given, **options), tensors)
+
+    assert_same_outcome(call(torchfromscratch.functional), call(torch.nn.functional))
+
+
 def assert_as_accurate(
     ours: Sequence[Tensor], theirs: Sequence[Tensor], truth: Sequence[Tensor], factor: float = 2
 ) -> None:
