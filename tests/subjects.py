@@ -124,7 +124,7 @@ def outcome(function: Function, tensors: Sequence[Tensor]) -> list[Tensor] | typ
 def random_tensors(*shapes: Sequence[int], dtype: torch.dtype = torch.float64) -> list[Tensor]:
     """Standard normal tensors that require gradients, the same each time."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
+    return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
 
 
 def loss(function: Function) -> Function:
