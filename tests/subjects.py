@@ -124,7 +124,7 @@ def outcome(function: Function, tensors: Sequence[Tensor]) -> list[Tensor] | typ
 def random_tensors(*shapes: Sequence[int], dtype: torch.dtype = torch.float64) -> list[Tensor]:
     """Standard normal tensors that require gradients, the same each time."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
+    return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes]
 
 
 def loss(function: Function) -> Function:
@@ -171,6 +171,15 @@ def assert_same_outcome(ours: Any, theirs: Any) -> None:
         assert ours is theirs
     else:
         assert_equal(ours, theirs)
+
+
+def assert_as_torch(name: str, tensors: Sequence[Tensor], options: dict[str, Any]) -> None:
+    """The function of this name gives torch's answers and gradients, or an exception of the same type."""
+
+    def call(library: Any) -> Any:
+        return outcome(lambda *given: getattr(library, name)(*given, **options), tensors)
+
+    assert_same_outcome(call(torchfromscratch.functional), call(torch.nn.functional))
 
 
 def assert_as_accurate(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import torchfromscratch.functional as F
-from tests.subjects import answers, assert_equal, assert_same_outcome, outcome, random_tensors, strides
+from tests.subjects import answers, assert_as_torch, assert_equal, assert_same_outcome, outcome, random_tensors, strides
 from torchfromscratch import nn
 from torchfromscratch.autograd.convolution import correlation, full_convolution, weight_gradient
 from torchfromscratch.kernels.convolution import rotate180
@@ -131,8 +131,7 @@ def calls(draw: st.DrawFn) -> tuple[str, list[tuple[int, ...]], dict[str, Any]]:
 def test_as_torch_for_random_options(call: tuple[str, list[tuple[int, ...]], dict[str, Any]]) -> None:
     """Outputs and gradients, or the same type of exception."""
     name, shapes, options = call
-    tensors = random_tensors(*shapes)
-    assert_same_outcome(*(outcome(lambda *t, n=n: getattr(n, name)(*t, **options), tensors) for n in (F, TF)))
+    assert_as_torch(name, random_tensors(*shapes), options)
 
 
 @hypothesis.given(calls(), st.booleans(), st.booleans())
@@ -159,9 +158,7 @@ BAD = st.sampled_from([0, -1, 7, 2.5, None, "wrong", (), (1,), (0, 1), (1, 1, 1,
 def test_bad_options_raise_as_torchs(call: Any, option: str, value: Any) -> None:
     name, shapes, options = call
     hypothesis.assume(option in options)
-    tensors = random_tensors(*shapes)
-    given = {**options, option: value}
-    assert_same_outcome(*(outcome(lambda *t, n=n: getattr(n, name)(*t, **given), tensors) for n in (F, TF)))
+    assert_as_torch(name, random_tensors(*shapes), {**options, option: value})
 
 
 @hypothesis.given(calls(), st.integers(0, 2), st.integers(0, 4), st.integers(1, 7))
@@ -169,8 +166,7 @@ def test_bad_shapes_raise_as_torchs(call: Any, which: int, dim: int, size: int) 
     name, shapes, options = call
     hypothesis.assume(which < len(shapes) and dim < len(shapes[which]))
     shapes[which] = (*shapes[which][:dim], size, *shapes[which][dim + 1 :])
-    tensors = random_tensors(*shapes)
-    assert_same_outcome(*(outcome(lambda *t, n=n: getattr(n, name)(*t, **options), tensors) for n in (F, TF)))
+    assert_as_torch(name, random_tensors(*shapes), options)
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
