@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from torchfromscratch.comparison import compare, switch_off_chance
+from torchfromscratch.comparison import compare, fill_zero_weights, switch_off_chance
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "docs" / "torchvision.md"
@@ -76,10 +76,11 @@ def row(name: str) -> dict:
 
 
 def build(name: str) -> torch.nn.Module:
-    """The model in float64 and training mode, chance switched off."""
+    """The model in float64 and training mode, chance switched off, no gradient zero from the start."""
     options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
     model = torchvision.models.get_model(name, **options, **OPTIONS.get(name, {}))
     switch_off_chance(model)
+    fill_zero_weights(model)
     return model.double().train()
 
 
@@ -95,10 +96,11 @@ def table(rows: dict) -> str:
         "# torchvision's classification models, by hand",
         "",
         f"`python scripts/torchvision_table.py`, torch {torch.__version__}, torchvision {torchvision.__version__}: "
-        f"{sum(holds(row) for row in rows.values())} of {len(rows)} models hold.",
+        f"{sum(holds(row) for row in rows.values())} of the {len(rows)} models measured hold; torchvision has "
+        f"{len(torchvision.models.list_models(module=torchvision.models))}.",
         "",
         "One step in float64 and training mode, two pictures of the size given, dropout and stochastic depth switched "
-        "off. Errors are the largest difference from torch.nn over the largest element, of the output, of the worst "
+        "off, weights that begin as zeros filled. Errors are the largest difference from torch.nn over the largest element, of the output, of the worst "
         f"parameter's gradient and of the worst buffer; a model holds if they are at most {TOLERANCE:.0e} and no "
         "built-in layer kernel runs, forward or backward. What is below 1e-6 of the largest gradient (or buffer) of "
         "the model is measured on that bound: it is zero but for rounding.",

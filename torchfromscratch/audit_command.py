@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from torchfromscratch.audit import Report
-from torchfromscratch.comparison import compare, peak_memory, step_time, switch_off_chance
+from torchfromscratch.comparison import compare, fill_zero_weights, peak_memory, step_time, switch_off_chance
 from torchfromscratch.convert import ConversionReport
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
@@ -29,7 +29,7 @@ def register(subcommands: Any) -> None:
         help="convert a model, and compare a training step with torch.nn's",
         description="Converts a model to hand-written layers and takes a training step both ways: which layers were "
         "replaced, which built-in kernels are left, how far outputs and gradients differ, time and memory of both. "
-        "Dropout is switched off, so that both compute the same.",
+        "Dropout is switched off, so that both compute the same, and weights that begin as zeros are filled.",
     )
     parser.add_argument("model", metavar="MODULE:FACTORY", help="for example torchvision.models:resnet18")
     parser.add_argument("--input", type=_size, default=(2, 3, 224, 224), metavar="SIZE", help="default 2x3x224x224")
@@ -111,6 +111,7 @@ def _build(factory: Any, args: argparse.Namespace) -> torch.nn.Module:
     if not isinstance(model, torch.nn.Module):
         raise Mistake(f"{args.model} gives {model!r}, which is no torch.nn.Module")
     switch_off_chance(model)
+    fill_zero_weights(model)
     try:
         return model.to(args.device, getattr(torch, args.dtype)).train(not args.eval)
     except (RuntimeError, AssertionError) as error:

@@ -18,7 +18,7 @@ from torchfromscratch.audit import Report, audit
 from torchfromscratch.convert import ConversionReport, conversion_report, convert
 from torchfromscratch.from_scratch import from_scratch
 
-__all__ = ["Comparison", "compare", "peak_memory", "step_time", "switch_off_chance"]
+__all__ = ["Comparison", "compare", "fill_zero_weights", "peak_memory", "step_time", "switch_off_chance"]
 
 # What is zero but for rounding, as the gradient of a bias before batch norm, is measured on the largest of its kind.
 NEGLIGIBLE = 1e-6
@@ -116,6 +116,14 @@ def switch_off_chance(model: torch.nn.Module) -> None:
             module.p = 0.0
         elif isinstance(module, (torch.nn.MultiheadAttention, torch.nn.RNNBase)):
             module.dropout = 0.0
+
+
+def fill_zero_weights(model: torch.nn.Module) -> None:
+    """Give weights that begin as zeros, as a vision transformer's head does, values: behind them no gradient flows."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1 and not parameter.any():
+                parameter.normal_(std=0.02)
 
 
 @contextmanager
