@@ -100,7 +100,8 @@ def table(rows: dict) -> str:
         f"{len(torchvision.models.list_models(module=torchvision.models))}.",
         "",
         "One step in float64 and training mode, two pictures of the size given, dropout and stochastic depth switched "
-        "off, weights that begin as zeros filled. Errors are the largest difference from torch.nn over the largest element, of the output, of the worst "
+        "off, weights that begin as zeros filled. "
+        "Errors are the largest difference from torch.nn over the largest element, of the output, of the worst "
         f"parameter's gradient and of the worst buffer; a model holds if they are at most {TOLERANCE:.0e} and no "
         "built-in layer kernel runs, forward or backward. What is below 1e-6 of the largest gradient (or buffer) of "
         "the model is measured on that bound: it is zero but for rounding.",
