@@ -13,13 +13,18 @@ Size = int | Sequence[int]
 def per_dimension(name: str, value: Any, dims: int) -> tuple[int, ...]:
     """An int for all spatial dimensions, or a sequence of one or `dims` ints, as a tuple of `dims`."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if not all([hasattr(v, "__index__") for v in values]) or any([isinstance(v, bool) for v in values]):
+    if not all([is_int(v) for v in values]):
         raise TypeError(f"{name} must be an int or a tuple of {dims} ints, but got {value!r}")
     if len(values) == 1:
         values *= dims
     if len(values) != dims:
         raise RuntimeError(f"{name} must be an int or a tuple of {dims} ints, but got {len(values)}: {value!r}")
     return values
+
+
+def is_int(value: Any) -> bool:
+    """Whether `value` counts something: a boolean does not."""
+    return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
 def require_tensor(name: str, value: Any) -> None:

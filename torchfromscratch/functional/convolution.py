@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.convolution import correlation, full_convolution
-from torchfromscratch.functional.arguments import Size, as_batch, per_dimension, require_tensor
+from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.windows import Windows
 
@@ -238,7 +238,7 @@ def _check_operands(
     """Types and shapes of weight and bias; `out_channels` is the dimension of weight that counts them."""
     for what, value in (("input", input), ("weight", weight)):
         require_tensor(what, value)
-    if not hasattr(groups, "__index__") or isinstance(groups, bool):
+    if not is_int(groups):
         raise TypeError(f"groups must be an int, but got {groups!r}")
     if groups <= 0:
         raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import pooling as autograd
-from torchfromscratch.functional.arguments import Size, as_batch, per_dimension, require_tensor
+from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.pooling import flat_positions
 from torchfromscratch.kernels.spans import Spans, adaptive_spans, window_spans
@@ -305,11 +305,22 @@ def _avg_pool(
 ) -> Tensor:
     """Check, make a batch, and average."""
     name = f"avg_pool{dims}d"
+    if divisor_override is not None and not is_int(divisor_override):
+        raise TypeError(f"divisor_override must be an int or None, but got {divisor_override!r}")
     if divisor_override == 0:
         raise RuntimeError("divisor_override must not be zero")
+    require_tensor("input", input)
+    if dims == 2 and input.dim() < 3:
+        raise IndexError(f"{name} needs (N, C, H, W) or (C, H, W), but got input of size {list(input.shape)}")
     windows = _windows(dims, kernel_size, stride, padding, 1, ceil_mode)
     batch = _checked_batch(name, dims, input)
     _require_room(name, batch, windows)
+    if not input.is_floating_point() and input.dtype != torch.int64:
+        raise NotImplementedError(f"{name} is not defined for {input.dtype}")
+    if dims == 3 and any([k > size for k, size in zip(windows.kernel_size, batch.shape[2:], strict=True)]):
+        raise RuntimeError(
+            f"{name}: the input {tuple(batch.shape[2:])} must not be smaller than the kernel {windows.kernel_size}"
+        )
     spans = window_spans(windows, batch.shape[2:], count_include_pad)
     if divisor_override is not None:
         divisors = [divisor_override, *[1] * (dims - 1)]  # the dimensions' divisors multiply
@@ -349,6 +360,8 @@ def _adaptive(name: str, dims: int, input: Tensor, output_size: AdaptiveSize) ->
     if output_size is None or (dims == 1 and isinstance(output_size, Sequence) and None in output_size):
         raise TypeError(f"{name}: output_size must be an int or a tuple of {dims} ints, but got {output_size!r}")
     if isinstance(output_size, Sequence):
+        if not all([size is None or is_int(size) for size in output_size]):
+            raise TypeError(f"{name}: output_size must be an int or a tuple of {dims} ints, but got {output_size!r}")
         if len(output_size) != dims:
             raise RuntimeError(f"{name}: output_size must have {dims} elements, but got {output_size!r}")
         wanted = [size if o is None else o for o, size in zip(output_size, batch.shape[2:], strict=True)]
@@ -377,10 +390,10 @@ def _windows(
     for what, values in (("kernel_size", kernel), ("stride", strides), ("dilation", windows.dilation)):
         if min(values) <= 0:
             raise RuntimeError(f"{what} must be greater than zero, but got {values}")
-    if any([p < 0 or p > extent // 2 for p, extent in zip(windows.padding, windows.extent, strict=True)]):
+    if any([p < 0 or p > k // 2 for p, k in zip(windows.padding, kernel, strict=True)]):
         raise RuntimeError(
-            f"padding must be non-negative and at most half of the effective kernel size, but got padding="
-            f"{windows.padding}, kernel_size={kernel} and dilation={windows.dilation}"
+            f"padding must be non-negative and at most half of the kernel size, but got padding={windows.padding} "
+            f"and kernel_size={kernel}"
         )
     return windows
 

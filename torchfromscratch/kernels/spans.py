@@ -85,14 +85,14 @@ def put_back(taken: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -
 
 def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
     """The sum over each span, divided by its divisor: (N, C, *input) → (N, C, *outputs)."""
-    result = widened(input)
+    total, count = widened(input), torch.ones((), dtype=torch.int64, device=input.device)
     for dim, span in enumerate(spans, 2):
         position, repeated = span.positions(input.device)
-        taken = result.index_select(dim, position.view(-1))
+        taken = total.index_select(dim, position.view(-1))
         by_span = taken.reshape(*taken.shape[:dim], *position.shape, *taken.shape[dim + 1 :])
         total = by_span.masked_fill(_along(repeated, by_span, dim), 0).sum(dim + 1)
-        divisor = _along(torch.tensor(span.divisors, device=input.device), total, dim)
-        result = torch.div(total, divisor, rounding_mode=None if input.is_floating_point() else "trunc")
+        count = count * _along(torch.tensor(span.divisors, device=input.device), total, dim)
+    result = torch.div(total, count, rounding_mode=None if input.is_floating_point() else "trunc")
     return laid_out_like(input, result.to(input.dtype))
 
 

@@ -1,0 +1,144 @@
+"""Pooling against torch for random options, and who wins among equals, NaN and infinities."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+import torch.nn.functional as TF
+from hypothesis import strategies as st
+from torch.autograd import gradcheck, gradgradcheck
+
+import torchfromscratch.functional as F
+from tests.subjects import answers, assert_as_torch, assert_equal, outcome, random_tensors, strides
+
+BAD = st.sampled_from([0, -1, 7, 2.5, None, "wrong", (), (1,), (0, 1), (1, 1, 1, 1), [1, -1], (1.5, 1), True])
+SHAPES = {1: (2, 3, 9), 2: (2, 3, 7, 6), 3: (2, 2, 5, 4, 6)}
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[str, tuple[int, ...], dict[str, Any]]:
+    """A pooling's name, input shape and options, most of which fit together."""
+    dims = draw(st.integers(1, 3))
+    # From 2 on: below, a dilated window can lie in the padding altogether, and torch writes where it must not.
+    size = [draw(st.integers(2, 5 if dims == 3 else 9)) for _ in range(dims)]
+    shape = (*draw(st.sampled_from([[], [1], [2]])), draw(st.integers(1, 3)), *size)
+
+    def each(low: int, high: int) -> Any:
+        one = st.integers(low, high)
+        return draw(one | st.lists(one, min_size=dims, max_size=dims).map(tuple))
+
+    kind = draw(st.sampled_from(["max", "avg", "adaptive_max", "adaptive_avg"]))
+    if kind.startswith("adaptive"):
+        options: dict[str, Any] = {"output_size": each(1, 6)}
+    else:
+        options = {"kernel_size": each(1, 4), "stride": each(1, 3), "padding": each(0, 2)}
+        options["ceil_mode"] = draw(st.booleans())
+        if kind == "max":
+            options["dilation"] = each(1, 2)
+        else:
+            options["count_include_pad"] = draw(st.booleans())
+            if dims > 1:
+                options["divisor_override"] = draw(st.sampled_from([None, 2, 5]))
+    if "max" in kind:
+        options["return_indices"] = draw(st.booleans())
+    return f"{kind}_pool{dims}d", shape, options
+
+
+@hypothesis.given(calls())
+def test_as_torch_for_random_options(call: Any) -> None:
+    """Outputs, indices and gradients, or the same type of exception."""
+    name, shape, options = call
+    assert_as_torch(name, random_tensors(shape), options)
+
+
+@hypothesis.given(calls(), st.data())
+def test_bad_options_raise_as_torchs(call: Any, data: st.DataObject) -> None:
+    name, shape, options = call
+    option = data.draw(
+        st.sampled_from([o for o in options if o not in ("ceil_mode", "count_include_pad", "return_indices")])
+    )
+    assert_as_torch(name, random_tensors(shape), {**options, option: data.draw(BAD)})
+
+
+@hypothesis.given(calls(), st.integers(0, 6))
+def test_bad_dimensions_raise_as_torchs(call: Any, dim: int) -> None:
+    """But for one output position, where torch takes a mean over inputs of any number of dimensions."""
+    name, _, options = call
+    hypothesis.assume(options.get("output_size") not in (1, (1,), (1, 1), (1, 1, 1)))
+    assert_as_torch(name, random_tensors((4,) * dim), options)
+
+
+@hypothesis.given(calls())
+def test_memory_format_as_torchs(call: Any) -> None:
+    name, shape, options = call
+    hypothesis.assume(len(shape) == 4 and name.endswith("2d"))
+    input = random_tensors(shape, dtype=torch.float32)[0].contiguous(memory_format=torch.channels_last)
+    expected = outcome(lambda x: getattr(TF, name)(x, **options), [input])
+    hypothesis.assume(not isinstance(expected, type))
+    actual = answers(lambda x: getattr(F, name)(x, **options), [input])
+    assert [strides(y) for y in actual[:-1]] == [strides(y) for y in expected[:-1]]
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("name", ["max_pool{}d", "adaptive_max_pool{}d"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0.0, 1.0),
+        (-0.0, 0.0),
+        (math.nan, 1.0, 2.0),
+        (-math.inf,),
+        (-math.inf, math.nan, 0.0),
+        (math.inf, math.nan, -math.inf, 3.0),
+    ],
+    ids=str,
+)
+def test_winners_among_equals(name: str, dims: int, values: tuple[float, ...]) -> None:
+    """Of equal elements, and of several NaN, the winner is torch's: in values, indices and gradient."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.randint(len(values), SHAPES[dims], generator=generator)
+    input = torch.tensor(values, dtype=torch.float64)[chosen].requires_grad_()
+    size = {"output_size": 3} if name.startswith("adaptive") else {"kernel_size": 3, "stride": 2, "padding": 1}
+    assert_as_torch(name.format(dims), [input], {**size, "return_indices": True})
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_gradient_goes_to_winners_alone(dims: int) -> None:
+    (input,) = random_tensors(SHAPES[dims])
+    output, positions = getattr(F, f"max_pool{dims}d")(input, 2, return_indices=True)
+    (gradient,) = torch.autograd.grad(output.sum(), input)
+    flat = input.detach().flatten(2).gather(2, positions.flatten(2))
+    assert torch.equal(flat, output.detach().flatten(2))
+    assert torch.equal(gradient.flatten(2), torch.zeros_like(gradient).flatten(2).scatter(2, positions.flatten(2), 1.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64], ids=str)
+@pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d"])
+def test_other_types_as_torch(name: str, dtype: torch.dtype) -> None:
+    input = (torch.arange(2 * 3 * 6 * 6).view(2, 3, 6, 6) % 41).to(dtype)
+    size = {"output_size": 2} if name.startswith("adaptive") else {"kernel_size": 2}
+    assert_as_torch(name, [input], size)
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize(("stride", "padding", "ceil_mode"), [(1, 0, False), (2, 1, False), (3, 1, True)])
+def test_derivatives(dims: int, stride: int, padding: int, ceil_mode: bool, device: str) -> None:
+    tensors = [tensor.detach().to(device).requires_grad_() for tensor in random_tensors(SHAPES[dims])]
+    for kind in ("max", "avg"):
+        function = getattr(F, f"{kind}_pool{dims}d")
+        call = lambda x, function=function: function(x, 3, stride, padding, ceil_mode=ceil_mode)  # noqa: E731
+        assert gradcheck(call, tensors, fast_mode=True, check_forward_ad=True)
+        assert gradgradcheck(call, tensors, fast_mode=True)
+
+
+def test_average_is_its_transposes_adjoint() -> None:
+    """⟨g, average(x)⟩ = ⟨x, dL/dx for dL/dy = g⟩."""
+    (x,) = random_tensors((2, 3, 7, 6))
+    y = F.adaptive_avg_pool2d(x, (3, 4))
+    (g,) = random_tensors(tuple(y.shape))
+    (spread,) = torch.autograd.grad(y, x, g)
+    assert_equal([(x * spread).sum()], [(g * y).sum()])
