@@ -29,7 +29,7 @@ from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.autograd.softmax import through_softmax
 
 LARGEST_KEPT = 2**24  # elements of P that are kept for the backward pass: 64 MB in float32
-LARGEST_BLOCK = 2**21  # elements of P that a block computes at once: about what a processor's caches hold
+LARGEST_BLOCK = 2**20  # elements of P that a block computes at once: about what a processor's caches hold
 FEWEST_ROWS = 64  # of a block: below, its matrix products are slow
 
 

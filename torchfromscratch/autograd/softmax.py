@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
@@ -84,4 +85,4 @@ def through_softmax(direction: Tensor, output: Tensor, dim: int) -> Tensor:
     """The Jacobian of softmax, diag(y) − y yᵀ, times `direction`."""
     direction_wide, y = widened(direction), widened(output)
     product = y * direction_wide
-    return (product - y * product.sum(dim, keepdim=True)).to(direction.dtype)
+    return torch.addcmul(product, y, product.sum(dim, keepdim=True), value=-1).to(direction.dtype)

@@ -105,12 +105,12 @@ def multi_head_attention_forward(
     mask = None if is_causal else _as_bias("attn_mask", attn_mask, query.dtype)
     _check_projections(query, key, value, embed_dim_to_check, num_heads, use_separate_proj_weight)
 
-    weights: Sequence[Tensor | None]
+    projections: Sequence[Tensor | None]
     if use_separate_proj_weight:
-        weights = (q_proj_weight, k_proj_weight, v_proj_weight)
+        projections = (q_proj_weight, k_proj_weight, v_proj_weight)
     else:
-        weights = (None, None, None) if in_proj_weight is None else in_proj_weight.chunk(3)
-    q, k, v = _project((query, key, value), weights, in_proj_bias)
+        projections = (None, None, None) if in_proj_weight is None else in_proj_weight.chunk(3)
+    q, k, v = _project((query, key, value), projections, in_proj_bias)
     if not batched:
         q, k, v = [tensor.unsqueeze(1) for tensor in (q, k, v)]
     length, batch, embed_dim = q.shape
@@ -125,8 +125,8 @@ def multi_head_attention_forward(
     v = _replaced("static_v", v, static_v)
     if add_zero_attn:
         k, v = [torch.cat([tensor, tensor.new_zeros(*q.shape[:2], 1, q.shape[3])], 2) for tensor in (k, v)]
-    if mask is not None:
-        added = (bias_k is not None) + add_zero_attn
+    added = (bias_k is not None) + add_zero_attn
+    if mask is not None and added:
         mask = torch.cat([mask, mask.new_zeros(*mask.shape[:-1], added)], -1)
 
     dropout_p = dropout_p if training else 0.0
@@ -186,7 +186,7 @@ def _repeat_heads(tensor: Tensor, heads: int) -> Tensor:
         return tensor
     if groups == 0 or heads % groups:
         raise RuntimeError(
-            f"enable_gqa: the query's number of heads must be a multiple of the key's and the value's, "
+            "enable_gqa: the query's number of heads must be a multiple of the key's and the value's, "
             f"but got {heads} and {groups}"
         )
     return tensor.repeat_interleave(heads // groups, -3)
@@ -275,7 +275,7 @@ def _merge_masks(mask: Tensor | None, padding: Tensor | None, shape: tuple[int, 
         expected = (length, sources) if mask.dim() == 2 else (batch * heads, length, sources)
         if mask.shape != expected:
             raise RuntimeError(f"attn_mask must be of size {expected}, but got {tuple(mask.shape)}")
-        mask = mask.view(length, sources) if mask.dim() == 2 else mask.view(shape)
+        mask = mask if mask.dim() == 2 else mask.view(shape)
     if padding is None:
         return mask
     if padding.numel() != batch * sources or padding.shape[-1] != sources:
