@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.normalization import Statistics, normalize, normalize_by_constants
+from torchfromscratch.autograd.normalization import normalize, normalize_by_constants
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.layout import channels_to_front, lies_channels_last
+from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import NARROW_TYPES
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
