@@ -120,6 +120,18 @@ def test_output_lies_as_torchs(layer: str, lay_out: Callable[[Tensor], Tensor]) 
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_a_single_vector_needs_no_batch(name: str) -> None:
+    results = []
+    for namespace in (F, torch.nn.functional):
+        tensors = [torch.linspace(-1, 2, 5, dtype=torch.float64) ** k for k in range(1, 4)]
+        x, weight, bias = [tensor.requires_grad_() for tensor in tensors]
+        inputs = [x, weight, bias] if name == "layer_norm" else [x, weight]
+        output = getattr(namespace, name)(x, (5,), *inputs[1:])
+        results.append((output, *torch.autograd.grad(output.pow(3).sum(), inputs)))
+    torch.testing.assert_close(*results)
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_keeps_one_tensor_of_the_inputs_size_for_the_backward_pass(layer: str) -> None:
     input = torch.randn(8, 4, 5, 6, requires_grad=True)
