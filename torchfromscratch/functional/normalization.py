@@ -234,15 +234,10 @@ def _update_running(
     momentum: float,
     count: int,
 ) -> None:
-    """Move the running statistics towards a batch's, whose variance over n elements is made unbiased.
-
-    Over no elements there is nothing to move towards.
-    """
+    """Move the running statistics towards a batch's, whose variance over n elements is made unbiased."""
     if running_mean is None or running_var is None:
         if running_mean is not running_var:
             raise ValueError("running_mean and running_var must either both be None or neither be None")
-        return
-    if count == 0:
         return
     unbiased = variance * (count / max(count - 1, 1))
     for running, new in ((running_mean, mean), (running_var, unbiased)):

@@ -72,16 +72,13 @@ def gradients(
         mu = _part(mean, group[0])
         rho = (_part(variance, group[0]) + over.eps).rsqrt()
 
-        def deviation(span: slice, mu: Tensor = mu) -> Tensor:
-            part = _part(x, span)
-            return buffer.narrow(0, 0, part.shape[0]).copy_(part).sub_(mu)
-
-        def product(span: slice) -> Tensor:  # g·(x − μ), in memory that dL/dx takes later
-            return _part(grad_input, span).copy_(_part(g, span)).mul_(deviation(span))
-
         # over the elements that share both γ and their statistics, then over those that share one of the two
         sum_g = _total([sum_over(_part(g, span), shared) for span in group])
-        sum_gx = _total([sum_over(product(span), shared) for span in group]) * rho
+        products = []
+        for span in group:
+            product = _part(grad_input, span).copy_(_part(g, span))  # memory that dL/dx takes later
+            products.append(sum_over(product.mul_(_deviation(_part(x, span), mu, buffer)), shared))
+        sum_gx = _total(products) * rho
         grad_weights.append(sum_over(sum_gx, constant.difference(over.dims)))
         grad_biases.append(sum_over(sum_g, constant.difference(over.dims)))
 
@@ -91,7 +88,7 @@ def gradients(
         for span in group:
             h = _part(grad_input, span).copy_(_part(g, span))
             h = h.mul_(weight * rho) if weight.shape == rho.shape else h.mul_(weight).mul_(rho)
-            h.addcmul_(deviation(span), mean_hx, value=-1)
+            h.addcmul_(_deviation(_part(x, span), mu, buffer), mean_hx, value=-1)
             if over.centred:
                 h.sub_(mean_h)
     # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
@@ -120,20 +117,23 @@ def _part(tensor: Tensor, span: slice) -> Tensor:
 
 def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:
     """μ and σ² of all parts, from the sums of x − s and (x − s)²: s near μ keeps both accurate far from 0."""
-    if not over.centred:
-        mean_square = _total([sum_over(part * part, over.dims) for part in parts]) / over.count(parts[0])
-        return torch.zeros_like(mean_square), mean_square
-    shift = over.mean(parts[0])
+    shift = over.centre(parts[0])
     totals, squares = [], []
     buffer = torch.empty_like(parts[0])
     for part in parts:
-        deviation = buffer.narrow(0, 0, part.shape[0]).copy_(part).sub_(shift)
+        deviation = _deviation(part, shift, buffer)
         totals.append(sum_over(deviation, over.dims))
         squares.append(sum_over(deviation.mul_(deviation), over.dims))
     count = sum([over.count(part) for part in parts])
-    offset = _total(totals) / count
-    variance = (_total(squares) / count - offset * offset).clamp(min=0)
-    return shift + offset, variance
+    mean, mean_square = _total(totals) / count, _total(squares) / count
+    if not over.centred:
+        return torch.zeros_like(mean), mean_square
+    return shift + mean, (mean_square - mean * mean).clamp(min=0)
+
+
+def _deviation(x: Tensor, mean: Tensor, buffer: Tensor) -> Tensor:
+    """x − μ, in the memory of `buffer`, which is as long as the longest part."""
+    return buffer.narrow(0, 0, x.shape[0]).copy_(x).sub_(mean)
 
 
 def _total(parts: list[Tensor]) -> Tensor:
