@@ -13,6 +13,7 @@ from torch import Tensor
 
 import torchfromscratch.functional as F
 from torchfromscratch import nn
+from torchfromscratch.kernels.chunks import chunks
 
 LAYERS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "batch_norm": lambda F, x: F.batch_norm(x, None, None, training=True),
@@ -118,6 +119,48 @@ def test_output_lies_as_torchs(layer: str, lay_out: Callable[[Tensor], Tensor]) 
     ours, theirs = (LAYERS[layer](namespace, input) for namespace in (F, torch.nn.functional))
     assert ours.stride() == theirs.stride()
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda nn: nn.BatchNorm2d(4),
+        lambda nn: nn.InstanceNorm2d(4, affine=True),
+        lambda nn: nn.LayerNorm((3, 5)),
+        lambda nn: nn.GroupNorm(2, 4),
+        lambda nn: nn.RMSNorm(5),
+    ],
+    ids=["BatchNorm2d", "InstanceNorm2d", "LayerNorm", "GroupNorm", "RMSNorm"],
+)
+def test_the_batch_in_uneven_parts_gives_the_same(
+    build: Callable, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    input = torch.randn(8, 4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr("torchfromscratch.kernels.chunks.CHUNK_BYTES", 3 * 2 * 8 * input[0].numel())
+    assert len(chunks(input, 2 * input[0].numel())) == 3
+    results = []
+    for namespace in (nn, torch.nn):
+        module = build(namespace).double()
+        x = input.to(memory_format=memory_format).requires_grad_()
+        inputs = [x, *module.parameters()]
+        output = module(x)
+        gradients = torch.autograd.grad(output.pow(3).sum(), inputs, create_graph=True)
+        penalty = torch.stack([gradient.pow(2).sum() for gradient in gradients]).sum()
+        results.append((output, *gradients, *torch.autograd.grad(penalty, inputs[:2])))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_a_single_vector_needs_no_batch(name: str) -> None:
+    results = []
+    for namespace in (F, torch.nn.functional):
+        tensors = [torch.linspace(-1, 2, 5, dtype=torch.float64) ** k for k in range(1, 4)]
+        x, weight, bias = [tensor.requires_grad_() for tensor in tensors]
+        inputs = [x, weight, bias] if name == "layer_norm" else [x, weight]
+        output = getattr(namespace, name)(x, (5,), *inputs[1:])
+        results.append((output, *torch.autograd.grad(output.pow(3).sum(), inputs)))
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -8,8 +8,9 @@ norm is the same with μ = 0. With h = γ·dL/dy and means over the elements tha
 
     dL/dx = ρ·(h − mean(h) − x̂·mean(h·x̂))        dL/dγ = Σ dL/dy·x̂        dL/dβ = Σ dL/dy
 
-and the map from h to dL/dx is symmetric, so it takes tangents forward as well. Written in d and ρ, which
-`Deviations` gives as functions of x, it can be differentiated again and again.
+The map A from h to dL/dx is symmetric, so it takes tangents forward as well, and it is all that the second
+derivatives below need. They are written in d and ρ, which `Deviations` gives as functions of x, so that
+they can be differentiated again and again.
 
 Source: S. Ioffe and C. Szegedy, "Batch Normalization", 2015; J. Ba et al., "Layer Normalization", 2016;
 D. Ulyanov et al., "Instance Normalization", 2016; Y. Wu and K. He, "Group Normalization", 2018; B. Zhang
@@ -18,35 +19,16 @@ and R. Sennrich, "Root Mean Square Layer Normalization", 2019.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.kernels import normalization as kernel
+from torchfromscratch.kernels.normalization import Statistics, sum_over
 from torchfromscratch.kernels.precision import widened
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """The elements along `dims` share a variance and, if centred, a mean."""
-
-    dims: tuple[int, ...]
-    eps: float
-    centred: bool = True
-
-    def count(self, x: Tensor) -> int:
-        return math.prod([x.shape[dim] for dim in self.dims])
-
-    def mean(self, x: Tensor) -> Tensor:
-        """The mean of no elements at all is 0, so that an empty batch gives gradients of 0, not NaN."""
-        return _sum(x, self.dims) / max(self.count(x), 1)
-
-    def centre(self, x: Tensor) -> Tensor:
-        """The mean that normalisation takes away."""
-        return self.mean(x) if self.centred else x.new_zeros([1] * x.dim())
 
 
 class Normalize(Function):
@@ -55,19 +37,11 @@ class Normalize(Function):
     x of any shape; γ, β and the statistics of as many dimensions, which are 1 where they do not vary.
     """
 
+    generate_vmap_rule = False
+
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statistics) -> tuple:
-        x = widened(input)
-        mean = over.centre(x)
-        deviation = x - mean
-        rounding = over.centre(deviation)  # of a mean that is large beside the deviations from it
-        mean = mean + rounding
-        deviation = deviation.sub_(rounding)
-        variance = over.mean(deviation * deviation)
-        output = _scaled(deviation, weight, (variance + over.eps).rsqrt())
-        if bias is not None:
-            output = output + bias
-        return output.to(input.dtype), mean, variance
+        return kernel.normalize(input, weight, bias, over)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -79,41 +53,87 @@ class Normalize(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple:
-        input, weight, mean, variance = ctx.saved_tensors
-        over = ctx.over
-        constant = {dim for dim in range(input.dim()) if weight.shape[dim] == 1}
-        deviation, rho = deviations(widened(input), mean, variance, over)
-        g = widened(grad_output)
+        grad_input, grad_weight, grad_bias = normalize_backward(grad_output, *ctx.saved_tensors, ctx.over)
+        return grad_input, grad_weight, grad_bias if ctx.needs_input_grad[2] else None, None
 
-        # sums over what shares both its statistics and its γ, then over the rest of either
-        sum_g = _sum(g, constant.intersection(over.dims))
-        sum_gx = _sum(g * deviation, constant.intersection(over.dims)) * rho
-        grad_input = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            varying = set(over.dims) - constant
-            count = max(over.count(g), 1)
-            mean_h = _sum(weight * sum_g, varying) / count
-            mean_hx = _sum(weight * sum_gx, varying) / count
-            grad_input = _scaled(g, weight, rho).sub_(deviation * (mean_hx * rho * rho))
-            if over.centred:
-                grad_input = grad_input.sub_(mean_h * rho)
-            grad_input = grad_input.to(input.dtype)
-        if ctx.needs_input_grad[1]:
-            grad_weight = _sum(sum_gx, constant.difference(over.dims)).to(weight.dtype)
-        if ctx.needs_input_grad[2]:
-            grad_bias = _sum(sum_g, constant.difference(over.dims)).to(weight.dtype)
-        return grad_input, grad_weight, grad_bias, None
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        return _mapped(normalize, info, in_dims, *args)
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, _: None) -> tuple:
         input, weight, mean, variance = ctx.saved_tensors
-        over = ctx.over
-        deviation, rho = deviations(widened(input), mean, variance, over)
-        t, x = widened(input_t), deviation * rho
-        output_t = weight * (t - over.centre(t) - x * over.mean(t * x)) * rho + weight_t * x
+        deviation, rho = deviations(widened(input), mean, variance, ctx.over)
+        x = deviation * rho
+        output_t = weight * _pull_back(widened(input_t), x, rho, ctx.over) + weight_t * x
         if bias_t is not None:
             output_t = output_t + bias_t
         return output_t.to(input.dtype), None, None
+
+
+class NormalizeBackward(Function):
+    """dL/dx = A(γ·g), dL/dγ = Σ g·x̂ and dL/dβ = Σ g, for g = dL/dy.
+
+    For the gradients v, u, s of these three, with h = γ·g, a = mean(h·x̂) and b = mean(v·x̂), the chain rule
+    through x̂ and ρ gives
+
+        dL/dg = γ·A(v) + u·x̂ + s        dL/dγ = Σ g·A(v)
+        dL/dx = A(u·g − ρ·(a·v + b·h)) − ρ²·x̂·(mean(h·v) − mean(h)·mean(v) − a·b)
+    """
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(
+        grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, over: Statistics
+    ) -> tuple:
+        grad_input, grad_weight, grad_bias = kernel.gradients(grad_output, input, weight, mean, variance, over)
+        return grad_input, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        *tensors, ctx.over = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad_grad_input: Tensor, grad_grad_weight: Tensor, grad_grad_bias: Tensor) -> tuple:
+        grad_output, input, weight, mean, variance = ctx.saved_tensors
+        over = ctx.over
+        deviation, rho = deviations(widened(input), mean, variance, over)
+        g, v, u, x = widened(grad_output), widened(grad_grad_input), grad_grad_weight, deviation * rho
+        h, v_pulled = weight * g, _pull_back(v, x, rho, over)
+        a, b = over.mean(h * x), over.mean(v * x)
+        constant = [dim for dim in range(input.dim()) if weight.shape[dim] == 1]
+
+        grad_g = weight * v_pulled + u * x + grad_grad_bias
+        grad_weight = sum_over(g * v_pulled, constant)
+        through_x = _pull_back(u * g - rho * (a * v + b * h), x, rho, over)
+        through_rho = over.mean(h * v) - over.centre(h) * over.centre(v) - a * b
+        grad_x = through_x - rho**2 * x * through_rho
+        return grad_g.to(grad_output.dtype), grad_x.to(input.dtype), grad_weight.to(weight.dtype), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        return _mapped(normalize_backward, info, in_dims, *args)
+
+    @staticmethod
+    def jvp(ctx: Any, grad_t: Tensor, input_t: Tensor, weight_t: Tensor, *_: Any) -> tuple:
+        grad_output, input, weight, mean, variance = ctx.saved_tensors
+        over = ctx.over
+        deviation, rho = deviations(widened(input), mean, variance, over)
+        g, g_t, t, x = widened(grad_output), widened(grad_t), widened(input_t), deviation * rho
+        x_t, h = _pull_back(t, x, rho, over), weight * g
+        relative_rho_t = -rho * over.mean(x * t)
+        constant = [dim for dim in range(input.dim()) if weight.shape[dim] == 1]
+
+        grad_input_t = (
+            _pull_back(weight * g_t + weight_t * g, x, rho, over)
+            + _pull_back(h, x, rho, over) * relative_rho_t
+            - rho * (x_t * over.mean(h * x) + x * over.mean(h * x_t))
+        )
+        grad_weight_t = sum_over(g_t * x + g * x_t, constant).to(weight.dtype)
+        return grad_input_t.to(grad_output.dtype), grad_weight_t, sum_over(g_t, constant).to(weight.dtype)
 
 
 class Deviations(Function):
@@ -137,7 +157,7 @@ class Deviations(Function):
     def backward(ctx: Any, grad_deviation: Tensor, grad_rho: Tensor) -> tuple:
         deviation, rho = deviations(*ctx.saved_tensors, ctx.over)
         centred = grad_deviation - ctx.over.centre(grad_deviation)
-        grad_x = centred - deviation * (grad_rho * rho**3 / max(ctx.over.count(deviation), 1))
+        grad_x = centred - deviation * (grad_rho * rho**3 / ctx.over.count(deviation))
         return grad_x, None, None, None
 
     @staticmethod
@@ -168,14 +188,14 @@ class NormalizeByConstants(Function):
         input, weight, mean, variance = ctx.saved_tensors
         rho = (variance + ctx.eps).rsqrt()
         g = widened(grad_output)
-        constant = {dim for dim in range(input.dim()) if weight.shape[dim] == 1}
+        constant = [dim for dim in range(input.dim()) if weight.shape[dim] == 1]
         grad_input = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_input = (g * (weight * rho)).to(input.dtype)
         if ctx.needs_input_grad[1]:
-            grad_weight = (_sum(g * (widened(input) - mean), constant) * rho).to(weight.dtype)
+            grad_weight = (sum_over(g * (widened(input) - mean), constant) * rho).to(weight.dtype)
         if ctx.needs_input_grad[2]:
-            grad_bias = _sum(g, constant).to(weight.dtype)
+            grad_bias = sum_over(g, constant).to(weight.dtype)
         return grad_input, grad_weight, grad_bias, None, None, None
 
     @staticmethod
@@ -189,14 +209,26 @@ class NormalizeByConstants(Function):
 
 
 normalize = differentiable(Normalize)
+normalize_backward = differentiable(NormalizeBackward)
 deviations = differentiable(Deviations)
 normalize_by_constants = differentiable(NormalizeByConstants)
 
 
-def _scaled(x: Tensor, weight: Tensor, rho: Tensor) -> Tensor:
-    """x·γ·ρ, with one product for each element where γ and ρ vary along the same dimensions."""
-    return x * (weight * rho) if weight.shape == rho.shape else x * weight * rho
+def _pull_back(h: Tensor, x: Tensor, rho: Tensor, over: Statistics) -> Tensor:
+    """A(h) = ρ·(h − mean(h) − x̂·mean(h·x̂)), for x = x̂."""
+    return rho * (h - over.centre(h) - x * over.mean(h * x))
 
 
-def _sum(x: Tensor, dims: Sequence[int] | set[int]) -> Tensor:
-    return x.sum([*dims], keepdim=True) if dims else x
+def _mapped(function: Callable[..., tuple], info: Any, in_dims: tuple, *args: Any) -> tuple:
+    """`function` of tensors that all have the mapped dimension in front."""
+    *tensors, over = args
+    in_front = [
+        tensor
+        if tensor is None
+        else tensor.expand(info.batch_size, *tensor.shape)
+        if dim is None
+        else tensor.movedim(dim, 0)
+        for tensor, dim in zip(tensors, in_dims, strict=False)
+    ]
+    outputs = function(*in_front, replace(over, dims=tuple(dim + 1 for dim in over.dims)))
+    return outputs, (0,) * len(outputs)

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.normalization import Statistics, normalize, normalize_by_constants
+from torchfromscratch.autograd.normalization import normalize, normalize_by_constants
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.layout import channels_to_front, lies_channels_last
+from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import NARROW_TYPES
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
@@ -233,15 +234,10 @@ def _update_running(
     momentum: float,
     count: int,
 ) -> None:
-    """Move the running statistics towards a batch's, whose variance over n elements is made unbiased.
-
-    Over no elements there is nothing to move towards.
-    """
+    """Move the running statistics towards a batch's, whose variance over n elements is made unbiased."""
     if running_mean is None or running_var is None:
         if running_mean is not running_var:
             raise ValueError("running_mean and running_var must either both be None or neither be None")
-        return
-    if count == 0:
         return
     unbiased = variance * (count / max(count - 1, 1))
     for running, new in ((running_mean, mean), (running_var, unbiased)):
