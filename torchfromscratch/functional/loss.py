@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import loss as table
+from torchfromscratch.functional.arguments import has_values
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.precision import widened
 
@@ -405,8 +406,7 @@ def _check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
 
 def _check_probabilities(name: str, tensor: Tensor) -> None:
     """On the CPU alone: elsewhere looking at the elements waits for the device, and traced ones have no values."""
-    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    if tensor.device.type != "cpu" or traced or tensor.numel() == 0:
+    if tensor.device.type != "cpu" or not has_values(tensor) or tensor.numel() == 0:
         return
     low, high = tensor.aminmax()
     if not (low >= 0 and high <= 1):
