@@ -43,13 +43,7 @@ def elementwise(
     count = len(derivatives)
 
     def in_wide(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
-        if exact:
-            return formula(first, *rest)
-
-        def rounded(*args: Any) -> Tensor:
-            return formula(*[widened(arg) if isinstance(arg, Tensor) else arg for arg in args]).to(first.dtype)
-
-        return in_pieces(rounded, first, *rest)
+        return formula(first, *rest) if exact else in_pieces(_rounded_once, formula, first, *rest)
 
     def conjugated(tensor: Tensor) -> Tensor:
         return tensor if symmetric else tensor.conj_physical()
@@ -85,6 +79,12 @@ def elementwise(
             return sum(moves[1:], moves[0])
 
     return differentiable(type(name, (Elementwise,), {}))
+
+
+def _rounded_once(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
+    """The formula in float32 or wider, and then in the type of the first tensor."""
+    wide = [widened(arg) if isinstance(arg, Tensor) else arg for arg in (first, *rest)]
+    return formula(*wide).to(first.dtype)
 
 
 class Gate(Function):
