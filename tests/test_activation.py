@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import torchfromscratch.functional as F
 from torchfromscratch import nn
 from torchfromscratch.kernels.gate import BITS, gate
+from torchfromscratch.kernels.pieces import PIECE
 
 KINKS = [-math.inf, -100, -6, -3, -1, -0.5, -0.0, 0.0, 0.5, 1, 3, 6, 20, 100, math.inf, math.nan]
 ACTIVATIONS = [
@@ -92,8 +93,6 @@ def test_inplace_overwrites_the_input_and_keeps_its_gradient(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
 @pytest.mark.parametrize("name", [name for name, _ in ACTIVATIONS] + ["softsign", "gelu", "glu"])
 def test_other_types_give_what_torch_gives(name: str, dtype: torch.dtype) -> None:
-    if name == "softsign" and dtype.is_complex:
-        pytest.skip("softsign of complex numbers, which has no complex derivative, is left out")
     x = torch.tensor([0, 1, 5, 2]).to(dtype)
     args = dict(ACTIVATIONS).get(name, ())
     try:
@@ -165,18 +164,91 @@ def test_softmax_without_dim_warns_and_takes_torchs(shape: tuple[int, ...]) -> N
     torch.testing.assert_close(ours, theirs)
 
 
-def test_rrelu_draws_a_slope_for_each_negative_element() -> None:
-    module = nn.RReLU(0.2, 0.6)
-    torch.manual_seed(0)
-    x = torch.full((10_000,), -1.0, dtype=torch.float64, requires_grad=True)
-    y = module(x)
-    (slopes,) = torch.autograd.grad(y.sum(), x)
-    torch.testing.assert_close(y.detach(), -slopes)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_rrelu_draws_torchs_slopes(dtype: torch.dtype) -> None:
+    """The same, for elements of every sign and NaN, and as many: what is drawn next is the same too."""
+    x = torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(0)).to(dtype).mT
+    x[0, 0] = torch.tensor([0.0, -0.0, math.nan, math.inf])
+    outcomes = []
+    for library in (F, torch.nn.functional):
+        torch.manual_seed(0)
+        leaf = x.clone().requires_grad_()
+        y = library.rrelu(leaf, 0.1, 1 / 3, training=True)
+        outcomes.append((y.detach(), *torch.autograd.grad(y.sum(), leaf), torch.rand(())))
+    torch.testing.assert_close(*outcomes, equal_nan=True)
+
+
+def test_rrelu_draws_a_slope_where_no_element_can_be_looked_at() -> None:
+    x = torch.full((10_000,), -1.0, dtype=torch.float64)
+    (slopes,) = -torch.func.vmap(lambda x: F.rrelu(x, 0.2, 0.6, training=True), randomness="different")(x[None])
     assert 0.2 <= slopes.min() < 0.21
     assert 0.59 < slopes.max() <= 0.6
     assert abs(slopes.mean() - 0.4) < 4 * 0.4 / math.sqrt(12 * 10_000)  # four standard errors
-    module.eval()
-    torch.testing.assert_close(module(x), torch.nn.functional.rrelu(x, 0.2, 0.6))
+
+
+def test_softsign_of_complex_numbers() -> None:
+    """Its derivative is a symmetric map of pairs of reals, no product with a complex number."""
+    x = torch.randn(3, 4, dtype=torch.complex128, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    ours, theirs = F.softsign(x), torch.nn.functional.softsign(x)
+    torch.testing.assert_close(ours, theirs)
+    gradients = [torch.autograd.grad(y, x, x.detach() + 1j)[0] for y in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
+    assert torch.autograd.gradcheck(F.softsign, (x,), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(F.softsign, (x,))
+
+
+def test_complex_gradients_are_no_lazy_conjugates() -> None:
+    """A tensor that is only marked as conjugate has no `.numpy()`."""
+    x = torch.randn(3, dtype=torch.complex64, requires_grad=True)
+    assert not torch.autograd.grad(F.tanh(x).abs().sum(), x)[0].is_conj()
+
+
+def test_gradient_through_inplace_keeps_the_memory_format() -> None:
+    x = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    y = F.relu(x * 1, inplace=True)
+    assert torch.autograd.grad(y, x, torch.ones_like(y))[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_inplace_leaves_what_others_look_at() -> None:
+    """Views, hooks and retained gradients see what they see behind torch's."""
+    seen = []
+    for library in (F, torch.nn.functional):
+        x = torch.linspace(-2, 2, 12).reshape(2, 6).requires_grad_()
+        retained, hooked, viewed = x * 1, x * 1, x * 1
+        retained.retain_grad()
+        hooked.register_hook(lambda grad: seen[-1].append(grad))
+        seen.append([])
+        for tensor in (retained, hooked, viewed[:1]):
+            library.leaky_relu(tensor, inplace=True)
+        (retained.square() + hooked.square() + viewed.square()).sum().backward()
+        seen[-1] += [retained.grad, x.grad]
+    torch.testing.assert_close(*seen)
+
+
+LONG = 2 * PIECE + 5
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels last", "transposed", "gradient transposed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["leaky_relu", "silu", "gelu", "elu", "softsign"])
+def test_long_inputs_are_computed_alike(name: str, dtype: torch.dtype, layout: str) -> None:
+    """In pieces where the memory allows that, the same numbers as for short parts of the input, in the same layout."""
+    x = torch.randn(2, 3, 1, LONG // 6 + 1, generator=torch.Generator().manual_seed(0)).to(dtype)
+    g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    if layout == "channels last":
+        x, g = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, g))
+    elif layout == "transposed":
+        x, g = (tensor.transpose(0, 3).contiguous().transpose(0, 3) for tensor in (x, g))
+    elif layout == "gradient transposed":
+        g = g.transpose(0, 3).contiguous().transpose(0, 3)
+    x.requires_grad_()
+    y = getattr(F, name)(x)
+    (gradient,) = torch.autograd.grad(y, x, g)
+    assert y.stride() == x.stride()
+    parts = [part.detach().contiguous().requires_grad_() for part in x.split(1000, 3)]
+    outputs = [getattr(F, name)(part) for part in parts]
+    torch.testing.assert_close(y, torch.cat(outputs, 3))
+    torch.testing.assert_close(gradient, torch.cat(torch.autograd.grad(outputs, parts, g.split(1000, 3)), 3))
 
 
 @pytest.mark.parametrize("name", ["relu", "sigmoid", "gelu", "hardswish"])

@@ -278,3 +278,19 @@ def test_modules_hand_every_option_on() -> None:
     torch.testing.assert_close(nn.BCEWithLogitsLoss(**options)(z, z.sigmoid()), expected)
     expected = torch.nn.BCELoss(weight, reduction="sum")(z.sigmoid(), z.sigmoid())
     torch.testing.assert_close(nn.BCELoss(weight, reduction="sum")(z.sigmoid(), z.sigmoid()), expected)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("types", [(torch.complex128, torch.complex128), (torch.complex64, torch.float32)], ids=str)
+def test_l1_loss_of_complex_numbers(types: tuple[torch.dtype, torch.dtype], reduction: str) -> None:
+    """The absolute value of the difference, with torch's gradients, and none where the two are equal."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(3, 4, dtype=dtype, generator=generator) for dtype in types)
+    x[0] = y[0]
+    assert_as_torch("l1_loss", [x, y], reduction=reduction)
+
+
+def test_derivatives_of_complex_l1_loss() -> None:
+    x, y = (torch.randn(3, 4, dtype=torch.complex128, requires_grad=True) for _ in range(2))
+    assert torch.autograd.gradcheck(F.l1_loss, (x, y), check_forward_ad=True)
+    assert torch.autograd.gradgradcheck(F.l1_loss, (x, y))

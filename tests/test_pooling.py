@@ -23,8 +23,7 @@ SHAPES = {1: (2, 3, 9), 2: (2, 3, 7, 6), 3: (2, 2, 5, 4, 6)}
 def calls(draw: st.DrawFn) -> tuple[str, tuple[int, ...], dict[str, Any]]:
     """A pooling's name, input shape and options, most of which fit together."""
     dims = draw(st.integers(1, 3))
-    # From 2 on: below, a dilated window can lie in the padding altogether, and torch writes where it must not.
-    size = [draw(st.integers(2, 5 if dims == 3 else 9)) for _ in range(dims)]
+    size = [draw(st.integers(1, 5 if dims == 3 else 9)) for _ in range(dims)]
     shape = (*draw(st.sampled_from([[], [1], [2]])), draw(st.integers(1, 3)), *size)
 
     def each(low: int, high: int) -> Any:
@@ -38,7 +37,9 @@ def calls(draw: st.DrawFn) -> tuple[str, tuple[int, ...], dict[str, Any]]:
         options = {"kernel_size": each(1, 4), "stride": each(1, 3), "padding": each(0, 2)}
         options["ceil_mode"] = draw(st.booleans())
         if kind == "max":
-            options["dilation"] = each(1, 2)
+            # No more than the input has positions: taps further apart can lie in the padding on both sides of it,
+            # and for such a window torch writes outside of the gradient's memory, which can end the process.
+            options["dilation"] = each(1, min(2, *size))
         else:
             options["count_include_pad"] = draw(st.booleans())
             if dims > 1:
@@ -65,22 +66,55 @@ def test_bad_options_raise_as_torchs(call: Any, data: st.DataObject) -> None:
 
 
 @hypothesis.given(calls(), st.integers(0, 6))
-def test_bad_dimensions_raise_as_torchs(call: Any, dim: int) -> None:
-    """But for one output position, where torch takes a mean over inputs of any number of dimensions."""
+def test_any_number_of_dimensions_as_torch(call: Any, dim: int) -> None:
     name, _, options = call
-    hypothesis.assume(options.get("output_size") not in (1, (1,), (1, 1), (1, 1, 1)))
     assert_as_torch(name, random_tensors((4,) * dim), options)
 
 
-@hypothesis.given(calls())
-def test_memory_format_as_torchs(call: Any) -> None:
+@hypothesis.given(calls(), st.integers(0, 4))
+def test_empty_dimensions_as_torch(call: Any, dim: int) -> None:
+    """But for averages of no channels: torch's forward answers what its backward then refuses."""
     name, shape, options = call
-    hypothesis.assume(len(shape) == 4 and name.endswith("2d"))
-    input = random_tensors(shape, dtype=torch.float32)[0].contiguous(memory_format=torch.channels_last)
-    expected = outcome(lambda x: getattr(TF, name)(x, **options), [input])
-    hypothesis.assume(not isinstance(expected, type))
-    actual = answers(lambda x: getattr(F, name)(x, **options), [input])
-    assert [strides(y) for y in actual[:-1]] == [strides(y) for y in expected[:-1]]
+    shape = (*shape[:dim], 0, *shape[dim + 1 :])
+    hypothesis.assume("adaptive_avg" not in name or dim != len(shape) - int(name[-2]) - 1)
+    assert_as_torch(name, random_tensors(shape), options)
+
+
+@hypothesis.given(calls(), st.permutations(range(5)))
+def test_memory_format_as_torchs(call: Any, order: list[int]) -> None:
+    """Of outputs, and of gradients but for a mean over everything, where torch's is always contiguous."""
+    name, shape, options = call
+    dims = int(name[-2])
+    hypothesis.assume((dims, len(shape)) != (3, 4))  # torch takes a volume without a batch for a batch of pictures
+    channel = len(shape) - dims - 1
+    (input,) = random_tensors(shape)
+    last = input.detach().movedim(channel, -1).contiguous().movedim(-1, channel)
+    order = [dim for dim in order if dim < len(shape)]
+    permuted = input.detach().permute(order).contiguous()
+    for laid in (last, permuted.permute([order.index(dim) for dim in range(len(shape))])):
+        expected = outcome(lambda x: getattr(TF, name)(x, **options), [laid.requires_grad_()])
+        hypothesis.assume(not isinstance(expected, type))
+        actual = answers(lambda x: getattr(F, name)(x, **options), [laid])
+        compared = slice(1 if "avg" in name and expected[0].shape[-dims:].numel() == 1 else None)
+        assert [strides(y) for y in actual[compared]] == [strides(y) for y in expected[compared]]
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_window_of_nothing_but_padding_is_refused(dims: int) -> None:
+    """It has no winner that a gradient could go to, nor a position."""
+    (input,) = random_tensors((1, 1, *[1] * dims))
+    with pytest.raises(RuntimeError, match="nothing but padding"):
+        getattr(F, f"max_pool{dims}d")(input, 2, padding=1, dilation=2, ceil_mode=True)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (3, 5, 6), (2, 0, 4, 3), (2, 1, 3, 5, 6), (2, 3, 1, 2, 5, 6)], ids=str)
+@pytest.mark.parametrize("dims", [2, 3])
+def test_mean_of_any_tensor_as_torch(dims: int, shape: tuple[int, ...]) -> None:
+    """One output: a mean behind any number of dimensions, of complex numbers too."""
+    (real,) = random_tensors(shape)
+    complex_numbers = torch.complex(real.detach(), real.detach().flip(-1)).requires_grad_()
+    for input in (real, complex_numbers):
+        assert_as_torch(f"adaptive_avg_pool{dims}d", [input], {"output_size": 1})
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])

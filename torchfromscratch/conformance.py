@@ -45,7 +45,7 @@ ROUNDING = 2**14 * torch.finfo(DTYPE).eps
 ROUNDED_IN_TORCH = {
     "celu": "torch keeps 1 / alpha in float32",
     "hardsigmoid": "torch keeps 1 / 6 in float32",
-    "binary_cross_entropy": "torch's second gradient adds 1e-12 to x(1 - x)",
+    "binary_cross_entropy": "torch's second gradient adds 1e-12 to x and to 1 - x",
 }
 ROUNDED_IN_TORCH |= {
     name: ROUNDED_IN_TORCH[function]

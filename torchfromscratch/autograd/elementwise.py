@@ -21,6 +21,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.kernels import gate as kernel
+from torchfromscratch.kernels.pieces import in_pieces
 from torchfromscratch.kernels.precision import widened
 
 
@@ -30,20 +31,22 @@ def elementwise(
     *,
     of: Literal["inputs", "output"] = "inputs",
     exact: bool = False,
+    symmetric: bool = False,
     **derivatives: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
     """The Function value(*tensors, *constants), with derivative(g, *tensors, *constants) for each tensor.
 
     `of` says whether the derivatives are functions of the tensors or of the output. An `exact` function
-    only selects among numbers that it is given; the others compute narrow floats in float32.
+    only selects among numbers that it is given; the others compute narrow floats in float32. Of complex
+    numbers, a derivative is a product with one of them, or, `symmetric`, a symmetric map of pairs of reals.
     """
     count = len(derivatives)
 
     def in_wide(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
-        if exact:
-            return formula(first, *rest)
-        wide = [widened(arg) if isinstance(arg, Tensor) else arg for arg in (first, *rest)]
-        return formula(*wide).to(first.dtype)
+        return formula(first, *rest) if exact else in_pieces(_rounded_once, formula, first, *rest)
+
+    def conjugated(tensor: Tensor) -> Tensor:
+        return tensor if symmetric else tensor.conj_physical()
 
     class Elementwise(Function):
         @staticmethod
@@ -61,7 +64,7 @@ def elementwise(
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
             known = (*ctx.saved_tensors, *ctx.constants)
             gradients = [
-                in_wide(derivative, grad_output.conj(), *known).conj() if needed else None
+                conjugated(in_wide(derivative, conjugated(grad_output), *known)) if needed else None
                 for derivative, needed in zip(derivatives.values(), ctx.needs_input_grad, strict=False)
             ]
             return *gradients, *(None for _ in ctx.constants)
@@ -76,6 +79,12 @@ def elementwise(
             return sum(moves[1:], moves[0])
 
     return differentiable(type(name, (Elementwise,), {}))
+
+
+def _rounded_once(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
+    """The formula in float32 or wider, and then in the type of the first tensor."""
+    wide = [widened(arg) if isinstance(arg, Tensor) else arg for arg in (first, *rest)]
+    return formula(*wide).to(first.dtype)
 
 
 class Gate(Function):
@@ -115,37 +124,38 @@ relu = elementwise(
 )
 leaky_relu = elementwise(
     "LeakyReLU",
-    lambda x, slope: torch.where(x > 0, x, slope * x),
-    dx=lambda g, x, slope: torch.where(x > 0, g, slope * g),
+    lambda x, slope: x.clamp(min=0) + slope * x.clamp(max=0),
+    dx=lambda g, x, slope: g * _one_or(slope, x),
 )
 prelu = elementwise(
     "PReLU",  # K. He et al., "Delving deep into rectifiers", 2015
-    lambda x, slope: torch.where(x > 0, x, slope * x),
-    dx=lambda g, x, slope: torch.where(x > 0, g, slope * g),
-    dslope=lambda g, x, slope: torch.where(x > 0, 0, x * g),
+    lambda x, slope: x.clamp(min=0) + slope * x.clamp(max=0),
+    dx=lambda g, x, slope: g * _one_or(slope, x),
+    dslope=lambda g, x, slope: gate(g * x, (-x).clamp(min=0)),
 )
 hardtanh = elementwise(
     "Hardtanh",  # R. Collobert, "Large scale machine learning", 2004
     lambda x, low, high: x.clamp(low, high).to(x.dtype),
-    dx=lambda g, x, low, high: torch.where((x <= low) | (x >= high), 0, g),
+    dx=lambda g, y, low, high: gate(g, torch.minimum(y - low, high - y)),
+    of="output",
     exact=True,
 )
 threshold = elementwise(
     "Threshold",
     lambda x, bound, value: torch.where(x <= bound, value, x).to(x.dtype),
-    dx=lambda g, x, bound, value: torch.where(x <= bound, 0, g),
+    dx=lambda g, x, bound, value: gate(g, (x - bound).clamp(min=0)),
     exact=True,
 )
 hardshrink = elementwise(
     "Hardshrink",
-    lambda x, bound: torch.where(x.abs() <= bound, 0, x),
-    dx=lambda g, x, bound: torch.where(x.abs() <= bound, 0, g),
+    lambda x, bound: gate(x, (x.abs() - bound).clamp(min=0)),
+    dx=lambda g, x, bound: gate(g, (x.abs() - bound).clamp(min=0)),
     exact=True,
 )
 softshrink = elementwise(
     "Softshrink",
     lambda x, bound: x - x.clamp(-bound, bound),
-    dx=lambda g, x, bound: torch.where(x.abs() <= bound, 0, g),
+    dx=lambda g, x, bound: gate(g, (x.abs() - bound).clamp(min=0)),
 )
 hardsigmoid = elementwise(
     "Hardsigmoid",  # M. Courbariaux et al., "BinaryConnect", 2015
@@ -181,7 +191,7 @@ glu = elementwise(
 silu = elementwise(
     "SiLU",  # D. Hendrycks and K. Gimpel, "Gaussian error linear units", 2016
     lambda x: x * x.sigmoid(),
-    dx=lambda g, x: g * sigmoid(x) * (1 + x * (1 - sigmoid(x))),
+    dx=lambda g, x: _silu_dx(g, x, sigmoid(x)),
 )
 logsigmoid = elementwise(
     "LogSigmoid",  # log σ(x), with e⁻|ˣ|, which cannot overflow
@@ -195,20 +205,18 @@ softplus = elementwise(
 )
 mish = elementwise(
     "Mish",  # D. Misra, "Mish: a self regularized non-monotonic activation function", 2019
-    lambda x: x * x.exp().log1p().tanh(),
-    dx=lambda g, x: _mish_dx(g, x, tanh(-logsigmoid(-x))),
+    lambda x: x * _mish_t(x),
+    dx=lambda g, x: _mish_dx(g, x, _mish_t(x)),
 )
 tanhshrink = elementwise(
     "Tanhshrink",
     lambda x: x - x.tanh(),
-    dx=lambda g, x: g * tanh(x) * tanh(x),
+    dx=lambda g, x: g * tanh(x).square(),
 )
 elu = elementwise(
     "ELU",  # with α, and the scales of output and input that SELU and CELU have
-    lambda x, alpha, scale, inner: torch.where(x < 0, alpha * scale * (inner * x).expm1(), scale * x),
-    dx=lambda g, x, alpha, scale, inner: torch.where(
-        x <= 0, g * alpha * scale * inner * (inner * x.clamp(max=0)).exp(), scale * g
-    ),
+    lambda x, alpha, scale, inner: scale * x.clamp(min=0) + alpha * scale * (inner * x.clamp(max=0)).expm1(),
+    dx=lambda g, x, alpha, scale, inner: g * _elu_slope(x.nan_to_num(1), alpha * scale * inner, scale, inner),
 )
 
 # Others
@@ -216,7 +224,8 @@ elu = elementwise(
 softsign = elementwise(
     "Softsign",
     lambda x: x / (1 + x.abs()),
-    dx=lambda g, x: g / (1 + x.abs()).square(),
+    dx=lambda g, x: (g - x * _abs_t(g, x) / (1 + x.abs())) / (1 + x.abs()),
+    symmetric=True,
 )
 gelu = elementwise(
     "GELU",  # x · Φ(x), Φ the normal distribution function and φ its density
@@ -224,14 +233,42 @@ gelu = elementwise(
     dx=lambda g, x: g * (_normal_distribution(x) + x * _normal_density(x)),
 )
 gelu_tanh = elementwise(
-    "GELUTanh",  # Φ(x) approximated by ½ (1 + tanh u)
-    lambda x: x * (1 + _gelu_u(x).tanh()) / 2,
-    dx=lambda g, x: _gelu_tanh_dx(g, x, tanh(_gelu_u(x))),
+    "GELUTanh",  # Φ(x) approximated by ½ (1 + tanh u) = σ(2u)
+    lambda x: x * (2 * _gelu_u(x)).sigmoid(),
+    dx=lambda g, x: _gelu_tanh_dx(g, x, sigmoid(2 * _gelu_u(x))),
 )
 
 
+def _abs_t(t: Tensor, x: Tensor) -> Tensor:
+    """How |x| moves when x moves by t."""
+    return (x.sgn().conj() * t).real if x.is_complex() else x.sgn() * t
+
+
+def _one_or(slope: Tensor | float, x: Tensor) -> Tensor:
+    """1 where x > 0 and the slope elsewhere: from the sign, for torch.where branches on each element in CPU memory."""
+    positive = x.sign().clamp(min=0)
+    return positive + slope * (1 - positive)
+
+
+def _elu_slope(x: Tensor, left: float, right: float, inner: float) -> Tensor:
+    """`right` where x > 0 and left · e^(inner · x) elsewhere."""
+    return left * (inner * x.clamp(max=0)).exp() + (right - left) * x.sign().clamp(min=0)
+
+
+def _silu_dx(g: Tensor, x: Tensor, s: Tensor) -> Tensor:
+    """Of y = x · s, s = σ(x)."""
+    return g * s * (1 + x * (1 - s))
+
+
+def _mish_t(x: Tensor) -> Tensor:
+    """tanh(log(1 + eˣ)) = n / (n + 2), n = eˣ · (eˣ + 2); 1 from x = 20 on, where eˣ · eˣ will overflow."""
+    exponential = x.clamp(max=20).exp()
+    n = exponential * (exponential + 2)
+    return n / (n + 2)
+
+
 def _mish_dx(g: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """Of y = x · t, t = tanh(log(1 + eˣ)) = tanh(−log σ(−x))."""
+    """Of y = x · t, with dt/dx = σ(x) · (1 − t²)."""
     return g * (t + x * sigmoid(x) * (1 - t * t))
 
 
@@ -247,7 +284,7 @@ def _gelu_u(x: Tensor) -> Tensor:
     return math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)
 
 
-def _gelu_tanh_dx(g: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """Of y = x · (1 + t)/2, t = tanh u."""
+def _gelu_tanh_dx(g: Tensor, x: Tensor, s: Tensor) -> Tensor:
+    """Of y = x · s, s = σ(2u)."""
     du = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
-    return g * ((1 + t) / 2 + x * (1 - t * t) * du / 2)
+    return g * (s + x * s * (1 - s) * 2 * du)

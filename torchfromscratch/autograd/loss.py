@@ -42,6 +42,12 @@ absolute_error = elementwise(
     dx=lambda g, x, y: g * (x - y).sign(),
     dy=lambda g, x, y: g * (y - x).sign(),
 )
+modulus = elementwise(
+    "Modulus",  # |a + bi|, the absolute error of complex numbers
+    lambda a, b: torch.complex(a, b).abs(),
+    da=lambda g, a, b: g * torch.complex(a, b).sgn().real,
+    db=lambda g, a, b: g * torch.complex(a, b).sgn().imag,
+)
 smooth_error = elementwise(
     "SmoothError",  # squared up to β, then absolute: R. Girshick, "Fast R-CNN", 2015
     lambda x, y, beta: torch.where((x - y).abs() < beta, (x - y).square() / (2 * beta), (x - y).abs() - beta / 2),

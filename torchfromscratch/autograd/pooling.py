@@ -24,6 +24,7 @@ from torch import Tensor
 from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.kernels import pooling as kernel
 from torchfromscratch.kernels import spans as span_kernel
+from torchfromscratch.kernels.layout import any_channels_last, channels_to_front
 from torchfromscratch.kernels.spans import Spans
 from torchfromscratch.kernels.windows import Windows
 
@@ -43,6 +44,7 @@ class MaxPool(Function):
         input, ctx.windows = inputs
         _, winners = output
         ctx.input_size = input.shape[2:]
+        ctx.channels_last = any_channels_last(input)
         ctx.mark_non_differentiable(winners)
         ctx.save_for_backward(winners)
         ctx.save_for_forward(winners)
@@ -50,6 +52,8 @@ class MaxPool(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
         (winners,) = ctx.saved_tensors
+        if ctx.channels_last and not any_channels_last(grad_output):  # as behind a Flatten
+            grad_output = channels_to_front(grad_output.movedim(1, -1), True)
         return send_back(grad_output, winners, ctx.windows, ctx.input_size), None
 
     @staticmethod
@@ -118,10 +122,11 @@ class Average(Function):
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         input, ctx.spans = inputs
         ctx.input_size = input.shape[2:]
+        ctx.channels_last = input.dim() == 4 and any_channels_last(input)  # torch's averages keep no other format
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        return spread(grad_output, ctx.spans, ctx.input_size), None
+        return spread(grad_output, ctx.spans, ctx.input_size, ctx.channels_last), None
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
@@ -132,20 +137,20 @@ class Spread(Function):
     """x[n, c, i] = Σ y[n, c, o] / divisor over the spans o that hold i."""
 
     @staticmethod
-    def forward(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
-        return span_kernel.spread(grad_output, spans, input_size)
+    def forward(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int], channels_last: bool) -> Tensor:
+        return span_kernel.spread(grad_output, spans, input_size, channels_last)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, ctx.spans, ctx.input_size = inputs
+        _, ctx.spans, ctx.input_size, ctx.channels_last = inputs
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        return average(grad, ctx.spans), None, None
+        return average(grad, ctx.spans), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
-        return spread(grad_t, ctx.spans, ctx.input_size)
+        return spread(grad_t, ctx.spans, ctx.input_size, ctx.channels_last)
 
 
 class Take(Function):

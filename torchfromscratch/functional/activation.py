@@ -14,7 +14,9 @@ from torch import Tensor
 
 from torchfromscratch.autograd import elementwise as table
 from torchfromscratch.autograd import softmax as along
+from torchfromscratch.functional.arguments import has_values, overwritten
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.precision import widened
 
 __all__ = [
     "celu",
@@ -58,7 +60,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """
     _check_real("relu", input)
     output = table.relu(input)
-    return input.copy_(output) if inplace else output
+    return overwritten(input, output) if inplace else output
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -98,6 +100,8 @@ def rrelu(
 ) -> Tensor:
     """Leaky ReLU with a slope drawn from [lower, upper] for each element; the middle of it when not training.
 
+    On a CPU the slopes are those that torch.nn.functional draws.
+
     Source: B. Xu et al., "Empirical evaluation of rectified activations in convolution network", 2015.
     """
     _check_floating("rrelu", input)
@@ -105,8 +109,7 @@ def rrelu(
         raise RuntimeError(f"lower must be at most upper, but got {lower} and {upper}")
     given = input if inplace else input.contiguous()
     if training:
-        slope = torch.empty_like(given, requires_grad=False).uniform_(lower, upper)
-        return _apply(table.prelu, given, slope, inplace=inplace)
+        return _apply(table.prelu, given, _random_slopes(given.detach(), lower, upper), inplace=inplace)
     return _apply(table.leaky_relu, given, (lower + upper) / 2, inplace=inplace)
 
 
@@ -120,7 +123,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     _check_real("hardtanh", input)
     if min_val > max_val:
         raise ValueError(f"min_val must be at most max_val, but got {min_val} and {max_val}")
-    if input.dtype == torch.uint8 and min_val < 0:
+    if input.dtype == torch.uint8 and min_val <= -1:
         raise RuntimeError(f"elements of {input.dtype} cannot be as low as min_val = {min_val}")
     return _apply(table.hardtanh, input, min_val, max_val, inplace=inplace)
 
@@ -201,8 +204,9 @@ def tanhshrink(input: Tensor) -> Tensor:
 
 
 def softsign(input: Tensor) -> Tensor:
-    """x / (1 + |x|), with dL/dx = dL/dy / (1 + |x|)²."""
-    _check_real("softsign", input)
+    """x / (1 + |x|), with dL/dx = dL/dy / (1 + |x|)², for real x."""
+    if input.dtype == torch.bool:
+        raise NotImplementedError("softsign needs numbers, but got booleans")
     return table.softsign(_inexact(input))
 
 
@@ -304,7 +308,17 @@ def _along_dim(
 def _apply(function: Callable[..., Tensor], input: Tensor, *rest: object, inplace: bool) -> Tensor:
     """The function's output, in the memory of the input if that is to be overwritten."""
     # the derivative needs what the input was
-    return input.copy_(function(input.clone(), *rest)) if inplace else function(input, *rest)
+    return overwritten(input, function(input.clone(), *rest)) if inplace else function(input, *rest)
+
+
+def _random_slopes(input: Tensor, lower: float, upper: float) -> Tensor:
+    """A slope for each element: on a CPU, as in torch, drawn as doubles, one after the other, for those ≤ 0 alone."""
+    if input.device.type != "cpu" or not has_values(input):
+        return torch.empty_like(input).uniform_(lower, upper)
+    bounds = torch.tensor([lower, upper], dtype=widened(input.new_empty(0)).dtype).tolist()
+    bent = input <= 0
+    drawn = torch.empty(int(bent.sum()), dtype=torch.float64).uniform_(*bounds)
+    return torch.ones_like(input).masked_scatter(bent, drawn.to(input.dtype))
 
 
 def _inexact(input: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Size = int | Sequence[int]
@@ -31,6 +32,24 @@ def require_tensor(name: str, value: Any) -> None:
     """TypeError unless `value` is a tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a Tensor, but got {type(value).__name__}")
+
+
+def has_values(tensor: Tensor) -> bool:
+    """Whether its elements can be looked at: those of a traced or mapped tensor cannot."""
+    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return not (traced or tensor.is_meta)
+
+
+def overwritten(input: Tensor, output: Tensor) -> Tensor:
+    """`input`, holding `output`, which was computed from it: what a layer with inplace=True returns.
+
+    `copy_` alone would send a gradient of zeros, contiguous whatever the input's memory format, back to what
+    is overwritten. Where nothing else looks at that, it is let go of first.
+    """
+    watched = input.is_leaf or input._is_view() or input.retains_grad or input._backward_hooks
+    if torch.is_grad_enabled() and has_values(input) and not watched:
+        input.detach_()
+    return input.copy_(output)
 
 
 def as_batch(function: str, input: Tensor, dims: int) -> Tensor:

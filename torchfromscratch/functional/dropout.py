@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.dropout import drop
+from torchfromscratch.functional.arguments import overwritten
 
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"]
 
@@ -104,7 +105,7 @@ def _dropped(
         output = drop(input, input.new_zeros((), dtype=torch.bool), 1)
     else:
         output = through(input, mask_of(input).bernoulli_(1 - p), p)
-    return input.copy_(output) if inplace else output
+    return overwritten(input, output) if inplace else output
 
 
 def _channels_dropped(input: Tensor, p: float, training: bool, inplace: bool, batched: bool) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import loss as table
+from torchfromscratch.functional.arguments import has_values
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.precision import widened
 
@@ -118,7 +119,7 @@ def l1_loss(
     reduction: str = "mean",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """|x − y|, with dL/dx = sgn(x − y). Shapes, weights and "mean" are those of `mse_loss`."""
+    """|x − y|, with dL/dx = sgn(x − y); of complex numbers too. Shapes, weights and "mean" are those of `mse_loss`."""
     reduction = _reduction(reduction, size_average, reduce)
     _warn_of_broadcasting("l1_loss", input, target)
     if weight is None:
@@ -162,6 +163,8 @@ def huber_loss(
     if delta <= 0:
         raise RuntimeError(f"delta must be above 0, but got {delta}")
     _warn_of_broadcasting("huber_loss", input, target)
+    if target.is_complex() and not input.is_complex():
+        raise RuntimeError(f"huber_loss returns the input's type, {input.dtype}, but got a target of {target.dtype}")
     losses, _ = _errors("huber_loss", table.huber_error, input, target, delta)
     if not input.is_floating_point():
         raise RuntimeError(f"huber_loss returns the input's type, which cannot be {input.dtype}")
@@ -341,9 +344,12 @@ def _errors(
 ) -> tuple[Tensor, torch.dtype]:
     """The function of each pair of elements, and the type that both promote to."""
     dtype = torch.promote_types(input.dtype, target.dtype)
-    if function is not table.absolute_error or dtype.is_complex:  # torch takes integers for l1_loss alone
+    if function is not table.absolute_error:  # torch takes integers and complex numbers for l1_loss alone
         _check_floating(name, dtype)
     x, y = torch.broadcast_tensors(widened(input.to(dtype)), widened(target.to(dtype)))
+    if dtype.is_complex:
+        difference = x - y
+        return table.modulus(difference.real, difference.imag), difference.real.dtype
     return function(x, y, *constants), dtype
 
 
@@ -405,8 +411,7 @@ def _check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
 
 def _check_probabilities(name: str, tensor: Tensor) -> None:
     """On the CPU alone: elsewhere looking at the elements waits for the device, and traced ones have no values."""
-    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    if tensor.device.type != "cpu" or traced or tensor.numel() == 0:
+    if tensor.device.type != "cpu" or not has_values(tensor) or tensor.numel() == 0:
         return
     low, high = tensor.aminmax()
     if not (low >= 0 and high <= 1):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchfromscratch.autograd import pooling as autograd
 from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_tensor
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.layout import any_channels_last
 from torchfromscratch.kernels.pooling import flat_positions
 from torchfromscratch.kernels.spans import Spans, adaptive_spans, window_spans
 from torchfromscratch.kernels.windows import Windows
@@ -245,8 +246,7 @@ def adaptive_avg_pool1d(input: Tensor, output_size: Size) -> Tensor:
 
     Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L').
     """
-    batch, spans = _adaptive("adaptive_avg_pool1d", 1, input, output_size)
-    return _unbatched(autograd.average(batch, spans), input, 1)
+    return _adaptive_avg_pool(1, input, output_size)
 
 
 def adaptive_avg_pool2d(input: Tensor, output_size: AdaptiveSize) -> Tensor:
@@ -255,11 +255,11 @@ def adaptive_avg_pool2d(input: Tensor, output_size: AdaptiveSize) -> Tensor:
     Output o of O looks at the n positions [⌊o·H/O⌋, ⌈(o + 1)·H/O⌉) of each dimension. None keeps a size.
 
     Shapes: input (N, C, H, W) or (C, H, W) → (N, C, H', W') or (C, H', W') with (H', W') = output_size.
+    For (1, 1) it is the mean: of complex numbers too, and behind any number of dimensions.
     Raises RuntimeError where sizes do not fit, TypeError for sizes that are no ints, NotImplementedError
     for anything but floating-point numbers. Source: lecture notes, "Global Average Pooling".
     """
-    batch, spans = _adaptive("adaptive_avg_pool2d", 2, input, output_size)
-    return _unbatched(autograd.average(batch, spans), input, 2)
+    return _adaptive_avg_pool(2, input, output_size)
 
 
 def adaptive_avg_pool3d(input: Tensor, output_size: AdaptiveSize) -> Tensor:
@@ -267,8 +267,7 @@ def adaptive_avg_pool3d(input: Tensor, output_size: AdaptiveSize) -> Tensor:
 
     Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
     """
-    batch, spans = _adaptive("adaptive_avg_pool3d", 3, input, output_size)
-    return _unbatched(autograd.average(batch, spans), input, 3)
+    return _adaptive_avg_pool(3, input, output_size)
 
 
 def _max_pool(
@@ -284,12 +283,15 @@ def _max_pool(
     """Check, make a batch, and pool."""
     name = f"max_pool{dims}d"
     windows = _windows(dims, kernel_size, stride, padding, dilation, ceil_mode)
-    batch = _checked_batch(name, dims, input)
+    batch = _batch(name, dims, input)
     _require_room(name, batch, windows)
-    output, winners = autograd.max_pool(batch, windows)
+    _require_winners(name, batch, windows)
+    if input.dtype == torch.bool or input.is_complex():
+        raise NotImplementedError(f"{name} is not defined for {input.dtype}")
+    output, winners = autograd.max_pool(batch if any_channels_last(batch) else batch.contiguous(), windows)
     if not return_indices:
         return _unbatched(output, input, dims)
-    positions = flat_positions(winners, windows, batch.shape[2:])
+    positions = _laid_out_like(output, flat_positions(winners, windows, batch.shape[2:]))
     return _unbatched(output, input, dims), _unbatched(positions, input, dims)
 
 
@@ -307,23 +309,23 @@ def _avg_pool(
     name = f"avg_pool{dims}d"
     if divisor_override is not None and not is_int(divisor_override):
         raise TypeError(f"divisor_override must be an int or None, but got {divisor_override!r}")
-    if divisor_override == 0:
-        raise RuntimeError("divisor_override must not be zero")
     require_tensor("input", input)
     if dims == 2 and input.dim() < 3:
         raise IndexError(f"{name} needs (N, C, H, W) or (C, H, W), but got input of size {list(input.shape)}")
     windows = _windows(dims, kernel_size, stride, padding, 1, ceil_mode)
-    batch = _checked_batch(name, dims, input)
+    if divisor_override == 0:
+        raise RuntimeError("divisor_override must not be zero")
+    batch = _batch(name, dims, input)
     _require_room(name, batch, windows)
-    if not input.is_floating_point() and input.dtype != torch.int64:
-        raise NotImplementedError(f"{name} is not defined for {input.dtype}")
     if dims == 3 and any([k > size for k, size in zip(windows.kernel_size, batch.shape[2:], strict=True)]):
         raise RuntimeError(
             f"{name}: the input {tuple(batch.shape[2:])} must not be smaller than the kernel {windows.kernel_size}"
         )
+    if not input.is_floating_point() and input.dtype != torch.int64:
+        raise NotImplementedError(f"{name} is not defined for {input.dtype}")
     spans = window_spans(windows, batch.shape[2:], count_include_pad)
     if divisor_override is not None:
-        divisors = [divisor_override, *[1] * (dims - 1)]  # the dimensions' divisors multiply
+        divisors = [divisor_override, *[1] * (len(spans) - 1)]  # the dimensions' divisors multiply
         spans = tuple(
             Spans(span.starts, span.ends, (divisor,) * len(span.starts))
             for span, divisor in zip(spans, divisors, strict=True)
@@ -333,44 +335,72 @@ def _avg_pool(
 
 def _adaptive_max_pool(dims: int, input: Tensor, output_size: AdaptiveSize) -> tuple[Tensor, Tensor]:
     """Write every span out, then pool each of them; with the winners' positions."""
-    batch, spans = _adaptive(f"adaptive_max_pool{dims}d", dims, input, output_size)
-    if batch.shape[1] == 0:
-        raise RuntimeError(f"adaptive_max_pool{dims}d: expected at least one channel, but got {list(input.shape)}")
+    name = f"adaptive_max_pool{dims}d"
+    sizes = _adaptive_size(name, dims, input, output_size)
+    batch = _batch(name, dims, input)
+    if 0 in input.shape[1:]:
+        raise RuntimeError(f"{name}: only the first dimension may be empty, but got input of size {list(input.shape)}")
+    _require_floating(name, input)
+    spans = _adaptive_spans(batch, sizes)
     longest = tuple(span.positions(input.device)[0].shape[1] for span in spans)
-    windows = Windows(longest, longest, (0,) * dims, (1,) * dims)
+    windows = Windows(longest, longest, (0,) * len(spans), (1,) * len(spans))
     taken = autograd.take(batch, spans)
     output, winners = autograd.max_pool(taken, windows)
     in_input = torch.arange(batch.shape[2:].numel(), device=input.device).view(1, 1, *batch.shape[2:])
     in_taken = flat_positions(winners, windows, taken.shape[2:])
-    positions = autograd.take(in_input, spans).view(-1)[in_taken]
+    positions = _laid_out_like(output, autograd.take(in_input, spans).view(-1)[in_taken])
     return _unbatched(output, input, dims), _unbatched(positions, input, dims)
 
 
-def _adaptive(name: str, dims: int, input: Tensor, output_size: AdaptiveSize) -> tuple[Tensor, tuple[Spans, ...]]:
-    """The batch, and the spans that divide it into `output_size`."""
+def _adaptive_avg_pool(dims: int, input: Tensor, output_size: AdaptiveSize) -> Tensor:
+    """Average every span."""
+    name = f"adaptive_avg_pool{dims}d"
+    sizes = _adaptive_size(name, dims, input, output_size)
+    if dims > 1 and set(sizes) == {1}:
+        return _mean(name, dims, input)
+    batch = _batch(name, dims, input)
+    if set(sizes) == {1}:
+        return _unbatched(_mean(name, 2, batch), input, dims)
+    if 0 in batch.shape[2:]:
+        raise RuntimeError(f"{name}: only batch and channels may be empty, but got input of size {list(input.shape)}")
+    _require_floating(name, input)
+    return _unbatched(autograd.average(batch, _adaptive_spans(batch, sizes)), input, dims)
+
+
+def _mean(name: str, dims: int, input: Tensor) -> Tensor:
+    """The average of one span of everything: of complex numbers too, behind any number of dimensions, as in torch."""
+    if input.dim() < dims:
+        raise IndexError(f"{name} averages over {dims} dimensions, but got input of size {list(input.shape)}")
+    if not (input.is_floating_point() or input.is_complex()):
+        raise RuntimeError(f"{name} takes the mean of floating-point or complex numbers, but got {input.dtype}")
+    leading, spatial = input.shape[:-dims], input.shape[-dims:]
+    batch = input if len(leading) == 2 else input.reshape(1, leading.numel(), *spatial)
+    return autograd.average(batch, adaptive_spans(spatial, [1] * dims)).view(*leading, *[1] * dims)
+
+
+def _adaptive_size(name: str, dims: int, input: Tensor, output_size: AdaptiveSize) -> tuple[int, ...]:
+    """The size of the output in every dimension: None keeps the input's."""
     require_tensor("input", input)
-    if dims > 1 and isinstance(output_size, Sequence) and input.dim() <= len(output_size):
-        raise ValueError(
-            f"{name}: an input of size {list(input.shape)} has too few dimensions for output_size={output_size!r}; "
-            f"it must be (N, C, *) or (C, *) with {dims} dimensions for *"
-        )
-    batch = _checked_batch(name, dims, input, channels_may_be_missing=True)
-    if not input.is_floating_point():
-        raise NotImplementedError(f"{name} needs floating-point numbers, but got {input.dtype}")
-    if output_size is None or (dims == 1 and isinstance(output_size, Sequence) and None in output_size):
-        raise TypeError(f"{name}: output_size must be an int or a tuple of {dims} ints, but got {output_size!r}")
-    if isinstance(output_size, Sequence):
-        if not all([size is None or is_int(size) for size in output_size]):
-            raise TypeError(f"{name}: output_size must be an int or a tuple of {dims} ints, but got {output_size!r}")
-        if len(output_size) != dims:
+    wanted: Any = output_size
+    if dims > 1 and isinstance(output_size, Sequence):
+        if input.dim() <= len(output_size):
+            raise ValueError(
+                f"{name}: an input of size {list(input.shape)} has too few dimensions for output_size={output_size!r}; "
+                f"it must be (N, C, *) or (C, *) with {dims} dimensions for *"
+            )
+        if len(output_size) != dims and all([size is None or is_int(size) for size in output_size]):
             raise RuntimeError(f"{name}: output_size must have {dims} elements, but got {output_size!r}")
-        wanted = [size if o is None else o for o, size in zip(output_size, batch.shape[2:], strict=True)]
-    else:
-        wanted = [output_size] * dims
+        given = zip(output_size, input.shape[-len(output_size) :], strict=True)
+        wanted = [size if chosen is None else chosen for chosen, size in given]
     sizes = per_dimension("output_size", wanted, dims)
     if min(sizes) < 0:
         raise RuntimeError(f"{name}: elements of output_size must not be negative, but got {output_size!r}")
-    return batch, adaptive_spans(batch.shape[2:], sizes)
+    return sizes
+
+
+def _adaptive_spans(batch: Tensor, sizes: tuple[int, ...]) -> tuple[Spans, ...]:
+    """The spans that divide a batch into this many, of one row if its input has one dimension."""
+    return adaptive_spans(batch.shape[2:], (1, *sizes) if len(sizes) == 1 else sizes)
 
 
 def _windows(
@@ -380,35 +410,44 @@ def _windows(
     kernel = per_dimension("kernel_size", kernel_size, dims)
     own_stride = stride is not None and stride not in ((), [])
     strides = per_dimension("stride", stride, dims) if own_stride else kernel
-    windows = Windows(
-        kernel,
-        strides,
-        per_dimension("padding", padding, dims),
-        per_dimension("dilation", dilation, dims),
-        ceil_mode=ceil_mode,
-    )
-    for what, values in (("kernel_size", kernel), ("stride", strides), ("dilation", windows.dilation)):
+    paddings = per_dimension("padding", padding, dims)
+    dilations = per_dimension("dilation", dilation, dims)
+    for what, values in (("kernel_size", kernel), ("stride", strides), ("dilation", dilations)):
         if min(values) <= 0:
             raise RuntimeError(f"{what} must be greater than zero, but got {values}")
-    if any([p < 0 or p > k // 2 for p, k in zip(windows.padding, kernel, strict=True)]):
+    if any([p < 0 or p > k // 2 for p, k in zip(paddings, kernel, strict=True)]):
         raise RuntimeError(
-            f"padding must be non-negative and at most half of the kernel size, but got padding={windows.padding} "
+            f"padding must be non-negative and at most half of the kernel size, but got padding={paddings} "
             f"and kernel_size={kernel}"
         )
-    return windows
+    if dims == 1:
+        kernel, strides, paddings, dilations = (1, *kernel), (1, *strides), (0, *paddings), (1, *dilations)
+    return Windows(kernel, strides, paddings, dilations, ceil_mode=ceil_mode)
 
 
-def _checked_batch(name: str, dims: int, input: Tensor, channels_may_be_missing: bool = False) -> Tensor:
+def _batch(name: str, dims: int, input: Tensor) -> Tensor:
+    """A batch of pictures or volumes: what has one dimension is a picture of one row, as in torch."""
     require_tensor("input", input)
     batch = as_batch(name, input, dims)
-    if input.dtype == torch.bool or input.is_complex():
-        raise NotImplementedError(f"{name} is not defined for {input.dtype}")
-    if 0 in batch.shape[2 if channels_may_be_missing else 1 :]:
-        raise RuntimeError(f"{name}: only the batch may be empty, but got input of size {list(input.shape)}")
-    return batch
+    return batch.unsqueeze(2) if dims == 1 else batch
+
+
+def _unbatched(output: Tensor, input: Tensor, dims: int) -> Tensor:
+    """Pooling's output without the dimensions that `_batch` has put before those of the input."""
+    if dims == 1:
+        output = output.squeeze(2)
+    return output if input.dim() == dims + 2 else output.squeeze(0)
+
+
+def _laid_out_like(output: Tensor, positions: Tensor) -> Tensor:
+    """Winners' positions in the memory format of the output."""
+    return torch.empty_like(output, dtype=positions.dtype, requires_grad=False).copy_(positions)
 
 
 def _require_room(name: str, batch: Tensor, windows: Windows) -> None:
+    """RuntimeError unless there is at least one window."""
+    if 0 in batch.shape[1:]:
+        raise RuntimeError(f"{name}: only the batch may be empty, but got input of size {list(batch.shape)}")
     output_size = windows.output_size(batch.shape[2:])
     if min(output_size) < 1:
         raise RuntimeError(
@@ -417,5 +456,26 @@ def _require_room(name: str, batch: Tensor, windows: Windows) -> None:
         )
 
 
-def _unbatched(output: Tensor, input: Tensor, dims: int) -> Tensor:
-    return output if input.dim() == dims + 2 else output.squeeze(0)
+def _require_winners(name: str, batch: Tensor, windows: Windows) -> None:
+    """RuntimeError where all of a window's taps lie in the padding: torch sends its gradient anywhere in memory."""
+    each = zip(
+        batch.shape[2:],
+        windows.output_size(batch.shape[2:]),
+        windows.kernel_size,
+        windows.stride,
+        windows.padding,
+        windows.dilation,
+        strict=True,
+    )
+    for size, outputs, k, s, p, d in each:
+        for start in range(-p, outputs * s - p, s) if d > 1 else ():
+            if not any([0 <= position < size for position in range(start, start + k * d, d)]):
+                raise RuntimeError(
+                    f"{name}: with dilation {windows.dilation} and padding {windows.padding}, a window over an input "
+                    f"of size {tuple(batch.shape[2:])} sees nothing but padding; pad less or dilate less"
+                )
+
+
+def _require_floating(name: str, input: Tensor) -> None:
+    if not input.is_floating_point():
+        raise NotImplementedError(f"{name} needs floating-point numbers, but got {input.dtype}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.layout import laid_out_like
+from torchfromscratch.kernels.layout import channels_to_front, laid_out_like
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
@@ -76,11 +76,12 @@ def take(input: Tensor, spans: Sequence[Spans]) -> Tensor:
 
 def put_back(taken: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
     """The transpose of `take`: what was written out several times is added up, (N, C, *input_size)."""
+    total = widened(taken)
     for dim, (span, size) in enumerate(zip(spans, input_size, strict=True), 2):
         position, _ = span.positions(taken.device)
-        total = taken.new_zeros((*taken.shape[:dim], size, *taken.shape[dim + 1 :]))
-        taken = total.index_add(dim, position.view(-1), taken)
-    return taken
+        nothing = total.new_zeros((*total.shape[:dim], size, *total.shape[dim + 1 :]))
+        total = nothing.index_add(dim, position.view(-1), total)
+    return laid_out_like(taken, total.to(taken.dtype))
 
 
 def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
@@ -92,11 +93,14 @@ def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
         by_span = taken.reshape(*taken.shape[:dim], *position.shape, *taken.shape[dim + 1 :])
         total = by_span.masked_fill(_along(repeated, by_span, dim), 0).sum(dim + 1)
         count = count * _along(torch.tensor(span.divisors, device=input.device), total, dim)
-    result = torch.div(total, count, rounding_mode=None if input.is_floating_point() else "trunc")
+    fractions = input.is_floating_point() or input.is_complex()
+    result = torch.div(total, count, rounding_mode=None if fractions else "trunc")
     return laid_out_like(input, result.to(input.dtype))
 
 
-def spread(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
+def spread(
+    grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int], channels_last: bool = False
+) -> Tensor:
     """The transpose of `average`: every output's share goes to each position of its span."""
     result = widened(grad_output)
     for dim, (span, size) in enumerate(zip(spans, input_size, strict=True), 2):
@@ -106,7 +110,8 @@ def spread(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int
         shares = by_span.reshape(*share.shape[:dim], position.numel(), *share.shape[dim + 1 :])
         total = shares.new_zeros((*share.shape[:dim], size, *share.shape[dim + 1 :]))
         result = total.index_add(dim, position.view(-1), shares)
-    return result.to(grad_output.dtype)
+    result = result.to(grad_output.dtype)
+    return channels_to_front(result.movedim(1, -1), True) if channels_last else result
 
 
 def _along(values: Tensor, tensor: Tensor, dim: int) -> Tensor:
