@@ -56,9 +56,10 @@ def choose(data: Tensor, channels: tuple[int, int], input_size: Sequence[int], w
     """The caller's algorithm, or the one that was measured to be the fastest for channels (C, O) and sizes.
 
     Winograd's and the Fourier transform's rounding errors are a little larger, so float64, which is asked for
-    by those who want the last digit, is left to plain products. GPUs and compilers get whole matrices.
+    by those who want the last digit, is left to plain products. GPUs and compilers get whole matrices, and
+    so do gradients that torch.autograd computes many at a time, whose tensors take no `out`.
     """
-    if data.shape[0] == 0:
+    if data.shape[0] == 0 or torch._C._functorch.is_legacy_batchedtensor(data):
         return im2col
     if windows.algorithm is not None:
         return forced(windows)

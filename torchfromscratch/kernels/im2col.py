@@ -107,7 +107,8 @@ def window_view(pictures: Tensor, windows: Windows, output_size: Sequence[int]) 
         padded = padded.contiguous()
     else:
         padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
-    view = windows.slide(padded.unflatten(1, (groups, channels)), output_size, at=3)  # (n, G, C/G, *output, *k)
+    by_group = padded.view(pictures.shape[0], groups, channels, *padded.shape[2:])
+    view = windows.slide(by_group, output_size, at=3)  # (n, G, C/G, *output, *k)
     return view.movedim(2, -1).transpose(0, 1)
 
 
