@@ -1,12 +1,10 @@
-"""A batch in parts that fit the cache, and memory that one part after the other is computed in.
+"""A batch in parts that fit the cache.
 
 On a CPU, what one step writes is read by the next from the cache, if it fits, or from memory at a
 fraction of the speed; and large blocks of memory are fetched from the system anew each time.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor
@@ -29,16 +27,8 @@ def slices(like: Tensor, size: int, elements: int) -> list[slice]:
     return [slice(start, min(start + step, max(1, size))) for start in range(0, max(1, size), step)]
 
 
-class Scratch:
-    """Memory for the intermediate results of a part of a batch, which the next part overwrites."""
-
-    def __init__(self, like: Tensor) -> None:
-        self.like = like
-        self.memory: dict[str, Tensor] = {}
-
-    def __call__(self, name: str, *shape: int) -> Tensor:
-        """An uninitialised tensor in the memory of this name, which grows to the largest that was asked for."""
-        elements = math.prod(shape)
-        if name not in self.memory or self.memory[name].numel() < elements:
-            self.memory[name] = self.like.new_empty(elements)
-        return self.memory[name][:elements].view(shape)
+def part_of(tensor: Tensor, part: slice, dim: int = 0) -> Tensor:
+    """`part` of the tensor along `dim`, as a view; itself, if that is all of it."""
+    if part.stop - part.start >= tensor.shape[dim]:
+        return tensor
+    return tensor.narrow(dim, part.start, part.stop - part.start)

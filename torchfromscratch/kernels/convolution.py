@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels import depthwise, direct, fourier, im2col, winograd
+from torchfromscratch.kernels.memory import in_cpu_memory, stands_for_many
 from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.kernels.windows import Windows
 
@@ -28,7 +29,7 @@ ALGORITHMS: dict[str, ModuleType] = {"direct": direct, "im2col": im2col, "winogr
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y[n, o, i] = b[o] + Σ_{c,k} w[o, c, k] · x[n, c, i·s + k·d − p]."""
-    method = choose(input, (input.shape[1], weight.shape[0]), input.shape[2:], windows)
+    method = choose((input, weight), (input.shape[1], weight.shape[0]), input.shape[2:], windows)
     if rounds_often(method, input, windows):
         wide_bias = None if bias is None else bias.float()
         return method.correlate(input.float(), weight.float(), wide_bias, windows).to(input.dtype)
@@ -37,7 +38,8 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx[n, c, j] = Σ_{o,k} w[o, c, k] · dL/dy[n, o, i], over all i and k with i·s + k·d − p = j."""
-    method = choose(grad_output, (weight.shape[1] * windows.groups, weight.shape[0]), input_size, windows)
+    channels = weight.shape[1] * windows.groups, weight.shape[0]
+    method = choose((grad_output, weight), channels, input_size, windows)
     if rounds_often(method, grad_output, windows):
         grad_input = method.full_convolution(grad_output.float(), weight.float(), windows, input_size)
         return grad_input.to(grad_output.dtype)
@@ -46,32 +48,34 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw[o, c, k] = Σ_{n,i} dL/dy[n, o, i] · x[n, c, i·s + k·d − p]."""
-    method = choose(input, (input.shape[1], grad_output.shape[1]), input.shape[2:], windows)
+    method = choose((input, grad_output), (input.shape[1], grad_output.shape[1]), input.shape[2:], windows)
     if rounds_often(method, input, windows):
         return method.weight_gradient(input.float(), grad_output.float(), windows).to(input.dtype)
     return method.weight_gradient(input, grad_output, windows)
 
 
-def choose(data: Tensor, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> ModuleType:
+def choose(
+    operands: tuple[Tensor, Tensor], channels: tuple[int, int], input_size: Sequence[int], windows: Windows
+) -> ModuleType:
     """The caller's algorithm, or the one that was measured to be the fastest for channels (C, O) and sizes.
 
     Winograd's and the Fourier transform's rounding errors are a little larger, so float64, which is asked for
-    by those who want the last digit, is left to plain products. GPUs and compilers get whole matrices, and
-    so do gradients that torch.autograd computes many at a time, whose tensors take no `out`.
+    by those who want the last digit, is left to plain products. GPUs and compilers get whole matrices.
     """
-    if data.shape[0] == 0 or torch._C._functorch.is_legacy_batchedtensor(data):
-        return im2col
-    if windows.algorithm is not None:
-        return forced(windows)
+    batch, dtype = operands[0].shape[0], operands[0].dtype
     in_channels, out_channels = channels
+    if batch == 0 or stands_for_many(*operands):
+        return im2col
+    if windows.algorithm is not None and not torch.compiler.is_compiling():
+        return forced(windows)
     if in_channels == windows.groups > 1:
         return depthwise
-    if data.device.type != "cpu" or torch.compiler.is_compiling() or data.dtype in NARROW_TYPES:
+    if not in_cpu_memory(*operands) or dtype in NARROW_TYPES:
         return im2col
     if len(windows.taps) == 1:
         return direct
-    batch, output_size = data.shape[0], windows.output_size(input_size)
-    if data.dtype == torch.float32 and set(windows.stride) == {1}:
+    output_size = windows.output_size(input_size)
+    if dtype == torch.float32 and set(windows.stride) == {1}:
         if winograd.fits(windows) and min(channels) >= WINOGRAD_CHANNELS:
             saved = winograd.saved_multiplications(batch, in_channels, out_channels, output_size)
             return winograd if saved >= WINOGRAD_SAVES else im2col

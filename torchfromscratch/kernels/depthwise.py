@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks
+from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.windows import Windows, spatial
 
@@ -29,7 +28,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     size = windows.output_size(input.shape[2:])
     output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
     for part in chunks(output, output.shape[1:].numel()):
-        padded, sums = windows.pad(input[part]).unsqueeze(2), by_channel(output[part], windows)
+        padded, sums = windows.pad(part_of(input, part)).unsqueeze(2), by_channel(part_of(output, part), windows)
         if bias is None:
             sums.zero_()
         else:
@@ -46,14 +45,14 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     output = empty((batch, windows.groups, *input_size), channels_last, like=grad_output)
     multiplier = weight.shape[0] // windows.groups
     for part in chunks(output, output.shape[1:].numel()):
-        gradients = by_channel(grad_output[part], windows)
+        gradients = by_channel(part_of(grad_output, part), windows)
         shape = (gradients.shape[0], windows.groups, *windows.padded_size(input_size))
         padded = empty(shape, channels_last, like=grad_output).zero_()
         for tap in windows.taps:
             there, matrix = windows.seen_by(tap, padded, size), factors(weight[spatial(tap)], windows)
             for number in range(multiplier):
                 there.addcmul_(gradients[:, :, number], matrix[:, number])
-        output[part] = windows.unpad(padded, input_size)
+        part_of(output, part).copy_(windows.unpad(padded, input_size))
     return output
 
 
@@ -63,10 +62,12 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     total = input.new_zeros((len(windows.taps), grad_output.shape[1]))
     over = (0, *range(3, 3 + dims))
     for part in chunks(grad_output, grad_output.shape[1:].numel()):
-        padded, gradients = windows.pad(input[part]).unsqueeze(2), by_channel(grad_output[part], windows)
-        product = torch.empty_like(gradients)
+        padded, gradients = (
+            windows.pad(part_of(input, part)).unsqueeze(2),
+            by_channel(part_of(grad_output, part), windows),
+        )
         for number, tap in enumerate(windows.taps):
-            torch.mul(gradients, windows.seen_by(tap, padded, size, at=3), out=product)
+            product = gradients * windows.seen_by(tap, padded, size, at=3)
             total[number] += product.sum(over).view(-1)
     shape = (grad_output.shape[1], 1, *windows.kernel_size)
     return empty(shape, any_channels_last(input, grad_output), like=input).copy_(total.mT.view(shape))
@@ -74,7 +75,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
 
 def by_channel(data: Tensor, windows: Windows) -> Tensor:
     """(n, G·m, *size) → (n, G, m, *size), as a view: m is the number of kernels that a channel has."""
-    return data.unflatten(1, (windows.groups, -1))
+    return data.view(data.shape[0], windows.groups, data.shape[1] // windows.groups, *data.shape[2:])
 
 
 def factors(values: Tensor, windows: Windows) -> Tensor:

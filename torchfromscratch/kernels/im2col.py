@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks, slices
-from torchfromscratch.kernels.layout import any_channels_last, channels_to_front, empty, lies_channels_last
+from torchfromscratch.kernels.chunks import chunks, part_of, slices
+from torchfromscratch.kernels.layout import any_channels_last, channels_to_front, empty
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
@@ -28,18 +28,19 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y: every window's row times every filter, plus b."""
     size = windows.output_size(input.shape[2:])
     filters = filter_rows(weight, windows).unsqueeze(1)  # (G, 1, O/G, K)
-    output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
+    channels_last, output = any_channels_last(input, weight), None
     for pictures, bands in parts(input, size, filters.shape[0] * filters.shape[3]):
-        view = window_view(input[pictures], windows, size)
+        view = window_view(part_of(input, pictures), windows, size)
         for band in bands:
-            y = output[pictures, :, band]
             matrix = window_matrix(view, band, windows)
-            if lies_channels_last(output):
-                product = torch.matmul(matrix, filters.mT).mT
-            else:
-                product = torch.matmul(filters, matrix.mT)  # (G, n, O/G, outputs)
-            product = product.transpose(0, 1).reshape(y.shape)
-            y.copy_(product if bias is None else product + bias.view(-1, *[1] * windows.dims))
+            product = torch.matmul(matrix, filters.mT).mT if channels_last else torch.matmul(filters, matrix.mT)
+            if bias is not None:
+                product = product + bias.view(windows.groups, 1, -1, 1)
+            if output is None:
+                output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=product)
+            y = part_of(part_of(output, pictures), band, 2)
+            y.copy_(product.transpose(0, 1).reshape(y.shape))  # from (G, n, O/G, outputs)
+    assert output is not None
     return output
 
 
@@ -54,19 +55,24 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     groups, (_, channels, *kernel_size) = windows.groups, weight.shape
     size = tuple(grad_output.shape[2:])
     filters = filter_rows(weight, windows)
-    shape = (grad_output.shape[0], groups * channels, *input_size)
-    output = empty(shape, any_channels_last(grad_output, weight), like=grad_output)
+    shape, output = (grad_output.shape[0], groups * channels, *input_size), None
     for pictures, bands in parts(grad_output, size, groups * filters.shape[2]):
-        gradients = grad_output[pictures]
-        padded = gradients.new_zeros((groups, gradients.shape[0], *windows.padded_size(input_size), channels))
+        gradients = part_of(grad_output, pictures)
+        padded_shape, padded = (groups, gradients.shape[0], *windows.padded_size(input_size), channels), None
         for band in bands:
-            shares = torch.bmm(output_rows(gradients[:, :, band], windows), filters)
-            shares = shares.view(groups, gradients.shape[0], *gradients[:, :, band].shape[2:], *kernel_size, channels)
+            in_band = part_of(gradients, band, 2)
+            shares = torch.bmm(output_rows(in_band, windows), filters)
+            shares = shares.view(groups, gradients.shape[0], *in_band.shape[2:], *kernel_size, channels)
+            padded = shares.new_zeros(padded_shape) if padded is None else padded
             for tap in windows.taps:
-                there = windows.seen_by(tap, padded, size, at=2)[:, :, band]
+                there = part_of(windows.seen_by(tap, padded, size, at=2), band, 2)
                 there += shares[(slice(None),) * (2 + windows.dims) + tap]
+        assert padded is not None
         inside = windows.unpad(padded, input_size, at=2)
-        output[pictures] = inside.transpose(0, 1).movedim(-1, 2).flatten(1, 2)
+        if output is None:
+            output = empty(shape, any_channels_last(grad_output, weight), like=inside)
+        part_of(output, pictures).copy_(inside.transpose(0, 1).movedim(-1, 2).reshape(gradients.shape[0], *shape[1:]))
+    assert output is not None
     return output
 
 
@@ -76,10 +82,10 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     row_length = input.shape[1] // groups * math.prod(windows.kernel_size)
     total = input.new_zeros((groups, out_channels // groups, row_length))
     for pictures, bands in parts(input, size, groups * row_length):
-        view = window_view(input[pictures], windows, size)
+        view = window_view(part_of(input, pictures), windows, size)
         for band in bands:
-            matrix = window_matrix(view, band, windows).flatten(1, 2)
-            gradients = output_rows(grad_output[pictures, :, band], windows)
+            matrix = window_matrix(view, band, windows).reshape(groups, -1, row_length)
+            gradients = output_rows(part_of(part_of(grad_output, pictures), band, 2), windows)
             total = torch.baddbmm(total, gradients.mT, matrix)
     filters_last = total.view(out_channels, *windows.kernel_size, -1)
     return channels_to_front(filters_last, any_channels_last(input, grad_output))
@@ -114,7 +120,7 @@ def window_view(pictures: Tensor, windows: Windows, output_size: Sequence[int]) 
 
 def window_matrix(view: Tensor, band: slice, windows: Windows) -> Tensor:
     """The windows of a band of outputs, a row each: (G, n, outputs, *k·C/G)."""
-    view = view[:, :, band]
+    view = part_of(view, band, 2)
     groups, pictures, *size = view.shape
     outputs, row = size[: windows.dims], size[windows.dims :]
     if view.stride(1 + windows.dims) == 1 and view.stride(-1) > 1:

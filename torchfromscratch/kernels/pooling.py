@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks
+from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.gate import where_equal
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.windows import Windows
@@ -37,7 +37,7 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     winners = torch.empty_like(largest, dtype=first_winners.dtype)
     first, *others = windows.taps
     for part in chunks(input, 2 * input.shape[1:].numel()):
-        padded, best, winner = windows.pad(input[part], lowest), largest[part], winners[part]
+        padded, best, winner = windows.pad(part_of(input, part), lowest), part_of(largest, part), part_of(winners, part)
         best.copy_(windows.seen_by(first, padded, output_size))
         winner.copy_(first_winners.expand(winner.shape))
         for number, tap in enumerate(others, 1):
@@ -65,8 +65,8 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size
     padded = empty(shape, any_channels_last(grad_output), like=grad_output).zero_()
     for part in chunks(padded, 2 * padded.shape[1:].numel()):
         for number, tap in enumerate(windows.taps):
-            there = windows.seen_by(tap, padded[part], grad_output.shape[2:])
-            there += where_equal(grad_output[part], winners[part], number)
+            there = windows.seen_by(tap, part_of(padded, part), grad_output.shape[2:])
+            there += where_equal(part_of(grad_output, part), part_of(winners, part), number)
     return windows.unpad(padded, input_size)
 
 
