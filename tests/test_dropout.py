@@ -158,3 +158,9 @@ def test_raises_what_torch_raises(name: str, size: tuple, p: float, dtype: torch
 def test_inplace_on_a_parameter_raises() -> None:
     with pytest.raises(RuntimeError, match="leaf"):
         F.dropout(torch.ones(3, requires_grad=True), inplace=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool], ids=str)
+def test_everything_can_be_dropped_of_integers_too(dtype: torch.dtype) -> None:
+    input = torch.ones(2, 3, dtype=dtype)
+    torch.testing.assert_close(F.dropout(input, 1.0), torch.nn.functional.dropout(input, 1.0))

@@ -113,3 +113,15 @@ def test_from_pretrained_gives_our_module() -> None:
     assert type(module) is nn.Embedding
     assert torch.equal(module(INDICES), table()[INDICES])
     assert not module.weight.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64], ids=str)
+def test_max_norm_for_indices_of_both_types(dtype: torch.dtype) -> None:
+    index = torch.tensor([1, 3, 1], dtype=dtype)
+    tables = [torch.arange(12.0).reshape(4, 3) for _ in range(2)]
+    outputs = [
+        library.embedding(index, table, max_norm=1.0)
+        for library, table in zip((F, torch.nn.functional), tables, strict=True)
+    ]
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(*tables)

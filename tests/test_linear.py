@@ -56,3 +56,12 @@ def test_complex(dtype: torch.dtype) -> None:
 def test_flatten_as_torchs(shape: tuple[int, ...], start: int, end: int) -> None:
     (input,) = random_tensors(shape)
     assert_same_outcome(*(outcome(library.Flatten(start, end), [input]) for library in (nn, torch.nn)))
+
+
+def test_flatten_is_a_view_where_no_gradient_is_recorded() -> None:
+    """As torch's: what is written into it reaches the input. Elsewhere it can be written into all the same."""
+    with torch.no_grad():
+        input = torch.ones(2, 3, 4, requires_grad=True)
+        nn.Flatten()(input).zero_()
+    assert not input.any()
+    nn.Flatten()(torch.ones(2, 3, 4, requires_grad=True)).add_(1).sum().backward()

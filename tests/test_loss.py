@@ -165,8 +165,6 @@ DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int
 @pytest.mark.parametrize("input", DTYPES)
 @pytest.mark.parametrize("name", [*PAIRWISE, "binary_cross_entropy", "binary_cross_entropy_with_logits"])
 def test_pairs_of_types_give_what_torch_gives(name: str, input: torch.dtype, target: torch.dtype) -> None:
-    if name == "l1_loss" and torch.bool in (input, target):
-        pytest.skip("torch cannot subtract booleans; ours takes them for numbers")
     x, y = torch.tensor([0.25, 1.0, 0.0]).to(input), torch.tensor([1.0, 0.5, 0.0]).to(target)
     try:
         expected = getattr(THEIRS, name)(x, y)
@@ -203,6 +201,8 @@ ERRORS = {
     "scalar log-probabilities": lambda F: F.nll_loss(Z[0, 0], T[0]),
     "weights of too few classes": lambda F: F.cross_entropy(Z, T, torch.ones(4)),
     "weights of too few classes, probabilities": lambda F: F.cross_entropy(Z, P, torch.ones(4)),
+    "no classes": lambda F: F.cross_entropy(Z[:, :0], T, label_smoothing=0.1),
+    "weights in a list": lambda F: F.cross_entropy(Z, T, [1.0] * 5),
     "weights of two dimensions": lambda F: F.cross_entropy(Z, T, torch.ones(5, 1)),
     "weights of another type": lambda F: F.cross_entropy(Z, T, torch.ones(5, dtype=torch.float64)),
     "smoothing above one": lambda F: F.cross_entropy(Z, T, label_smoothing=1.5),
@@ -294,3 +294,14 @@ def test_derivatives_of_complex_l1_loss() -> None:
     x, y = (torch.randn(3, 4, dtype=torch.complex128, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(F.l1_loss, (x, y), check_forward_ad=True)
     assert torch.autograd.gradgradcheck(F.l1_loss, (x, y))
+
+
+def test_l1_loss_of_small_integers_does_not_overflow() -> None:
+    x, y = torch.full((3,), 200, dtype=torch.uint8), torch.zeros(3, dtype=torch.uint8)
+    torch.testing.assert_close(F.l1_loss(x, y, reduction="sum"), THEIRS.l1_loss(x, y, reduction="sum"))
+
+
+def test_logits_of_another_type_than_the_target_are_not_rounded_to_either() -> None:
+    z, y = torch.tensor([0.3, -1.2]), torch.tensor([0.2, 0.7], dtype=torch.float64)
+    expected = THEIRS.binary_cross_entropy_with_logits(z.double(), y)
+    torch.testing.assert_close(F.binary_cross_entropy_with_logits(z, y), expected, rtol=1e-14, atol=0)

@@ -265,3 +265,15 @@ def test_mapping_over_models_equals_one_model_after_the_other() -> None:
         mapped = torch.func.vmap(norm, dims)(w, b)
         one_by_one = [norm(w[i] if dims[0] == 0 else w, b[i] if dims[1] == 0 else b) for i in range(3)]
         torch.testing.assert_close(mapped, torch.stack(one_by_one))
+
+
+@pytest.mark.parametrize(
+    "call", [lambda F, x: F.batch_norm(x, None, None, training=True), lambda F, x: F.group_norm(x, 2)]
+)
+def test_gradient_lies_as_the_input(call: Callable[..., torch.Tensor]) -> None:
+    """Channels last, though dL/dy is contiguous, as it is behind a view."""
+    x = torch.randn(2, 4, 3, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
+    gradients = [
+        torch.autograd.grad(call(library, x), x, torch.ones(2, 4, 3, 5))[0] for library in (F, torch.nn.functional)
+    ]
+    assert gradients[0].stride() == gradients[1].stride()

@@ -21,7 +21,8 @@ class Drop(Function):
 
     @staticmethod
     def forward(input: Tensor, mask: Tensor, q: float) -> Tensor:
-        return input * mask.to(input.dtype).div_(q)
+        scale = mask.to(input.dtype)
+        return input * (scale if q == 1 else scale.div_(q))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

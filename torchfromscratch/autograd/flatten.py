@@ -13,15 +13,12 @@ from torchfromscratch.autograd.function import Function, differentiable
 
 
 class Flatten(Function):
-    """y = x with its dimensions `start_dim` to `end_dim` as one.
-
-    The answer has memory of its own: autograd forbids to overwrite a view that a Function made, and a
-    ReLU(inplace=True) behind a Flatten is to work.
-    """
+    """y = x with its dimensions `start_dim` to `end_dim` as one, in memory of its own."""
 
     @staticmethod
     def forward(input: Tensor, start_dim: int, end_dim: int) -> Tensor:
-        return input.flatten(start_dim, end_dim).clone()
+        flat = input.flatten(start_dim, end_dim)
+        return flat.clone() if flat is input or flat._is_view() else flat
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

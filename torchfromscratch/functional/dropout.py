@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -97,8 +98,9 @@ def _dropped(
     mask_of: Callable[[Tensor], Tensor],
     through: Callable[[Tensor, Tensor, float], Tensor],
 ) -> Tensor:
-    if p < 0 or p > 1:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not 0 <= p <= 1:
+        error = RuntimeError if math.isnan(p) else ValueError  # as torch
+        raise error(f"dropout probability has to be between 0 and 1, but got {p}")
     if p == 0 or not training or input.numel() == 0:
         return input
     if p == 1:

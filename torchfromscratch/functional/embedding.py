@@ -58,4 +58,4 @@ def _renormalize(weight: Tensor, index: Tensor, max_norm: float, norm_type: floa
     named = weight.index_select(0, index)
     norm = torch.linalg.vector_norm(named, norm_type, dim=1, keepdim=True)
     scale = torch.where(norm > max_norm, max_norm / (norm + 1e-7), 1.0)  # torch's 1e-7, against division by 0
-    weight.index_copy_(0, index, named * scale)
+    weight.index_copy_(0, index.long(), named * scale)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import loss as table
-from torchfromscratch.functional.arguments import has_values
+from torchfromscratch.functional.arguments import has_values, require_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.precision import widened
 
@@ -62,7 +62,7 @@ def cross_entropy(
     density = None
     if smoothing:
         spread = widened(input.new_ones(()) if weight is None else _along_classes(weight, input))
-        density = (smoothing / input.shape[dim] * spread).expand(input.shape)
+        density = (smoothing / max(input.shape[dim], 1) * spread).expand(input.shape)
     losses = table.softmax_cross_entropy(input, t, (1 - smoothing) * h, density, dim)
     losses = losses.masked_fill(ignored, 0).squeeze(dim)
     return _reduced(losses, reduction, h.sum()).to(input.dtype)
@@ -232,7 +232,9 @@ def binary_cross_entropy_with_logits(
     if not target.is_floating_point():
         raise RuntimeError(f"the target must be floating-point, but got {target.dtype}")
     p = input.new_ones(()) if pos_weight is None else pos_weight
-    losses = table.sigmoid_cross_entropy(widened(input), widened(target), widened(p).expand(input.shape))
+    dtype = torch.promote_types(input.dtype, target.dtype)
+    z, y = widened(input.to(dtype)), widened(target.to(dtype))
+    losses = table.sigmoid_cross_entropy(z, y, widened(p).expand(input.shape))
     if weight is not None:
         losses = losses * widened(weight).expand(input.shape)
     return _reduced(losses, reduction).to(target.dtype)
@@ -307,9 +309,9 @@ def _class_target(
     if weight is None:
         weights = torch.ones_like(classes, dtype=widened(input[:0]).dtype)
     else:
+        _along_classes(weight, input)
         if weight.dtype != input.dtype:
             raise RuntimeError(f"expected weights of the input's type {input.dtype}, but got {weight.dtype}")
-        _along_classes(weight, input)
         weights = widened(table.pick(weight, 0, classes.reshape(-1))).reshape(classes.shape)
     return classes, weights.masked_fill(ignored, 0), ignored
 
@@ -323,6 +325,7 @@ def _class_dim(input: Tensor) -> int:
 def _along_classes(weight: Tensor, input: Tensor) -> Tensor:
     """The weights of the classes, shaped to multiply the input."""
     dim = _class_dim(input)
+    require_tensor("weight", weight)
     if weight.dim() != 1 or weight.shape[0] != input.shape[dim]:
         raise RuntimeError(
             f"expected a weight for each of {input.shape[dim]} classes, but got a tensor of shape {list(weight.shape)}"
@@ -346,6 +349,8 @@ def _errors(
     dtype = torch.promote_types(input.dtype, target.dtype)
     if function is not table.absolute_error:  # torch takes integers and complex numbers for l1_loss alone
         _check_floating(name, dtype)
+    elif torch.bool in (input.dtype, target.dtype):
+        raise NotImplementedError(f"{name} cannot subtract booleans; turn them into numbers first")
     x, y = torch.broadcast_tensors(widened(input.to(dtype)), widened(target.to(dtype)))
     if dtype.is_complex:
         difference = x - y
@@ -358,7 +363,8 @@ def _unweighted(
     name: str, function: Callable[..., Tensor], input: Tensor, target: Tensor, *constants: float, reduction: str
 ) -> Tensor:
     losses, dtype = _errors(name, function, input, target, *constants)
-    return _reduced(losses, reduction).to(dtype)
+    reduced = _reduced(losses, reduction)
+    return reduced.to(dtype) if dtype.is_floating_point else reduced  # a sum of integers is int64
 
 
 def _weighted(

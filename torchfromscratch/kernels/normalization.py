@@ -66,7 +66,7 @@ def gradients(
     constant = {dim for dim in range(x.dim()) if weight.shape[dim] == 1}
     shared, varying = constant.intersection(over.dims), set(over.dims) - constant
     groups = _groups(x, weight, over)
-    grad_input, buffer = torch.empty_like(g), torch.empty_like(_part(x, groups[0][0]))
+    grad_input, buffer = torch.empty_like(x), torch.empty_like(_part(x, groups[0][0]))
     grad_weights, grad_biases = [], []
     for group in groups:
         mu = _part(mean, group[0])

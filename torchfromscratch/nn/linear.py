@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.nn
+import torch
 from torch import Tensor
 
 from torchfromscratch import functional as F
@@ -19,7 +19,14 @@ class Linear(torch.nn.Linear):
 
 
 class Flatten(torch.nn.Flatten):
-    """One dimension in place of several: torch.nn.Flatten by hand, in memory of its own."""
+    """One dimension in place of several: torch.nn.Flatten by hand.
+
+    Where no gradient is recorded it is a view of the input, as torch's is. Where one is, it has memory of its
+    own, and what is written into it in place does not reach the input: autograd forbids writing into a view
+    that a Function made, and an `x += 1` behind a Flatten is to work.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
-        return flatten(input, self.start_dim, self.end_dim)
+        if torch.is_grad_enabled() and input.requires_grad:
+            return flatten(input, self.start_dim, self.end_dim)
+        return input.flatten(self.start_dim, self.end_dim)
