@@ -47,8 +47,8 @@ outputs, of the worst parameter's gradient and of the worst buffer; a model hold
 and no built-in layer kernel runs, forward or backward. What is below 1e-6 of the largest gradient (or buffer) of the
 model is measured on that bound: it is zero but for rounding.
 
-What is no layer stays torch's, and audit() lets it pass: resizing (`interpolate`) and sampling (`grid_sample`) of
-pictures, and torchvision's own operators (`nms`, `roi_align`).
+What is no layer of torch.nn stays as it is, and audit() lets it pass: sampling of pictures at any place
+(`grid_sample`) and torchvision's own operators (`nms`, `roi_align`).
 """
 HEAD = """\
 | model | parameters | input | convert: output | gradient | buffers | built in \

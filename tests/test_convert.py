@@ -282,7 +282,7 @@ def test_scripted_modules_are_left_and_reported():
 
 
 def test_a_layer_that_we_do_not_have_is_reported():
-    model = torch.nn.Sequential(torch.nn.LPPool2d(2, 2), torch.nn.Upsample(scale_factor=2))
+    model = torch.nn.Sequential(torch.nn.LPPool2d(2, 2), torch.nn.PixelShuffle(1))
     expected = model(X)
     with pytest.warns(UserWarning, match="0: LPPool2d has no counterpart"):
         convert(model)
