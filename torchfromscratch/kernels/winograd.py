@@ -167,6 +167,7 @@ class Inputs:
     def __init__(self, input: Tensor, windows: Windows, shape: tuple[int, int, int]) -> None:
         (pictures, rows, columns), channels = shape, input.shape[1]
         self.padding = windows.padding
+        self.inside = slice(0)  # the rows of `padded` that hold the input
         self.padded, pixels, turn = landing(input, (pictures, channels, rows * TILE + 2, columns * TILE + 2))
         by_row = pixels.unfold(1, SEEN, TILE).movedim(-1, 0)  # (6, n, rows, padded width, C)
         along_height = input.new_empty(by_row.shape)
@@ -179,11 +180,13 @@ class Inputs:
         """Of these tiles of the input (N, C, H, W): (36, tiles, C)."""
         height, width = input.shape[2:]
         top, left = tiles.first * TILE - self.padding[0], -self.padding[1]
-        seen = slice(max(0, top), min(height, top + self.padded.shape[2]))
-        if tiles.shape[1] * TILE < height:
+        first = max(0, top)
+        seen = slice(first, max(first, min(height, top + self.padded.shape[2])))
+        inside = slice(seen.start - top, seen.stop - top)
+        if inside != self.inside:
             self.padded.zero_()
-        inside = self.padded[:, :, seen.start - top : seen.stop - top, -left : width - left]
-        inside.copy_(input[tiles.pictures, :, seen])
+            self.inside = inside
+        self.padded[:, :, inside, -left : width - left] = input[tiles.pictures, :, seen]
         run(self.steps)
         return self.points
 
