@@ -199,14 +199,19 @@ def _wide(tensor: Tensor) -> Tensor:
 
 def _peak(model: torch.nn.Module, inputs: Sequence[Any], context: Any) -> int:
     with context:
-        _step(model, inputs)  # what is allocated once, as gradients are, is there from now on
-        if _on_cuda(inputs):
-            before = torch.cuda.memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-            _step(model, inputs)
-            return torch.cuda.max_memory_allocated() - before
-        with _silence(), torch.profiler.profile(profile_memory=True) as profile:
-            _step(model, inputs)
+        return peak_allocation(lambda: _step(model, inputs), on_cuda=_on_cuda(inputs))
+
+
+def peak_allocation(step: Callable[[], object], on_cuda: bool) -> int:
+    """Bytes that a call of `step`, the second, allocates at most beyond what was there before."""
+    step()  # what is allocated once, as gradients are, is there from now on
+    if on_cuda:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    with _silence(), torch.profiler.profile(profile_memory=True) as profile:
+        step()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     used = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
