@@ -209,7 +209,11 @@ def one_convolution(
             functions["F.unfold and matmul"] = unfold_and_matmul
             if importlib.util.find_spec("einconv"):
                 functions["einconv"] = einconv(size // 2)
-        return {label: lambda f=f: torch.autograd.grad(f(x, w), (x, w), dy) for label, f in functions.items()}
+
+        def gradients(function: Callable[[Tensor, Tensor], Tensor]) -> Step:
+            return lambda: torch.autograd.grad(function(x, w), (x, w), dy)
+
+        return {label: gradients(function) for label, function in functions.items()}
 
     return contenders
 

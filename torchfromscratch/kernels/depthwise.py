@@ -27,7 +27,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y, shapes as in `convolution.correlate`."""
     size = windows.output_size(input.shape[2:])
     output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
-    for part in chunks(output, output.shape[1:].numel()):
+    for part in chunks(output, 2 * output.shape[1:].numel()):
         padded, sums = windows.pad(part_of(input, part)).unsqueeze(2), by_channel(part_of(output, part), windows)
         if bias is None:
             sums.zero_()
@@ -44,7 +44,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     channels_last = any_channels_last(grad_output, weight)
     output = empty((batch, windows.groups, *input_size), channels_last, like=grad_output)
     multiplier = weight.shape[0] // windows.groups
-    for part in chunks(output, output.shape[1:].numel()):
+    for part in chunks(output, 2 * output.shape[1:].numel()):
         gradients = by_channel(part_of(grad_output, part), windows)
         shape = (gradients.shape[0], windows.groups, *windows.padded_size(input_size))
         padded = empty(shape, channels_last, like=grad_output).zero_()
@@ -61,7 +61,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     size, dims = grad_output.shape[2:], windows.dims
     total = input.new_zeros((len(windows.taps), grad_output.shape[1]))
     over = (0, *range(3, 3 + dims))
-    for part in chunks(grad_output, grad_output.shape[1:].numel()):
+    for part in chunks(grad_output, 2 * grad_output.shape[1:].numel()):
         padded, gradients = (
             windows.pad(part_of(input, part)).unsqueeze(2),
             by_channel(part_of(grad_output, part), windows),
@@ -79,5 +79,5 @@ def by_channel(data: Tensor, windows: Windows) -> Tensor:
 
 
 def factors(values: Tensor, windows: Windows) -> Tensor:
-    """A number for each kernel, (G·m) or (G·m, 1) → (G, m, 1, …)."""
-    return values.reshape(windows.groups, -1, *[1] * windows.dims)
+    """A number for each kernel, (G·m) or (G·m, 1) → (G, m, 1, …), side by side as vectorised loops want them."""
+    return values.contiguous().view(windows.groups, values.shape[0] // windows.groups, *[1] * windows.dims)

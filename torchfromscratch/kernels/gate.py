@@ -29,11 +29,15 @@ def gate(values: Tensor, output: Tensor) -> Tensor:
 
 
 def where_equal(values: Tensor, numbers: Tensor, number: int) -> Tensor:
-    """`values` where `numbers` equal a number, and 0 elsewhere."""
-    if in_cpu_memory(values, numbers) and values.dtype in BITS:
-        bits = BITS[values.dtype]
-        return numbers.to(bits).eq_(number).mul_(values.view(bits)).view(values.dtype)
+    """`values` where `numbers`, made `wide_enough`, equal a number, and 0 elsewhere."""
+    if numbers.dtype == BITS.get(values.dtype) and in_cpu_memory(values, numbers):
+        return numbers.clone().eq_(number).mul_(values.view(numbers.dtype)).view(values.dtype)
     return torch.where(numbers == number, values, 0)
+
+
+def wide_enough(numbers: Tensor, values: Tensor) -> Tensor:
+    """`numbers` in the type of the values' bits, where `where_equal` multiplies by those."""
+    return numbers.to(BITS.get(values.dtype, numbers.dtype))
 
 
 def _multiplied_bits(values: Tensor, output: Tensor) -> Tensor:

@@ -84,9 +84,14 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     for pictures, bands in parts(input, size, groups * row_length):
         view = window_view(part_of(input, pictures), windows, size)
         for band in bands:
-            matrix = window_matrix(view, band, windows).reshape(groups, -1, row_length)
-            gradients = output_rows(part_of(part_of(grad_output, pictures), band, 2), windows)
-            total = torch.baddbmm(total, gradients.mT, matrix)
+            matrix = window_matrix(view, band, windows)
+            gradients = part_of(part_of(grad_output, pictures), band, 2)
+            if matrix.stride(-1) == 1:
+                matrix = matrix.reshape(groups, -1, row_length)
+                total = torch.baddbmm(total, output_rows(gradients, windows).mT, matrix)
+            else:  # column by column: a product for each picture, as joining them would turn the matrix
+                by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
+                total = total + torch.matmul(by_group, matrix).sum(1)
     filters_last = total.view(out_channels, *windows.kernel_size, -1)
     return channels_to_front(filters_last, any_channels_last(input, grad_output))
 

@@ -10,13 +10,14 @@ x is (N, C, *input); y, dL/dy and the winners are (N, C, *output).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
-from torchfromscratch.kernels.gate import where_equal
+from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.windows import Windows
 
@@ -43,8 +44,8 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
         for number, tap in enumerate(others, 1):
             value = windows.seen_by(tap, padded, output_size).clone()
             wins = value.clone().gt_(best).add_(value.clone().ne_(value))  # larger, or NaN
-            best.copy_(torch.maximum(best, value))
-            winner.copy_(torch.maximum(winner, wins.to(winner.dtype).mul_(number)))  # numbers grow from tap to tap
+            best.clamp_(min=value)
+            winner.clamp_(min=wins.to(winner.dtype).mul_(number))  # numbers grow from tap to tap
     return largest, winners
 
 
@@ -62,11 +63,17 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size
     if len(windows.taps) > TAPS_ONE_BY_ONE:
         return _send_back_by_index(grad_output, winners, windows, input_size)
     shape = (*grad_output.shape[:2], *windows.padded_size(input_size))
-    padded = empty(shape, any_channels_last(grad_output), like=grad_output).zero_()
+    size = grad_output.shape[2:]
+    padded = empty(shape, any_channels_last(grad_output), like=grad_output)
+    tile_the_input = windows.stride == windows.extent and shape[2:] == tuple(map(operator.mul, size, windows.stride))
+    if not tile_the_input:
+        padded.zero_()
     for part in chunks(padded, 2 * padded.shape[1:].numel()):
+        gradients, numbers = part_of(grad_output, part), wide_enough(part_of(winners, part), grad_output)
         for number, tap in enumerate(windows.taps):
-            there = windows.seen_by(tap, part_of(padded, part), grad_output.shape[2:])
-            there += where_equal(part_of(grad_output, part), part_of(winners, part), number)
+            there = windows.seen_by(tap, part_of(padded, part), size)
+            share = where_equal(gradients, numbers, number)
+            there.copy_(share) if tile_the_input else there.add_(share)
     return windows.unpad(padded, input_size)
 
 
