@@ -25,7 +25,7 @@ from typing import Any
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, mapped_first
-from torchfromscratch.kernels import convolution as kernel
+from torchfromscratch.kernels import operations as kernel
 from torchfromscratch.kernels.windows import Windows
 
 
