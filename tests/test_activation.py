@@ -135,6 +135,14 @@ def test_errors_are_of_torchs_type(call: Callable) -> None:
         call(F)
 
 
+def test_softmax_keeps_small_gradients_beside_a_large_probability() -> None:
+    """y·(d − Σ): of y·d − y·Σ, rounding would be most of what is left."""
+    x = torch.tensor([0.0, 18.5], dtype=torch.float64, requires_grad=True)
+    d = torch.tensor([100.3, 271.7], dtype=torch.float64)
+    ours, theirs = (torch.autograd.grad(library.softmax(x, 0), x, d)[0] for library in (F, torch.nn.functional))
+    torch.testing.assert_close(ours, theirs, rtol=1e-15, atol=0)
+
+
 def test_softmax2d_takes_pictures_only() -> None:
     with pytest.raises(ValueError, match="3 or 4"):
         nn.Softmax2d()(torch.zeros(2, 3))
