@@ -33,6 +33,7 @@ ACTIVATIONS = [
     ("mish", ()),
     ("softplus", ()),
     ("tanhshrink", ()),
+    ("softsign", ()),
     ("elu", ()),
     ("selu", ()),
     ("celu", (0.5,)),
@@ -91,7 +92,7 @@ def test_inplace_overwrites_the_input_and_keeps_its_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
-@pytest.mark.parametrize("name", [name for name, _ in ACTIVATIONS] + ["softsign", "gelu", "glu"])
+@pytest.mark.parametrize("name", [name for name, _ in ACTIVATIONS] + ["gelu", "glu"])
 def test_other_types_give_what_torch_gives(name: str, dtype: torch.dtype) -> None:
     x = torch.tensor([0, 1, 5, 2]).to(dtype)
     args = dict(ACTIVATIONS).get(name, ())

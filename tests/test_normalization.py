@@ -273,3 +273,15 @@ def test_gradient_of_batch_norm_lies_as_the_input() -> None:
     y = F.batch_norm(x, None, None, training=True)
     (gradient,) = torch.autograd.grad(y, x, torch.ones(2, 4, 3, 5))
     assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_narrow_statistics_are_rounded_once(dtype: torch.dtype) -> None:
+    """In evaluation, with parameters and statistics in the narrow type: as near to the truth as torch."""
+    generator = torch.Generator().manual_seed(0)
+    x, *others = (torch.rand(shape, generator=generator).to(dtype) * 9 for shape in [(64, 8), *[(8,)] * 4])
+    truth = torch.nn.functional.batch_norm(x.double(), *(tensor.double() for tensor in others))
+    ours, theirs = (
+        (library.batch_norm(x, *others).double() - truth).abs().max() for library in (F, torch.nn.functional)
+    )
+    assert ours <= theirs
