@@ -237,6 +237,15 @@ def test_inplace_leaves_what_others_look_at() -> None:
 LONG = 2 * PIECE + 5
 
 
+def test_long_inputs_take_batches_of_gradients() -> None:
+    """A tensor that stands for many has no memory to take a piece of."""
+    x = torch.linspace(-3, 3, LONG, requires_grad=True)
+    y = F.silu(x)
+    batch = torch.stack([torch.ones(LONG), x.detach()])
+    (gradients,) = torch.autograd.grad(y, x, batch, is_grads_batched=True, retain_graph=True)
+    torch.testing.assert_close(gradients, torch.stack([torch.autograd.grad(F.silu(x), x, g)[0] for g in batch]))
+
+
 @pytest.mark.parametrize("layout", ["contiguous", "channels last", "transposed", "gradient transposed"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["leaky_relu", "silu", "gelu", "elu", "softsign"])

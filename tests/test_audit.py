@@ -68,6 +68,13 @@ BUILTINS = {
         lambda x: F.binary_cross_entropy(x.abs() / 9 + 0.1, X * 0 + 0.5),
     ],
     "padding": [lambda x: F.pad(x, (1, 1, 1, 1), "reflect"), lambda x: F.pad(x, (1, 1, 1, 1), "replicate")],
+    "resizing": [
+        lambda x: F.interpolate(x, scale_factor=2),
+        lambda x: F.interpolate(x, 3, mode="nearest-exact"),
+        lambda x: F.interpolate(x, 3, mode="bilinear", antialias=True),
+        lambda x: F.interpolate(x[0], 3, mode="linear"),
+        lambda x: torch.nn.Upsample(3, mode="bicubic")(x),
+    ],
     "unfold": [lambda x: F.unfold(x, 3), lambda x: F.fold(x.reshape(2, 36, 4), (4, 4), 3)],
     "embedding": [
         lambda x: F.embedding(LABELS, x[0, 0]),
@@ -214,7 +221,7 @@ def test_the_message_names_kernel_file_line_and_module():
         lambda x: F.pad(x, (1, 1)),
         lambda x: torch.where(x > 0, x, 0).sum().backward(),
         lambda x: x.gather(1, x.argsort(1)).bernoulli(0.5),
-        lambda x: F.interpolate(x, scale_factor=2, mode="bilinear").sum().backward(),
+        lambda x: F.grid_sample(x, x[:, :2].movedim(1, -1), align_corners=False).sum().backward(),
         lambda x: torch.logsumexp(x, 1).sum().backward(),
     ],
 )
@@ -304,15 +311,15 @@ def test_all_families_are_tried():
     assert {*BUILTINS, *COMPOSITES} == set(FAMILIES)
 
 
-# Operators that look like layers, and are none: derivatives of views, indexing and mathematics, resizing and
-# sampling of pictures, optimizers, quantization and housekeeping.
+# Operators that look like layers, and are none: derivatives of views, indexing and mathematics, sampling of
+# pictures at any place, optimizers, quantization and housekeeping.
 NO_LAYERS = r"""
     (select|slice|diagonal|index_select|masked_scatter|masked_select|gather|gather_sparse|unfold|trace
     |to_dense|to_mkldnn|nested_select|nested_sum|sparse_sum|sparse_mm_reduce_impl|pack_padded_sequence|segment_reduce
     |matmul|matrix_exp|cumprod|cummaxmin|logit|cdist|pdist|value_selecting_reduction)_backward
     |weight_norm_(differentiable|interface)_backward
     |(cudnn_)?(affine_grid_generator|grid_sampler(_[23]d)?)(_cpu_fallback)?(_backward)?
-    |upsample_\w+ |(native_)?channel_shuffle |pixel_(un)?shuffle |cosine_similarity |pairwise_distance
+    |(native_)?channel_shuffle |pixel_(un)?shuffle |cosine_similarity |pairwise_distance
     |pdist |one_hot |pad |unfold |flatten |unflatten |sigmoid |tanh |grouped_mm |scaled_(grouped_)?mm
     |fused_(adagrad|adam|adamw|sgd) |fake_quantize_\w+ |fused_moving_avg_obs_\w+
     |mkldnn_(reshape|transpose) |cudnn_is_acceptable |nnpack_available |native_norm |fbgemm_pack_\w+

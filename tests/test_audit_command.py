@@ -22,6 +22,15 @@ def texts():
     return torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.Linear(4, 2))
 
 
+class InFloat32(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 2)
+
+    def forward(self, input):
+        return self.linear(input.float())
+
+
 def needs_an_argument(width):
     return torch.nn.Linear(width, 2)
 
@@ -40,27 +49,39 @@ def run(capsys, *options):
 
 
 def test_it_shows_layers_kernels_differences_time_and_memory(capsys):
-    out = run(capsys, f"{HERE}:small", "--input", "2x3x8x8", "--dtype", "float64")
+    out = run(capsys, f"{HERE}:small", "--input", "2x3x8x8")
     assert "4 layers replaced: " in out
     assert "1 Conv2d" in out
     assert "left: 4: LPPool2d has no counterpart" in out
-    before, after = re.findall(r"built-in layer kernels in a step .*", out)
-    assert "aten::convolution_backward" in before
-    assert after.endswith("converted: none")
-    assert re.search(r"output +\d\.\de-1\d", out)
-    assert re.search(r"gradient +\d\.\de-1\d +\d\.(weight|bias)", out)
-    assert re.search(r"time +\d+ +\d+ ms", out)
-    assert re.search(r"memory +\d+ +\d+ MiB", out)
+    assert re.search(r"aten::convolution_backward +1 +0", out)
+    assert re.search(r"all +[1-9]\d* +0\n", out)
+    assert "from torch.nn in float64, over the largest element, with 2x3x8x8" in out
+    assert re.search(r"torch.nn, float64 +0e\+00 +0e\+00\n", out)
+    assert re.search(r"by hand, float64 +\de-1\d +\de-1\d +\d.(weight|bias)\n", out)
+    assert re.search(r"torch.nn, float32 +\de-0\d +\de-0\d +\d.(weight|bias)\n", out)
+    assert re.search(r"by hand, float32 +\de-0\d +\de-0\d +\d.(weight|bias)\n", out)
+    assert re.search(r"time in ms +\d+ +\d+  \d+\.\d\d ×", out)
+    assert re.search(r"memory in MiB +\d+ +\d+  \d+\.\d\d ×", out)
 
 
 def test_integers_are_for_texts_and_timing_can_be_left_out(capsys):
     out = run(capsys, f"{HERE}:texts", "--input", "2x5", "--integers", "10", "--repetitions", "0")
-    assert "step converted: none" in out
+    assert re.search(r"aten::embedding +1 +0\n", out)
+    assert re.search(r"all +[1-9]\d* +0\n", out)
     assert "one step" not in out
 
 
 def test_a_model_without_gradients_in_evaluation_mode(capsys):
-    assert "0 layers replaced" in run(capsys, "torch.nn:Identity", "--input", "2x3", "--eval")
+    out = run(capsys, "torch.nn:Identity", "--input", "2x3", "--eval")
+    assert "0 layers replaced" in out
+    assert re.search(r"all +0 +0\n", out)
+
+
+def test_a_model_that_insists_on_its_type_is_compared_in_it(capsys):
+    out = run(capsys, f"{HERE}:InFloat32", "--input", "2x3")
+    assert "from torch.nn in float32" in out
+    assert "by hand, float32" in out
+    assert "float64" not in out
 
 
 @pytest.mark.parametrize(
@@ -69,7 +90,10 @@ def test_a_model_without_gradients_in_evaluation_mode(capsys):
         (["resnet18"], "is named MODULE:FACTORY"),
         (["no_such_module:model"], "cannot import 'no_such_module'"),
         (["torchvision.models:resnet17"], "did you mean resnet1"),
-        ([f"{HERE}:needs_an_argument"], "it must need no arguments"),
+        (["torchvision.models:"], "is named MODULE:FACTORY"),
+        ([":resnet18"], "is named MODULE:FACTORY"),
+        (["torchvision.models:resnet"], "cannot be called"),
+        ([f"{HERE}:needs_an_argument"], "it is called without arguments"),
         ([f"{HERE}:no_model"], "gives 3, which is no torch.nn.Module"),
         ([f"{HERE}:NUMBER"], "is 3, which cannot be called"),
         ([f"{HERE}:small", "--input", "2x5x8x8"], "cannot take a step with float32 of 2x5x8x8"),

@@ -1,8 +1,10 @@
 """convert() gives torch.nn's layers our classes, and touches nothing else."""
 
 import copy
+import functools
 import pickle
 import warnings
+from typing import ClassVar
 
 import pytest
 import torch
@@ -195,6 +197,61 @@ def test_a_subclass_that_overrides_runs_by_hand_inside_a_forward_that_does():
     assert not conversion_report(model).uncovered
 
 
+def test_a_layer_is_not_inside_a_module_whose_name_begins_alike():
+    model = torch.nn.ModuleDict({"block": Calling(), "block2": Overriding(3, 3, 3)})
+    with pytest.warns(UserWarning, match="block2: Overriding overrides"):
+        convert(model)
+    assert conversion_report(model).uncovered.keys() == {"block2"}
+
+
+class StaticForward(torch.nn.Module):
+    @staticmethod
+    def forward(input):
+        return F.relu(input)
+
+
+class ClassForward(torch.nn.Module):
+    @classmethod
+    def forward(cls, input):
+        return F.relu(input)
+
+
+class PartialForward(torch.nn.Module):
+    def scaled(self, input, scale):
+        return F.relu(input) * scale
+
+    forward = functools.partialmethod(scaled, scale=2)
+
+
+class ObjectForward(torch.nn.Module):
+    class Forward:
+        def __call__(self, input):
+            return F.relu(input)
+
+    forward = Forward()
+
+
+class Registering(torch.nn.Module):
+    names: ClassVar = []
+
+    def __init_subclass__(cls, *, name):
+        super().__init_subclass__()
+        cls.names.append(name)
+
+
+class Registered(Registering, name="only"):
+    def forward(self, input):
+        return F.relu(input)
+
+
+@pytest.mark.parametrize(
+    "cls", [StaticForward, ClassForward, PartialForward, ObjectForward, Registered], ids=lambda cls: cls.__name__
+)
+def test_every_kind_of_forward_runs_by_hand(cls):
+    assert_runs_by_hand_and_alike(cls())
+    assert Registering.names == ["only"]
+
+
 def test_a_forward_set_on_the_module_is_left():
     module = torch.nn.ReLU()
     module.forward = lambda input: input
@@ -225,11 +282,23 @@ def test_scripted_modules_are_left_and_reported():
 
 
 def test_a_layer_that_we_do_not_have_is_reported():
-    model = torch.nn.Sequential(torch.nn.LPPool2d(2, 2), torch.nn.Upsample(scale_factor=2))
+    model = torch.nn.Sequential(torch.nn.LPPool2d(2, 2), torch.nn.PixelShuffle(1))
     expected = model(X)
     with pytest.warns(UserWarning, match="0: LPPool2d has no counterpart"):
         convert(model)
     assert conversion_report(model).left.keys() == {"0"}
+    torch.testing.assert_close(model(X), expected)
+
+
+def test_quantized_layers_are_left_and_reported():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces that quantization moves to torchao
+        model = torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.ReLU()))
+        expected = model(X)
+        with pytest.warns(UserWarning, match="0: Linear has no counterpart"):
+            convert(model)
+    assert conversion_report(model).left.keys() == {"0"}
+    assert type(model[1]) is nn.ReLU
     torch.testing.assert_close(model(X), expected)
 
 
@@ -250,14 +319,38 @@ def test_lazy_layers_become_ours_when_they_know_their_size():
     assert type(back) is torch.nn.LazyConv2d
 
 
+def test_a_model_of_several_processes_runs_by_hand():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert_runs_by_hand_and_alike(torch.nn.parallel.DistributedDataParallel(small()))
+        assert_runs_by_hand_and_alike(torch.nn.parallel.DistributedDataParallel(convert(small())))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        torch.nn.DataParallel,
+        torch.optim.swa_utils.AveragedModel,
+        lambda model: torch.compile(model, backend="aot_eager"),
+    ],
+    ids=["DataParallel", "AveragedModel", "compile"],
+)
+def test_a_wrapped_model_runs_by_hand(wrap):
+    assert_runs_by_hand_and_alike(wrap(small()))
+
+
 @pytest.mark.parametrize(
     "reparametrize",
     [
+        lambda conv: torch.nn.utils.weight_norm(conv),
+        lambda conv: torch.nn.utils.spectral_norm(conv).eval(),
         lambda conv: parametrizations.weight_norm(conv),
         lambda conv: parametrizations.orthogonal(conv),
         lambda conv: prune.random_unstructured(conv, "weight", 0.5),
     ],
-    ids=["weight_norm", "orthogonal", "prune"],
+    ids=["weight_norm hook", "spectral_norm hook", "weight_norm", "orthogonal", "prune"],
 )
 def test_reparametrized_weights_keep_working(reparametrize):
     model = torch.nn.Sequential(reparametrize(torch.nn.Conv2d(3, 4, 3)))

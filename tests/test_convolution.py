@@ -18,7 +18,7 @@ import torchfromscratch.functional as F
 from tests.subjects import answers, assert_as_torch, assert_equal, assert_same_outcome, outcome, random_tensors, strides
 from torchfromscratch import nn
 from torchfromscratch.autograd.convolution import correlation, full_convolution, weight_gradient
-from torchfromscratch.kernels.convolution import rotate180
+from torchfromscratch.kernels.rotation import rotate180
 from torchfromscratch.kernels.windows import Windows
 
 GRID = [

@@ -1,6 +1,6 @@
 """torchvision's models by hand: the same outputs, gradients and statistics, and nothing built in.
 
-Each family in a small version of its own; all 80 models as torchvision has them behind the marker `slow`.
+Each family in a small version of its own; all models as torchvision has them behind the marker `slow`.
 """
 
 import runpy
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from torchvision import models
 from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.efficientnet import FusedMBConvConfig, MBConvConfig
@@ -20,7 +19,7 @@ from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerB
 from torchvision.models.vgg import make_layers
 
 from torchfromscratch import conversion_report
-from torchfromscratch.comparison import compare, fill_zero_weights, switch_off_chance
+from torchfromscratch.comparison import by_hand, compare, fill_zero_weights, switch_off_chance, take_step
 
 TOLERANCE = 1e-6
 
@@ -103,28 +102,34 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize("by_hand", ["convert", "from_scratch"])
+@pytest.mark.parametrize("how", ["convert", "from_scratch"])
 @pytest.mark.parametrize("family", SMALL)
-def test_one_model_of_each_family_runs_by_hand(family, by_hand):
+def test_one_model_of_each_family_runs_by_hand(family, how):
     build, size = SMALL[family]
     torch.manual_seed(0)
     model = build().double().train()
     switch_off_chance(model)
     fill_zero_weights(model)
     names = [name for name, _ in model.named_parameters()]
-    comparison = compare(model, [torch.randn(2, 3, size, size, dtype=torch.float64)], by_hand)
+    inputs = [torch.randn(2, 3, size, size, dtype=torch.float64)]
+    expected = take_step(model, inputs)
+    assert compare(model, inputs, expected).kernels
+    with by_hand(model, how):
+        assert [name for name, _ in model.named_parameters()] == names
+        comparison = compare(model, inputs, expected)
     assert not comparison.kernels, str(comparison.kernels)
     assert comparison.output_error <= TOLERANCE
     assert comparison.gradient_error <= TOLERANCE, comparison.gradient_name
     assert comparison.buffer_error <= TOLERANCE
-    assert [name for name, _ in model.named_parameters()] == names
-    assert comparison.torch_kernels
     assert not conversion_report(model).by_hand
 
 
+SCRIPT = Path(__file__).parent.parent / "scripts" / "torchvision_table.py"
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", models.list_models(module=torchvision.models))
-def test_every_classification_model_runs_by_hand(name):
-    script = runpy.run_path(str(Path(__file__).parent.parent / "scripts" / "torchvision_table.py"))
+@pytest.mark.parametrize("name", models.list_models())
+def test_every_model_of_torchvision_runs_by_hand(name):
+    script = runpy.run_path(str(SCRIPT))
     row = script["row"](name)
     assert script["holds"](row), row

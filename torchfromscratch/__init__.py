@@ -13,6 +13,7 @@ its derivative.
 """
 
 from torchfromscratch import functional, nn, optim
+from torchfromscratch.algorithm import algorithm
 from torchfromscratch.audit import BuiltinLayerError, audit
 from torchfromscratch.convert import conversion_report, convert
 from torchfromscratch.from_scratch import from_scratch
@@ -25,6 +26,7 @@ __all__ = [
     "Linear",
     "MaxPool2d",
     "ReLU",
+    "algorithm",
     "audit",
     "conversion_report",
     "convert",

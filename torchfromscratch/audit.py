@@ -36,6 +36,7 @@ __all__ = ["BuiltinLayerError", "Call", "Report", "audit", "builtin_family"]
 # Vendors' and fused variants (cudnn_convolution, native_layer_norm, _fused_dropout) and the parts of a
 # backward (gelu_backward, embedding_dense_backward) contain the words of their layer. First match wins.
 FAMILIES = {
+    "resizing": "upsample|interpolate",
     "recurrent": "rnn|lstm|gru",
     "attention": "attention|transformer_encoder_layer|rescale_qkv|sdp_choice",
     "convolution": "conv|convolution",
@@ -52,8 +53,8 @@ FAMILIES = {
     "padding": "(reflection|replication)_pad",
 }
 
-# Contain a word from above, but are no layers: resizing pictures, and a sum of matrices inside matrix_exp.
-NO_LAYERS = "upsample|compute_linear_combination"
+# Contains a word from above, but is no layer: a sum of matrices inside matrix_exp.
+NO_LAYERS = "compute_linear_combination"
 
 # The libraries of operators that come with torch; anyone else's operator is not built in.
 LIBRARIES = {

@@ -6,14 +6,24 @@ import argparse
 import difflib
 import importlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from torchfromscratch.audit import Report
-from torchfromscratch.comparison import compare, fill_zero_weights, peak_memory, step_time, switch_off_chance
-from torchfromscratch.convert import ConversionReport
+from torchfromscratch.comparison import (
+    Comparison,
+    Step,
+    by_hand,
+    compare,
+    fill_zero_weights,
+    peak_memory,
+    step_time,
+    switch_off_chance,
+    take_step,
+)
+from torchfromscratch.convert import ConversionReport, conversion_report
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
@@ -28,8 +38,9 @@ def register(subcommands: Any) -> None:
         "audit",
         help="convert a model, and compare a training step with torch.nn's",
         description="Converts a model to hand-written layers and takes a training step both ways: which layers were "
-        "replaced, which built-in kernels are left, how far outputs and gradients differ, time and memory of both. "
-        "Dropout is switched off, so that both compute the same, and weights that begin as zeros are filled.",
+        "replaced, which built-in kernels are left, how far outputs and gradients are from torch.nn's in float64, "
+        "time and memory of both. Dropout is switched off, so that both compute the same, and weights that begin as "
+        "zeros are filled.",
     )
     parser.add_argument("model", metavar="MODULE:FACTORY", help="for example torchvision.models:resnet18")
     parser.add_argument("--input", type=_size, default=(2, 3, 224, 224), metavar="SIZE", help="default 2x3x224x224")
@@ -53,29 +64,47 @@ def _run(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> None:
     factory = _find(args.model)
     torch.manual_seed(args.seed)
-    model = _build(factory, args)
-    input = _input(args)
+    model, input = _build(factory, args), _input(args)
+    dtype = getattr(torch, args.dtype)
+    exact, expected = _reference(model, input, args)
+    found = {}
+    for precision in dict.fromkeys((exact, dtype)):
+        model.to(precision)
+        inputs = [_cast(input, precision)]
+        with _explained(args):
+            found["torch.nn", precision] = compare(model, inputs, expected)
+        with by_hand(model):
+            conversion = conversion_report(model)
+            found["by hand", precision] = compare(model, inputs, expected)
+    print(_conversion(conversion))
+    print(_kernels(found["torch.nn", dtype].kernels.kernels, found["by hand", dtype].kernels.kernels))
+    print(_differences(found, exact, input))
+    if args.repetitions > 0:
+        print(f"one step{'':36}torch.nn   by hand")
+        print(_cost("time", step_time(model, inputs, args.repetitions), 1e-3, "ms"))
+        print(_cost("memory", peak_memory(model, inputs), 2**20, "MiB"))
+
+
+def _reference(model: torch.nn.Module, input: torch.Tensor, args: argparse.Namespace) -> tuple[torch.dtype, Step]:
+    """torch.nn's step in float64, or in the dtype asked for where the model or the device has no float64."""
     try:
-        comparison = compare(model, [input])
+        return torch.float64, take_step(model.to(torch.float64), [_cast(input, torch.float64)])
+    except Exception:
+        dtype = getattr(torch, args.dtype)
+        with _explained(args):
+            return dtype, take_step(model.to(dtype), [input])
+
+
+@contextmanager
+def _explained(args: argparse.Namespace) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
+        kind = args.dtype if args.integers is None else "integers"
         raise Mistake(
-            f"{args.model} cannot take a step with {_describe(input)}: {error}\n"
+            f"{args.model} cannot take a step with {kind} of {_text(args.input)}: {error}\n"
             "Give it what it needs with --input SIZE, --integers N, --dtype or --eval."
         ) from error
-    print(_conversion(comparison.conversion))
-    print(_kernels("on torch.nn", comparison.torch_kernels))
-    print(_kernels("converted", comparison.kernels))
-    print(f"largest difference, over the largest element, with {_describe(input)}:")
-    print(f"  output    {comparison.output_error:.1e}")
-    print(f"  gradient  {comparison.gradient_error:.1e}  {comparison.gradient_name}")
-    if args.repetitions > 0:
-        seconds = step_time(model, [input], args.repetitions)
-        memory = peak_memory(model, [input])
-        print("one step    torch.nn   by hand")
-        print(f"  time    {seconds[0] * 1e3:8.0f}  {seconds[1] * 1e3:8.0f} ms   {seconds[1] / seconds[0]:.2f} ×")
-        print(
-            f"  memory  {memory[0] / 2**20:8.0f}  {memory[1] / 2**20:8.0f} MiB  {memory[1] / max(memory[0], 1):.2f} ×"
-        )
 
 
 def _find(name: str) -> Callable[..., Any]:
@@ -105,7 +134,7 @@ def _build(factory: Any, args: argparse.Namespace) -> torch.nn.Module:
         try:
             model = factory()
         except Exception as error:
-            raise Mistake(f"{args.model}() fails: {error}; it must need no arguments") from error
+            raise Mistake(f"{args.model}() fails: {error}; it is called without arguments") from error
     else:
         raise Mistake(f"{args.model} is {factory!r}, which cannot be called")
     if not isinstance(model, torch.nn.Module):
@@ -133,13 +162,40 @@ def _conversion(report: ConversionReport) -> str:
     return "\n".join(lines)
 
 
-def _kernels(when: str, report: Report) -> str:
-    kernels = ", ".join(f"{count} {kernel}" for kernel, count in report.kernels.most_common())
-    return f"built-in layer kernels in a step {when}: {kernels or 'none'}"
+def _kernels(torchs: Counter[str], ours: Counter[str]) -> str:
+    lines = [f"built-in layer kernels in a step{'':12}torch.nn   by hand"]
+    lines += [f"  {kernel:40}{count:10}{ours[kernel]:10}" for kernel, count in (torchs | ours).most_common()]
+    return "\n".join([*lines, f"  {'all':40}{torchs.total():10}{ours.total():10}"])
 
 
-def _describe(input: torch.Tensor) -> str:
-    return f"{str(input.dtype).removeprefix('torch.')} of {'x'.join(str(size) for size in input.shape)}"
+def _differences(found: dict[tuple[str, torch.dtype], Comparison], exact: torch.dtype, input: torch.Tensor) -> str:
+    lines = [
+        f"largest difference from torch.nn in {_name(exact)}, over the largest element, with {_text(input.shape)}:",
+        f"{'':46}output  gradient",
+    ]
+    for (layers, precision), comparison in found.items():
+        step = f"{layers}, {_name(precision)}"
+        errors = f"{comparison.output_error:10.0e}{comparison.gradient_error:10.0e}"
+        lines.append(f"  {step:40}{errors}  {comparison.gradient_name if comparison.gradient_error else ''}".rstrip())
+    return "\n".join(lines)
+
+
+def _cost(name: str, costs: tuple[float, float], unit: float, symbol: str) -> str:
+    torchs, ours = costs
+    ratio = f"{ours / torchs:.2f} ×" if torchs else "-"
+    return f"  {f'{name} in {symbol}':40}{torchs / unit:10.0f}{ours / unit:10.0f}  {ratio}"
+
+
+def _cast(input: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return input.to(dtype) if input.is_floating_point() else input
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _text(size: Sequence[int]) -> str:
+    return "x".join(str(number) for number in size)
 
 
 def _size(text: str) -> tuple[int, ...]:

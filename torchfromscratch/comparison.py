@@ -15,78 +15,103 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from torchfromscratch.audit import Report, audit
-from torchfromscratch.convert import ConversionReport, conversion_report, convert
+from torchfromscratch.convert import convert
 from torchfromscratch.from_scratch import from_scratch
 
-__all__ = ["Comparison", "compare", "fill_zero_weights", "peak_memory", "step_time", "switch_off_chance"]
+__all__ = [
+    "Comparison",
+    "Step",
+    "by_hand",
+    "compare",
+    "fill_zero_weights",
+    "peak_memory",
+    "step_time",
+    "switch_off_chance",
+    "take_step",
+]
 
 # What is zero but for rounding, as the gradient of a bias before batch norm, is measured on the largest of its kind.
 NEGLIGIBLE = 1e-6
 
 
 @dataclass
-class Comparison:
-    """How far a step by hand is from torch.nn's: the largest difference of a tensor over its largest element."""
+class Step:
+    """What a forward and a backward from the mean of the squared outputs gave."""
 
-    torch_kernels: Report
-    kernels: Report
-    conversion: ConversionReport
+    outputs: list[Tensor]
+    gradients: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+
+
+@dataclass
+class Comparison:
+    """How far a step is from another: the largest difference of a tensor over its largest element.
+
+    `gradient_name` is the parameter whose gradient differs most; `kernels` are the built-in layers that the step ran.
+    """
+
     output_error: float
     gradient_error: float
     gradient_name: str
     buffer_error: float
+    kernels: Report
 
 
-def compare(model: torch.nn.Module, inputs: Sequence[Any], by_hand: str = "convert") -> Comparison:
-    """Take one step on torch.nn and one by hand from the same state, and leave the model as it was.
+def take_step(model: torch.nn.Module, inputs: Sequence[Any]) -> Step:
+    """One step of the model as it is, which is left as it was: the measure for `compare`."""
+    with _left_as_it_was(model):
+        outputs = _step(model, inputs)
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return Step(outputs, gradients, buffers)
 
-    `by_hand` is "convert" or "from_scratch". Each gradient is compared as soon as it is complete and then
-    dropped, so that one set of them is in memory and no second copy of the model.
+
+def compare(model: torch.nn.Module, inputs: Sequence[Any], expected: Step) -> Comparison:
+    """One step of the model as it is, which is left as it was, against what was expected.
+
+    Each gradient is compared as soon as it is complete and then dropped, so that `expected` has the only set
+    of them in memory.
     """
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with audit(record=True) as torch_kernels:
-        expected_outputs = _step(model, inputs)
-    expected = {name: parameter.grad for name, parameter in model.named_parameters()}
-    expected_buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    buffer_scale = _largest(expected_buffers.values())
-    model.zero_grad()
-    _restore(model, buffers)
-    gradient_scale = _largest(expected.values())
-    errors: dict[str, float] = {}
+    scale = _largest(expected.gradients.values())
+    errors = dict.fromkeys(expected.gradients, float("inf"))
 
     def check(name: str) -> Callable[[Tensor], None]:
         def hook(parameter: Tensor) -> None:
-            errors[name] = _error(parameter.grad, expected.pop(name), gradient_scale)
+            errors[name] = _error(parameter.grad, expected.gradients.get(name), scale)
             parameter.grad = None
 
         return hook
 
-    hooks = [
-        parameter.register_post_accumulate_grad_hook(check(name))
-        for name, parameter in model.named_parameters()
-        if parameter.requires_grad
-    ]
+    parameters = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    hooks = [parameter.register_post_accumulate_grad_hook(check(name)) for name, parameter in parameters]
     try:
-        with _by_hand(model, by_hand), audit(record=True) as kernels:
-            conversion = conversion_report(model)
+        with _left_as_it_was(model), audit(record=True) as kernels:
             outputs = _step(model, inputs)
+            buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     finally:
         for hook in hooks:
             hook.remove()
-    # what torch.nn gave a gradient and we did not
-    errors.update({name: float("inf") for name, grad in expected.items() if grad is not None})
-    gradient_name, gradient_error = max(errors.items(), key=lambda item: item[1], default=("", 0.0))
-    comparison = Comparison(
-        torch_kernels,
-        kernels,
-        conversion,
-        max((_error(a, b) for a, b in zip(outputs, expected_outputs, strict=True)), default=0.0),
-        gradient_error,
-        gradient_name,
-        max((_error(b, expected_buffers[name], buffer_scale) for name, b in model.named_buffers()), default=0.0),
-    )
-    _restore(model, buffers)
-    return comparison
+    name, error = max(errors.items(), key=lambda item: item[1], default=("", 0.0))
+    output_errors = [_error(*pair) for pair in zip(outputs, expected.outputs, strict=True)]
+    scale = _largest(expected.buffers.values())
+    buffer_errors = [_error(buffer, expected.buffers[name], scale) for name, buffer in buffers.items()]
+    return Comparison(max(output_errors, default=0.0), error, name, max(buffer_errors, default=0.0), kernels)
+
+
+@contextmanager
+def by_hand(model: torch.nn.Module, how: str = "convert") -> Iterator[None]:
+    """Inside, the model runs by hand: converted with `convert`, or unconverted in `from_scratch()`."""
+    if how == "from_scratch":
+        with from_scratch():
+            yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # conversion_report tells it
+        convert(model)
+    try:
+        yield
+    finally:
+        convert(model, to="torch")
 
 
 def step_time(model: torch.nn.Module, inputs: Sequence[Any], repetitions: int = 5) -> tuple[float, float]:
@@ -94,7 +119,7 @@ def step_time(model: torch.nn.Module, inputs: Sequence[Any], repetitions: int = 
     times: dict[str, list[float]] = {"torch": [], "scratch": []}
     for _ in range(repetitions):
         for layers in times:
-            with _by_hand(model, "convert") if layers == "scratch" else nullcontext():
+            with by_hand(model) if layers == "scratch" else nullcontext():
                 _synchronize(inputs)
                 start = time.perf_counter()
                 _step(model, inputs)
@@ -105,7 +130,7 @@ def step_time(model: torch.nn.Module, inputs: Sequence[Any], repetitions: int = 
 
 def peak_memory(model: torch.nn.Module, inputs: Sequence[Any]) -> tuple[int, int]:
     """Bytes that a step on torch.nn and by hand allocates at most beyond what was there before."""
-    return _peak(model, inputs, nullcontext()), _peak(model, inputs, _by_hand(model, "convert"))
+    return _peak(model, inputs, nullcontext()), _peak(model, inputs, by_hand(model))
 
 
 def switch_off_chance(model: torch.nn.Module) -> None:
@@ -127,18 +152,19 @@ def fill_zero_weights(model: torch.nn.Module) -> None:
 
 
 @contextmanager
-def _by_hand(model: torch.nn.Module, how: str) -> Iterator[None]:
-    if how == "from_scratch":
-        with from_scratch():
-            yield
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the report says it
-        convert(model)
+def _left_as_it_was(model: torch.nn.Module) -> Iterator[None]:
+    """Inside there are no gradients at first, and always the same random numbers; then the buffers are put back."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.zero_grad()
     try:
-        yield
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            yield
     finally:
-        convert(model, to="torch")
+        model.zero_grad()
+        with torch.no_grad():
+            for name, buffer in buffers.items():
+                model.get_buffer(name).copy_(buffer)
 
 
 def _step(model: torch.nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
@@ -154,33 +180,38 @@ def _error(value: Tensor | None, expected: Tensor | None, largest: float = 0.0) 
     """max |value − expected| / max |expected|, infinite if one of them is missing or NaN."""
     if value is None or expected is None:
         return 0.0 if value is expected else float("inf")
-    if value.numel() == 0 or torch.equal(value, expected):
+    if value.shape != expected.shape:
+        return float("inf")
+    if torch.equal(value, expected):
         return 0.0
-    difference = float((value - expected).abs().max())
-    scale = max(float(expected.abs().max()), NEGLIGIBLE * largest)
+    difference = _largest([_wide(value) - _wide(expected)])
+    scale = max(_largest([expected]), NEGLIGIBLE * largest)
     return difference / scale if difference < float("inf") and scale > 0 else float("inf")
 
 
-def _largest(tensors: Iterable[Tensor | None]) -> float:
-    return max((float(t.abs().max()) for t in tensors if t is not None and t.numel()), default=0.0)
+def _largest(tensors: Iterable[Tensor]) -> float:
+    return max((float(_wide(tensor).abs().max()) for tensor in tensors if tensor.numel()), default=0.0)
 
 
-def _restore(model: torch.nn.Module, buffers: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, buffer in model.named_buffers():
-            buffer.copy_(buffers[name])
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float64))
 
 
 def _peak(model: torch.nn.Module, inputs: Sequence[Any], context: Any) -> int:
     with context:
-        _step(model, inputs)  # what is allocated once, as gradients are, is there from now on
-        if _on_cuda(inputs):
-            before = torch.cuda.memory_allocated()
-            torch.cuda.reset_peak_memory_stats()
-            _step(model, inputs)
-            return torch.cuda.max_memory_allocated() - before
-        with _silence(), torch.profiler.profile(profile_memory=True) as profile:
-            _step(model, inputs)
+        return peak_allocation(lambda: _step(model, inputs), on_cuda=_on_cuda(inputs))
+
+
+def peak_allocation(step: Callable[[], object], on_cuda: bool) -> int:
+    """Bytes that a call of `step`, the second, allocates at most beyond what was there before."""
+    step()  # what is allocated once, as gradients are, is there from now on
+    if on_cuda:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        step()
+        return torch.cuda.max_memory_allocated() - before
+    with _silence(), torch.profiler.profile(profile_memory=True) as profile:
+        step()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     used = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
@@ -203,7 +234,7 @@ def _silence() -> Iterator[None]:
 
 
 def _on_cuda(inputs: Sequence[Any]) -> bool:
-    return any(isinstance(input, Tensor) and input.is_cuda for input in inputs)
+    return any(isinstance(leaf, Tensor) and leaf.is_cuda for leaf in tree_leaves(inputs))
 
 
 def _synchronize(inputs: Sequence[Any]) -> None:

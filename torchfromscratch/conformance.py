@@ -410,7 +410,9 @@ def _relative_error(tensors: list[Tensor], truth: list[Tensor]) -> float:
 def _our_function(name: str) -> Callable[..., Any] | None:
     """The hand-written function of an operator's name: nn.functional.relu, softmax."""
     *path, last = name.split(".")
-    found = getattr(functional, last, None) if path in ([], ["nn", "functional"]) else None
+    if path not in ([], ["nn", "functional"]) or (not path and not hasattr(torch, last)):
+        return None  # also Tensor.unfold, a view and no relative of torch.nn.functional.unfold
+    found = getattr(functional, last, None)
     return found if isinstance(found, types.FunctionType) else None
 
 

@@ -39,8 +39,8 @@ _BY_HAND = {built_in: ours for ours, built_in in _BUILT_IN.items()}
 # torch.nn's modules in these files are no layers: they hold others, rearrange their input, measure distances.
 _NO_LAYERS = {
     f"torch.nn.modules.{file}"
-    for file in ("channelshuffle", "container", "distance", "flatten", "module", "pixelshuffle", "upsampling")
-}
+    for file in ("channelshuffle", "container", "distance", "flatten", "module", "pixelshuffle")
+} | {"torch.ao.nn.quantized.modules.functional_modules"}
 _COMPOSED = "torch.nn.modules.transformer"  # made of layers, but for the activations that it calls itself
 
 
@@ -93,7 +93,7 @@ class ConversionReport:
 def conversion_report(model: torch.nn.Module) -> ConversionReport:
     """Which layers of `model` are by hand and which are not, and why; before `convert` or after it."""
     report = ConversionReport()
-    for name, module in _outside_of_scripts(model):
+    for name, module in _open_modules(model):
         cls = type(module)
         converted, obstacle = _plan(module)
         is_layer = _first(cls, _BY_HAND) is not None
@@ -101,7 +101,7 @@ def conversion_report(model: torch.nn.Module) -> ConversionReport:
             report.by_hand[name] = cls.__name__
         elif obstacle or (is_layer and converted is not cls):
             report.left[name] = f"{cls.__name__} {obstacle or 'is not converted'}"
-            covered = any(name.startswith(outer) for outer in report.own_forward)
+            covered = any(_is_inside(name, outer) for outer in report.own_forward)
             if not (covered and obstacle == _OVERRIDES):
                 report.uncovered[name] = report.left[name]
         elif converted is cls and _built_in(cls) is not cls:
@@ -109,7 +109,7 @@ def conversion_report(model: torch.nn.Module) -> ConversionReport:
     return report
 
 
-_SCRIPTED = "is TorchScript and cannot be changed; convert the model before scripting it"
+_SCRIPTED = "is TorchScript and cannot be changed; convert the model first and use torch.jit.trace"
 _OVERRIDES = "overrides the forward of torch.nn's and is kept as it is"
 _UNKNOWN = "has no counterpart in torchfromscratch.nn; only what it calls runs by hand, where there is one for that"
 
@@ -152,20 +152,20 @@ def _by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
 
 def _with_calls_by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
     """A subclass of `cls` whose forward is inside from_scratch(), if `cls` has a forward of its own."""
-    forward = cls.forward
-    home = "user" if issubclass(cls, torch.fx.GraphModule) else forward.__module__
+    home = "user" if issubclass(cls, torch.fx.GraphModule) else cls.forward.__module__
     if cls is torch.nn.Identity or home in _NO_LAYERS:
         return cls, ""
     obstacle = _UNKNOWN if home.startswith(("torch.nn.modules", "torch.ao.nn")) and home != _COMPOSED else ""
     if home.startswith("torch.") and not home.startswith("torch.nn.modules"):
         return cls, obstacle
 
-    @functools.wraps(forward)
+    @functools.wraps(cls.forward)
     def forward_by_hand(self: Any, *args: Any, **kwargs: Any) -> Any:
         with from_scratch():
-            return forward(self, *args, **kwargs)
+            return super(converted, self).forward(*args, **kwargs)
 
-    return _subclass(cls, (cls,), {"forward": forward_by_hand}), obstacle
+    converted = _subclass(cls, (cls,), {"forward": forward_by_hand})
+    return converted, obstacle
 
 
 def _built_in(cls: ModuleClass) -> ModuleClass:
@@ -186,11 +186,18 @@ def _subclass(cls: ModuleClass, bases: tuple[ModuleClass, ...], namespace: dict[
 
     named = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     own = {"_converted_from": cls, "__reduce_ex__": reduce}
-    _SUBCLASSES[cls] = _make_class(cls, cls.__name__, bases, {**named, **own, **namespace})
+    _SUBCLASSES[cls] = _make_class(cls, cls.__name__, (_Unannounced, *bases), {**named, **own, **namespace})
     return _SUBCLASSES[cls]
 
 
 _SUBCLASSES: dict[ModuleClass, ModuleClass] = {}
+
+
+class _Unannounced:
+    """Keeps a new subclass from the `__init_subclass__` of its bases: it is no model of its own."""
+
+    def __init_subclass__(cls) -> None:
+        pass
 
 
 def _rebased(cls: ModuleClass, base: ModuleClass) -> ModuleClass:
@@ -201,7 +208,7 @@ def _rebased(cls: ModuleClass, base: ModuleClass) -> ModuleClass:
     return _make_class(cls, f"Parametrized{base.__name__}", (base,), namespace)
 
 
-def _make_class(cls: ModuleClass, name: str, bases: tuple[ModuleClass, ...], namespace: dict[str, Any]) -> ModuleClass:
+def _make_class(cls: ModuleClass, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> ModuleClass:
     metaclass: Any = type(cls)
     return metaclass(name, bases, namespace)
 
@@ -216,15 +223,20 @@ def _first(cls: ModuleClass, classes: Collection[ModuleClass]) -> ModuleClass | 
     return next((base for base in cls.__mro__ if base in classes), None)
 
 
-def _outside_of_scripts(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """All modules with their names, of scripted ones only the outermost."""
-    scripted: list[str] = []
+def _open_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """All modules with their names, but for those inside a scripted or a quantized one."""
+    closed: list[str] = []
     for name, module in model.named_modules():
-        if any(name.startswith(outer) for outer in scripted):
+        if any(_is_inside(name, outer) for outer in closed):
             continue
-        if isinstance(module, torch.jit.ScriptModule):
-            scripted.append(f"{name}." if name else "")
+        if isinstance(module, torch.jit.ScriptModule) or "ao.nn.quantized" in type(module).__module__:
+            closed.append(name)
         yield name, module
+
+
+def _is_inside(name: str, outer: str) -> bool:
+    """Whether the module `name` is a part of the module `outer`."""
+    return name.startswith(f"{outer}." if outer else "")
 
 
 def _lines(rows: dict[str, str]) -> str:

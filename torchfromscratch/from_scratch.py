@@ -32,9 +32,10 @@ def from_scratch() -> Iterator[None]:
         with torchfromscratch.from_scratch():
             y = model(x)
 
-    That covers torch.nn's modules, which call these functions. Everything else is left alone. Also a decorator,
-    `@torchfromscratch.from_scratch()`; may be nested; holds in the thread that enters it. A backward pass may
-    follow outside: the forward has fixed what it runs. Code inside TorchScript is out of reach.
+    That covers torch.nn's modules, which call these functions. Everything else is left alone, also a layer that is
+    called with something other than dense tensors: quantized, sparse or nested ones, or the stand-ins of torch.fx.
+    Also a decorator, `@torchfromscratch.from_scratch()`; may be nested; holds in the thread that enters it. A
+    backward pass may follow outside: the forward has fixed what it runs. Code inside TorchScript is out of reach.
     """
     if any([isinstance(mode, _ByHand) for mode in _get_current_function_mode_stack()]):
         yield
@@ -45,8 +46,22 @@ def from_scratch() -> Iterator[None]:
 
 class _ByHand(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
         layer = _TABLE.get(func)
-        return call_inside(self, func, args, kwargs or {}) if layer is None else layer(*args, **(kwargs or {}))
+        if layer is None:
+            return call_inside(self, func, args, kwargs)
+        if not (all(issubclass(cls, Tensor) for cls in types) and all(map(_is_dense, [*args, *kwargs.values()]))):
+            return func(*args, **kwargs)
+        if (out := kwargs.pop("out", None)) is not None:
+            return torch.mul(layer(*args, **kwargs), 1, out=out)  # checks and resizes `out` as torch's layers do
+        return layer(*args, **kwargs)
+
+
+def _is_dense(value: Any) -> bool:
+    """Whether an argument of a layer is a tensor that the hand-written ones can compute with, or none at all."""
+    return not isinstance(value, Tensor) or (
+        value.layout is torch.strided and not (value.is_quantized or value.is_nested)
+    )
 
 
 # The arguments of torch's functions that differ from torch.nn.functional's of the same name.

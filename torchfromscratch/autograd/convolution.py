@@ -24,7 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.function import Function, differentiable, mapped_first
 from torchfromscratch.kernels import convolution as kernel
 from torchfromscratch.kernels.windows import Windows
 
@@ -194,8 +194,8 @@ def _map_over_data(
         return result.unflatten(0, (size, -1)), 0
     result = function(
         _into_channels(data, data_dim, size),
-        _first(weight, weight_dim, size).flatten(0, 1),
-        None if bias is None else _first(bias, bias_dim, size).flatten(0, 1),
+        mapped_first(weight, weight_dim, size).flatten(0, 1),
+        None if bias is None else mapped_first(bias, bias_dim, size).flatten(0, 1),
         replace(windows, groups=size * windows.groups),
         *rest,
     )
@@ -204,9 +204,4 @@ def _map_over_data(
 
 def _into_channels(data: Tensor, dim: int | None, size: int) -> Tensor:
     """(N, C, …) with `size` variants along `dim` (None: all the same) → (N, size·C, …)."""
-    return _first(data, dim, size).transpose(0, 1).flatten(1, 2)
-
-
-def _first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    """`tensor` with its mapped dimension in front."""
-    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+    return mapped_first(data, dim, size).transpose(0, 1).flatten(1, 2)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 
@@ -81,3 +82,20 @@ def _in_given_types(compute: Callable[..., Any], *args: Any) -> Any:
         return compute(*args)
     with torch.autocast(device_types[0], enabled=False):
         return compute(*args)
+
+
+def mapped_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """`tensor` with its mapped dimension in front; `size` times the same where it has none."""
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def map_over_batch(function: Callable[..., Any], size: int, in_dims: tuple, *args: Any) -> tuple:
+    """The vmap rule of a `function` of batches: what is mapped becomes more of the batch."""
+    folded = [
+        mapped_first(arg, dim, size).flatten(0, 1) if isinstance(arg, Tensor) else arg
+        for arg, dim in zip(args, in_dims, strict=True)
+    ]
+    outputs = function(*folded)
+    if isinstance(outputs, Tensor):
+        return outputs.unflatten(0, (size, -1)), 0
+    return tuple(output.unflatten(0, (size, -1)) for output in outputs), (0,) * len(outputs)

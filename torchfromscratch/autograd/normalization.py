@@ -25,7 +25,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.function import Function, differentiable, mapped_first
 from torchfromscratch.kernels import normalization as kernel
 from torchfromscratch.kernels.normalization import Statistics, sum_over
 from torchfromscratch.kernels.precision import widened
@@ -223,11 +223,7 @@ def _mapped(function: Callable[..., tuple], info: Any, in_dims: tuple, *args: An
     """`function` of tensors that all have the mapped dimension in front."""
     *tensors, over = args
     in_front = [
-        tensor
-        if tensor is None
-        else tensor.expand(info.batch_size, *tensor.shape)
-        if dim is None
-        else tensor.movedim(dim, 0)
+        None if tensor is None else mapped_first(tensor, dim, info.batch_size)
         for tensor, dim in zip(tensors, in_dims, strict=False)
     ]
     outputs = function(*in_front, replace(over, dims=tuple(dim + 1 for dim in over.dims)))

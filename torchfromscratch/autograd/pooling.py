@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.function import Function, differentiable, map_over_batch
 from torchfromscratch.kernels import pooling as kernel
 from torchfromscratch.kernels import spans as span_kernel
 from torchfromscratch.kernels.layout import any_channels_last, channels_to_front
@@ -34,6 +34,8 @@ class MaxPool(Function):
 
     x (N, C, *input) → y (N, C, *output), winners (N, C, *output).
     """
+
+    generate_vmap_rule = False
 
     @staticmethod
     def forward(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
@@ -57,6 +59,10 @@ class MaxPool(Function):
         return send_back(grad_output, winners, ctx.windows, ctx.input_size), None
 
     @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        return map_over_batch(max_pool, info.batch_size, in_dims, *args)
+
+    @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> tuple:
         (winners,) = ctx.saved_tensors
         return fetch(input_t, winners, ctx.windows), None
@@ -64,6 +70,8 @@ class MaxPool(Function):
 
 class Fetch(Function):
     """y[n, c, o] = x[n, c, winner of o]."""
+
+    generate_vmap_rule = False
 
     @staticmethod
     def forward(input: Tensor, winners: Tensor, windows: Windows) -> Tensor:
@@ -82,6 +90,10 @@ class Fetch(Function):
         return send_back(grad, winners, ctx.windows, ctx.input_size), None, None
 
     @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        return map_over_batch(fetch, info.batch_size, in_dims, *args)
+
+    @staticmethod
     def jvp(ctx: Any, input_t: Tensor, *_: None) -> Tensor:
         (winners,) = ctx.saved_tensors
         return fetch(input_t, winners, ctx.windows)
@@ -89,6 +101,8 @@ class Fetch(Function):
 
 class SendBack(Function):
     """x[n, c, i] = Σ y[n, c, o] over the windows o that i wins."""
+
+    generate_vmap_rule = False
 
     @staticmethod
     def forward(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
@@ -104,6 +118,10 @@ class SendBack(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple:
         (winners,) = ctx.saved_tensors
         return fetch(grad, winners, ctx.windows), None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        return map_over_batch(send_back, info.batch_size, in_dims, *args)
 
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:

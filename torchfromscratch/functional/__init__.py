@@ -14,3 +14,5 @@ from torchfromscratch.functional.normalization import *
 from torchfromscratch.functional.padding import *
 from torchfromscratch.functional.pooling import *
 from torchfromscratch.functional.recurrent import *
+from torchfromscratch.functional.resizing import *
+from torchfromscratch.functional.unfold import *

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from torchfromscratch.algorithm import chosen_algorithm
 from torchfromscratch.autograd.convolution import correlation, full_convolution
 from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_tensor
 from torchfromscratch.functional.autocast import autocast
@@ -157,7 +158,14 @@ def _convolution(
     stride, dilation = per_dimension("stride", stride, dims), per_dimension("dilation", dilation, dims)
     if isinstance(padding, str):
         batch, padding = _named_padding(padding, batch, weight, stride, dilation)
-    windows = Windows(_kernel_size(weight), stride, per_dimension("padding", padding, dims), dilation, groups)
+    windows = Windows(
+        _kernel_size(weight),
+        stride,
+        per_dimension("padding", padding, dims),
+        dilation,
+        groups,
+        algorithm=chosen_algorithm(),
+    )
     _check_windows(windows)
     padded_size = tuple(size + 2 * p for size, p in zip(batch.shape[2:], windows.padding, strict=True))
     if any([extent > size for extent, size in zip(windows.extent, padded_size, strict=True)]):
@@ -195,6 +203,7 @@ def _transposed(
         per_dimension("padding", padding, dims),
         per_dimension("dilation", dilation, dims),
         groups,
+        algorithm=chosen_algorithm(),
     )
     _check_windows(windows)
     output_padding = per_dimension("output_padding", output_padding, dims)

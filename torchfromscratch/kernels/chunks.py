@@ -15,8 +15,20 @@ CHUNK_BYTES = 4 * 2**20
 
 def chunks(batch: Tensor, elements_per_picture: int) -> list[slice]:
     """The batch in parts whose intermediate results fit; on other devices, and where code is traced, whole."""
-    size = step = max(1, batch.shape[0])
+    return slices(batch, batch.shape[0], elements_per_picture)
+
+
+def slices(like: Tensor, size: int, elements: int) -> list[slice]:
+    """`size` items, each of which takes so many elements, in parts that fit; whole where `chunks` says so."""
+    step = max(1, size)
     # Narrow types stay whole too: they would round once more with every part of a weight's gradient.
-    if batch.device.type == "cpu" and batch.element_size() >= 4 and not torch.compiler.is_compiling():
-        step = max(1, CHUNK_BYTES // max(1, elements_per_picture * batch.element_size()))
-    return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+    if like.device.type == "cpu" and like.element_size() >= 4 and not torch.compiler.is_compiling():
+        step = max(1, CHUNK_BYTES // max(1, elements * like.element_size()))
+    return [slice(start, min(start + step, max(1, size))) for start in range(0, max(1, size), step)]
+
+
+def part_of(tensor: Tensor, part: slice, dim: int = 0) -> Tensor:
+    """`part` of the tensor along `dim`, as a view; itself, if that is all of it."""
+    if part.stop - part.start >= tensor.shape[dim]:
+        return tensor
+    return tensor.narrow(dim, part.start, part.stop - part.start)

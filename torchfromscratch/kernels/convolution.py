@@ -1,4 +1,4 @@
-"""The three partial gradients of the trilinear form that convolution is.
+"""The three partial gradients of the trilinear form that convolution is, and the choice of their algorithm.
 
     S(x, w, g) = Σ g[n, o, i] · w[o, c, k] · x[n, c, i·s + k·d − p]
 
@@ -6,81 +6,105 @@
     full_convolution  ∂S/∂x    dL/dx  full convolution of dL/dy with w: correlation with the rotated kernel
     weight_gradient   ∂S/∂w    dL/dw  cross-correlation of x with dL/dy
 
-x is (N, C, *input), w (O, C/groups, *k) and g (N, O, *output), for any number of spatial dimensions.
+x is (N, C, *input), w (O, C/groups, *k) and g (N, O, *output), for any number of spatial dimensions. Each
+algorithm is a module with these three functions, and knows nothing of differentiation.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels import im2col, winograd
+from torchfromscratch.kernels import depthwise, direct, fourier, im2col, winograd
+from torchfromscratch.kernels.memory import in_cpu_memory, stands_for_many
+from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.kernels.windows import Windows
+
+ALGORITHMS: dict[str, ModuleType] = {"direct": direct, "im2col": im2col, "winograd": winograd, "fft": fourier}
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y[n, o, i] = b[o] + Σ_{c,k} w[o, c, k] · x[n, c, i·s + k·d − p]."""
-    method = winograd if _suits_winograd(input, weight.shape[0], windows) else im2col
+    method = choose((input, weight), (input.shape[1], weight.shape[0]), input.shape[2:], windows)
+    if rounds_often(method, input, windows):
+        wide_bias = None if bias is None else bias.float()
+        return method.correlate(input.float(), weight.float(), wide_bias, windows).to(input.dtype)
     return method.correlate(input, weight, bias, windows)
+
+
+def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+    """dL/dx[n, c, j] = Σ_{o,k} w[o, c, k] · dL/dy[n, o, i], over all i and k with i·s + k·d − p = j."""
+    channels = weight.shape[1] * windows.groups, weight.shape[0]
+    method = choose((grad_output, weight), channels, input_size, windows)
+    if rounds_often(method, grad_output, windows):
+        grad_input = method.full_convolution(grad_output.float(), weight.float(), windows, input_size)
+        return grad_input.to(grad_output.dtype)
+    return method.full_convolution(grad_output, weight, windows, input_size)
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw[o, c, k] = Σ_{n,i} dL/dy[n, o, i] · x[n, c, i·s + k·d − p]."""
-    method = winograd if _suits_winograd(input, grad_output.shape[1], windows) else im2col
+    method = choose((input, grad_output), (input.shape[1], grad_output.shape[1]), input.shape[2:], windows)
+    if rounds_often(method, input, windows):
+        return method.weight_gradient(input.float(), grad_output.float(), windows).to(input.dtype)
     return method.weight_gradient(input, grad_output, windows)
 
 
-def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx[n, c, j] = Σ_{o,k} w[o, c, k] · dL/dy[n, o, i], over all i and k with i·s + k·d − p = j.
+def choose(
+    operands: tuple[Tensor, Tensor], channels: tuple[int, int], input_size: Sequence[int], windows: Windows
+) -> ModuleType:
+    """The caller's algorithm, or the one that was measured to be the fastest for channels (C, O) and sizes.
 
-    With stride 1 that is i = j + p − k·d: dL/dy, padded by d(k − 1) − p, correlated with the rotated
-    kernel. A larger stride would put s − 1 zeros between the elements of dL/dy; rather than multiply
-    by them, each window's share is sent back to where the window was.
+    Winograd's and the Fourier transform's rounding errors are a little larger, so float64, which is asked for
+    by those who want the last digit, is left to plain products. GPUs and compilers get whole matrices.
     """
-    if set(windows.stride) != {1}:
-        return im2col.send_back(grad_output, weight, windows, input_size)
-    around: list[int] = []
-    for size, output, extent, p in zip(input_size, grad_output.shape[2:], windows.extent, windows.padding, strict=True):
-        before = extent - 1 - p
-        around = [before, size + extent - 1 - output - before, *around]  # negative amounts cut off
-    no_padding = (0,) * windows.dims
-    return correlate(
-        torch.constant_pad_nd(grad_output, around) if any(around) else grad_output,
-        rotate180(weight, windows.groups),
-        None,
-        replace(windows, padding=no_padding),
+    batch, dtype = operands[0].shape[0], operands[0].dtype
+    in_channels, out_channels = channels
+    if batch == 0 or stands_for_many(*operands):
+        return im2col
+    if windows.algorithm is not None and not torch.compiler.is_compiling():
+        return forced(windows)
+    if in_channels == windows.groups > 1:
+        return depthwise
+    if not in_cpu_memory(*operands) or dtype in NARROW_TYPES:
+        return im2col
+    if len(windows.taps) == 1:
+        return direct
+    output_size = windows.output_size(input_size)
+    if dtype == torch.float32 and set(windows.stride) == {1}:
+        if winograd.fits(windows) and min(channels) >= WINOGRAD_CHANNELS:
+            saved = winograd.saved_multiplications(batch, in_channels, out_channels, output_size)
+            return winograd if saved >= WINOGRAD_SAVES else im2col
+        multiplications = batch * math.prod(output_size) * math.prod(windows.kernel_size)
+        multiplications *= in_channels * out_channels // windows.groups
+        blocks = fourier.choose_blocks(batch, in_channels, out_channels, input_size, windows)
+        complex_ones = blocks.multiplications(batch, in_channels, out_channels, windows.groups)
+        return fourier if complex_ones * COMPLEX_COST < multiplications else im2col
+    return im2col
+
+
+# Below so many channels Winograd's transforms cost more than what they save, and below so many
+# multiplications preparing its steps does; one of complex numbers takes as long as so many of real ones.
+WINOGRAD_CHANNELS = 8
+WINOGRAD_SAVES = 2**25
+COMPLEX_COST = 5
+
+
+def forced(windows: Windows) -> ModuleType:
+    """The algorithm that the caller chose, if it is made for these windows."""
+    method = ALGORITHMS[windows.algorithm or ""]
+    if method.fits(windows):
+        return method
+    raise ValueError(
+        f"the algorithm {windows.algorithm!r} {method.LIMITS}, but got kernel_size={windows.kernel_size}, "
+        f'stride={windows.stride}, dilation={windows.dilation}, groups={windows.groups}; "im2col" computes any'
     )
 
 
-def rotate180(weight: Tensor, groups: int = 1) -> Tensor:
-    """The kernel (O, C/G, *k) turned by 180° in space, its channels exchanged: (C, O/G, *k).
-
-    Turned, because the input position that tap k saw lies k before the output position, not behind it;
-    exchanged, because an output channel is now what goes in, and an input channel what comes out.
-    """
-    out_channels, in_channels, *kernel_size = weight.shape
-    turned = weight.flip(tuple(range(2, weight.dim())))
-    by_group = turned.reshape(groups, out_channels // groups, in_channels, *kernel_size)
-    return by_group.transpose(1, 2).reshape(groups * in_channels, out_channels // groups, *kernel_size)
-
-
-# Below this many channels the transforms cost more than the multiplications they save.
-WINOGRAD_CHANNELS = 16
-
-
-def _suits_winograd(input: Tensor, out_channels: int, windows: Windows) -> bool:
-    """Where Winograd's method is the faster one: on a CPU in float32, for kernels 3 high and many channels.
-
-    float64 is asked for by those who want the last digit, and what is traced is fused by its compiler.
-    """
-    return (
-        input.device.type == "cpu"
-        and input.dtype == torch.float32
-        and min(input.shape[1], out_channels) >= WINOGRAD_CHANNELS
-        and input.shape[0] > 0
-        and winograd.fits(windows)
-        and not torch.compiler.is_compiling()
-    )
+def rounds_often(method: ModuleType, data: Tensor, windows: Windows) -> bool:
+    """Whether a narrow type would be rounded at every step, which torch's convolution does not do."""
+    return data.dtype in NARROW_TYPES and method is not im2col and len(windows.taps) > 1

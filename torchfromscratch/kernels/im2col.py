@@ -1,87 +1,137 @@
 """Convolution as matrix multiplication: every window becomes a row, every filter a column.
 
-The rows are built for a few pictures at a time, so that they stay in the processor's cache between
-being written and being multiplied, and they are built channels last, so that what is copied lies
-together. Both memory formats take this way; a picture in the other one is turned while it is padded.
+The matrix of windows is built for a few pictures at a time, so that it stays in the processor's cache
+between being written and being multiplied. It lies in memory in whichever order copies longer runs: row by
+row, where the channels of a pixel lie together, or column by column, where the outputs of a tap do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks
+from torchfromscratch.kernels.chunks import chunks, part_of, slices
 from torchfromscratch.kernels.layout import any_channels_last, channels_to_front, empty
+from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
+
+
+def fits(windows: Windows) -> bool:
+    """For windows of every kind."""
+    return True
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y: every window's row times every filter, plus b."""
-    output_size = windows.output_size(input.shape[2:])
-    filters = filter_rows(weight, windows).mT
+    size = windows.output_size(input.shape[2:])
+    filters = filter_rows(weight, windows).unsqueeze(1)  # (G, 1, O/G, K)
+    channels_last, output = any_channels_last(input, weight), None
+    for pictures, bands in parts(input, size, filters.shape[0] * filters.shape[3]):
+        view = window_view(part_of(input, pictures), windows, size)
+        for band in bands:
+            matrix = window_matrix(view, band, windows)
+            product = torch.matmul(matrix, filters.mT).mT if channels_last else torch.matmul(filters, matrix.mT)
+            if bias is not None:
+                product = product + bias.view(windows.groups, 1, -1, 1)
+            if output is None:
+                output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=product)
+            y = part_of(part_of(output, pictures), band, 2)
+            y.copy_(product.transpose(0, 1).reshape(y.shape))  # from (G, n, O/G, outputs)
+    assert output is not None
+    return output
 
-    def part(pictures: slice) -> Tensor:
-        rows = window_rows(input[pictures], windows, output_size)
-        if windows.groups > 1:
-            product = torch.bmm(rows, filters).transpose(0, 1).reshape(-1, weight.shape[0])
-            product = product if bias is None else product + bias
-        else:
-            product = rows[0] @ filters[0] if bias is None else torch.addmm(bias, rows[0], filters[0])
-        return product.view(-1, *output_size, weight.shape[0])
 
-    row_elements = math.prod(output_size) * filters.shape[0] * filters.shape[1]
-    return join(part, chunks(input, row_elements), any_channels_last(input, weight))
+def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+    """dL/dx, shapes as in `convolution.full_convolution`.
+
+    A stride would put s − 1 zeros between the elements of dL/dy; rather than multiply by them, each window's
+    share, dL/dy times the filters, is sent back to where the window was.
+    """
+    if set(windows.stride) == {1}:
+        return correlate(*as_correlation(grad_output, weight, windows, input_size))
+    groups, (_, channels, *kernel_size) = windows.groups, weight.shape
+    size = tuple(grad_output.shape[2:])
+    filters = filter_rows(weight, windows)
+    shape, output = (grad_output.shape[0], groups * channels, *input_size), None
+    for pictures, bands in parts(grad_output, size, groups * filters.shape[2]):
+        gradients = part_of(grad_output, pictures)
+        padded_shape, padded = (groups, gradients.shape[0], *windows.padded_size(input_size), channels), None
+        for band in bands:
+            in_band = part_of(gradients, band, 2)
+            shares = torch.bmm(output_rows(in_band, windows), filters)
+            shares = shares.view(groups, gradients.shape[0], *in_band.shape[2:], *kernel_size, channels)
+            padded = shares.new_zeros(padded_shape) if padded is None else padded
+            for tap in windows.taps:
+                there = part_of(windows.seen_by(tap, padded, size, at=2), band, 2)
+                there += shares[(slice(None),) * (2 + windows.dims) + tap]
+        assert padded is not None
+        inside = windows.unpad(padded, input_size, at=2)
+        if output is None:
+            output = empty(shape, any_channels_last(grad_output, weight), like=inside)
+        part_of(output, pictures).copy_(inside.transpose(0, 1).movedim(-1, 2).reshape(gradients.shape[0], *shape[1:]))
+    assert output is not None
+    return output
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw: the sum over all windows of dL/dy there times the window's row."""
-    output_size = tuple(grad_output.shape[2:])
-
-    def part(pictures: slice) -> Tensor:
-        rows = window_rows(input[pictures], windows, output_size)
-        return torch.bmm(output_rows(grad_output[pictures], windows).mT, rows)
-
-    row_elements = math.prod(output_size) * input.shape[1] * math.prod(windows.kernel_size)
-    first, *others = chunks(input, row_elements)
-    total = part(first)
-    for pictures in others:
-        total = total + part(pictures)
-    filters_last = total.reshape(grad_output.shape[1], *windows.kernel_size, -1)
+    size, groups, out_channels = tuple(grad_output.shape[2:]), windows.groups, grad_output.shape[1]
+    row_length = input.shape[1] // groups * math.prod(windows.kernel_size)
+    total = input.new_zeros((groups, out_channels // groups, row_length))
+    for pictures, bands in parts(input, size, groups * row_length):
+        view = window_view(part_of(input, pictures), windows, size)
+        for band in bands:
+            matrix = window_matrix(view, band, windows)
+            gradients = part_of(part_of(grad_output, pictures), band, 2)
+            if matrix.stride(-1) == 1:
+                matrix = matrix.reshape(groups, -1, row_length)
+                total = torch.baddbmm(total, output_rows(gradients, windows).mT, matrix)
+            else:  # column by column: a product for each picture, as joining them would turn the matrix
+                by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
+                total = total + torch.matmul(by_group, matrix).sum(1)
+    filters_last = total.view(out_channels, *windows.kernel_size, -1)
     return channels_to_front(filters_last, any_channels_last(input, grad_output))
 
 
-def send_back(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx: dL/dy times every filter is each window's share, added up where the windows lie."""
-    groups, (_, channels, *kernel_size) = windows.groups, weight.shape
-    output_size = tuple(grad_output.shape[2:])
-    filters = filter_rows(weight, windows)
-    padded_size = windows.padded_size(input_size)
-
-    def part(pictures: slice) -> Tensor:
-        shares = torch.bmm(output_rows(grad_output[pictures], windows), filters)
-        shares = shares.view(groups, -1, *output_size, *kernel_size, channels)
-        padded = shares.new_zeros((groups, shares.shape[1], *padded_size, channels))
-        for tap in windows.taps:
-            there = windows.seen_by(tap, padded, output_size, at=2)
-            share = shares[(slice(None),) * (2 + windows.dims) + tap]
-            there += share
-        return windows.unpad(padded, input_size, at=2).movedim(0, -2).reshape(-1, *input_size, groups * channels)
-
-    row_elements = math.prod(output_size) * groups * filters.shape[2]
-    return join(part, chunks(grad_output, row_elements), any_channels_last(grad_output, weight))
+def parts(batch: Tensor, output_size: Sequence[int], row_length: int) -> list[tuple[slice, list[slice]]]:
+    """The windows in parts that fit the cache: several pictures, or one and bands of its outputs."""
+    along_height, *rest = output_size
+    elements = math.prod(rest) * row_length
+    bands = slices(batch, along_height, elements)
+    return [(pictures, bands) for pictures in chunks(batch, along_height * elements)]
 
 
-def window_rows(pictures: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
-    """The windows over some pictures (n, C, *input) as rows (G, n·output, *k·C/G)."""
-    groups, channels = windows.groups, pictures.shape[1] // windows.groups
-    pixels = windows.pad(pictures.movedim(1, -1), at=1).contiguous()
-    by_group = pixels.view(*pixels.shape[:-1], groups, channels)
-    view = windows.slide(by_group, output_size, at=1)  # (n, *output, G, C/G, *k)
-    ordered = view.movedim(1 + windows.dims, 0).movedim(2 + windows.dims, -1)  # (G, n, *output, *k, C/G)
-    return ordered.reshape(groups, -1, math.prod(windows.kernel_size) * channels)
+def window_view(pictures: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
+    """The windows over some pictures (n, C, *input), as a view (G, n, *output, *k, C/G).
+
+    What it views lies channels last where that makes the longer runs, contiguous otherwise.
+    """
+    groups = windows.groups
+    channels = pictures.shape[1] // groups
+    run_of_outputs = output_size[-1] if windows.stride[-1] == 1 else 1
+    run_of_channels = channels * (windows.kernel_size[-1] if windows.dilation[-1] == 1 and groups == 1 else 1)
+    padded = windows.pad(pictures)
+    if run_of_outputs > run_of_channels:
+        padded = padded.contiguous()
+    else:
+        padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
+    by_group = padded.view(pictures.shape[0], groups, channels, *padded.shape[2:])
+    view = windows.slide(by_group, output_size, at=3)  # (n, G, C/G, *output, *k)
+    return view.movedim(2, -1).transpose(0, 1)
+
+
+def window_matrix(view: Tensor, band: slice, windows: Windows) -> Tensor:
+    """The windows of a band of outputs, a row each: (G, n, outputs, *k·C/G)."""
+    view = part_of(view, band, 2)
+    groups, pictures, *size = view.shape
+    outputs, row = size[: windows.dims], size[windows.dims :]
+    if view.stride(1 + windows.dims) == 1 and view.stride(-1) > 1:
+        by_column = view.permute(0, 1, *range(2 + windows.dims, view.dim()), *range(2, 2 + windows.dims))
+        return by_column.reshape(groups, pictures, math.prod(row), math.prod(outputs)).mT
+    return view.reshape(groups, pictures, math.prod(outputs), math.prod(row))
 
 
 def filter_rows(weight: Tensor, windows: Windows) -> Tensor:
@@ -93,16 +143,3 @@ def output_rows(grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dy (n, O, *output) as rows (G, n·output, O/G), one a window."""
     last = grad_output.movedim(1, -1)
     return last.reshape(-1, windows.groups, last.shape[-1] // windows.groups).transpose(0, 1)
-
-
-def join(part: Callable[[slice], Tensor], parts: list[slice], channels_last: bool) -> Tensor:
-    """The parts (n, *spatial, C) of a batch as one tensor (N, C, *spatial) in the memory format asked for."""
-    first = part(parts[0])
-    if len(parts) == 1:
-        return channels_to_front(first, channels_last)
-    batch, (_, *size, channels) = parts[-1].stop, first.shape
-    joined = empty((batch, channels, *size), channels_last, like=first)
-    joined[parts[0]] = first.movedim(-1, 1)
-    for pictures in parts[1:]:
-        joined[pictures] = part(pictures).movedim(-1, 1)
-    return joined

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks
+from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.layout import any_channels_last, channels_to_front
 from torchfromscratch.kernels.precision import widened
 
@@ -113,9 +113,7 @@ def _groups(input: Tensor, weight: Tensor, over: Statistics) -> list[list[slice]
 
 def _part(tensor: Tensor, span: slice) -> Tensor:
     """What of `tensor` belongs to a part of the batch; all, if it does not vary along the batch."""
-    if tensor.shape[0] == 1 or span.stop - span.start >= tensor.shape[0]:
-        return tensor
-    return tensor.narrow(0, span.start, span.stop - span.start)
+    return tensor if tensor.shape[0] == 1 else part_of(tensor, span)
 
 
 def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:

@@ -10,40 +10,42 @@ x is (N, C, *input); y, dL/dy and the winners are (N, C, *output).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks
-from torchfromscratch.kernels.layout import any_channels_last
+from torchfromscratch.kernels.chunks import chunks, part_of
+from torchfromscratch.kernels.gate import where_equal, wide_enough
+from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.windows import Windows
+
+# Sending back tap by tap walks over all windows for each tap, an index over each window once.
+TAPS_ONE_BY_ONE = 16
 
 
 def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """The largest element of each window, and the number of the tap that saw it.
 
-    The first of equal elements wins; NaN beats every number, and a later NaN an earlier one.
+    The first of equal elements wins; NaN beats every number, and a later NaN an earlier one. Comparisons
+    are made in place, as floats: writing their truth into bytes takes a CPU three times as long.
     """
-    parts = [_max_windows(input[part], windows) for part in chunks(input, input.shape[1:].numel())]
-    if len(parts) == 1:
-        return parts[0]
-    largest, winners = zip(*parts, strict=True)
-    return torch.cat(largest), torch.cat(winners)
-
-
-def _max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     lowest = -math.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
     output_size = windows.output_size(input.shape[2:])
-    padded = windows.pad(input, lowest)
+    largest = empty((*input.shape[:2], *output_size), any_channels_last(input), like=input)
+    first_winners = first_inside(windows, output_size, input.device)
+    winners = torch.empty_like(largest, dtype=first_winners.dtype)
     first, *others = windows.taps
-    largest = windows.seen_by(first, padded, output_size).clone()
-    winners = first_inside(windows, output_size, input.device).expand(largest.shape)
-    for number, tap in enumerate(others, 1):
-        value = windows.seen_by(tap, padded, output_size)
-        wins = (value > largest) | value.isnan()
-        largest = torch.maximum(largest, value)
-        winners = torch.maximum(winners, wins.to(winners.dtype) * number)  # numbers grow from tap to tap
+    for part in chunks(input, 2 * input.shape[1:].numel()):
+        padded, best, winner = windows.pad(part_of(input, part), lowest), part_of(largest, part), part_of(winners, part)
+        best.copy_(windows.seen_by(first, padded, output_size))
+        winner.copy_(first_winners.expand(winner.shape))
+        for number, tap in enumerate(others, 1):
+            value = windows.seen_by(tap, padded, output_size).clone()
+            wins = value.clone().gt_(best).add_(value.clone().ne_(value))  # larger, or NaN
+            best.clamp_(min=value)
+            winner.clamp_(min=wins.to(winner.dtype).mul_(number))  # numbers grow from tap to tap
     return largest, winners
 
 
@@ -58,6 +60,24 @@ def fetch(input: Tensor, winners: Tensor, windows: Windows) -> Tensor:
 
 def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx: each window's dL/dy added to its winner, 0 everywhere else."""
+    if len(windows.taps) > TAPS_ONE_BY_ONE:
+        return _send_back_by_index(grad_output, winners, windows, input_size)
+    shape = (*grad_output.shape[:2], *windows.padded_size(input_size))
+    size = grad_output.shape[2:]
+    padded = empty(shape, any_channels_last(grad_output), like=grad_output)
+    tile_the_input = windows.stride == windows.extent and shape[2:] == tuple(map(operator.mul, size, windows.stride))
+    if not tile_the_input:
+        padded.zero_()
+    for part in chunks(padded, 2 * padded.shape[1:].numel()):
+        gradients, numbers = part_of(grad_output, part), wide_enough(part_of(winners, part), grad_output)
+        for number, tap in enumerate(windows.taps):
+            there = windows.seen_by(tap, part_of(padded, part), size)
+            share = where_equal(gradients, numbers, number)
+            there.copy_(share) if tile_the_input else there.add_(share)
+    return windows.unpad(padded, input_size)
+
+
+def _send_back_by_index(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     positions = flat_positions(winners, windows, input_size)
     batch, channels = grad_output.shape[:2]
     pixels = math.prod(input_size)
@@ -89,7 +109,7 @@ def first_inside(windows: Windows, output_size: Sequence[int], device: torch.dev
         k, s, p, d = (of[dim] for of in (windows.kernel_size, windows.stride, windows.padding, windows.dilation))
         outside = (p - torch.arange(output, device=device) * s).clamp(min=0)
         number = number.unsqueeze(-1) * k + (outside + d - 1) // d
-    return number.to(torch.uint8 if len(windows.taps) <= 2**8 else torch.int32)
+    return number.to(torch.int8 if len(windows.taps) <= 2**7 else torch.int32)
 
 
 def _planes(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ in every spatial dimension. Output sizes, padding and strided views all follow f
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +19,17 @@ from torch import Tensor
 Tap = tuple[int, ...]
 
 
+def spatial(index: Iterable[int | slice]) -> tuple[int | slice, ...]:
+    """An index into the spatial dimensions of a tensor (N, C, *spatial)."""
+    return (slice(None), slice(None), *index)
+
+
 @dataclass(frozen=True)
 class Windows:
     """Kernel size, stride, padding and dilation in each spatial dimension.
 
-    `groups` splits the channels of a convolution; `ceil_mode` lets a last window hang over the end of
-    the input, as pooling may.
+    `groups` splits the channels of a convolution, and `algorithm` is its caller's choice of one;
+    `ceil_mode` lets a last window hang over the end of the input, as pooling may.
     """
 
     kernel_size: tuple[int, ...]
@@ -33,6 +38,7 @@ class Windows:
     dilation: tuple[int, ...]
     groups: int = 1
     ceil_mode: bool = False
+    algorithm: str | None = None
 
     @property
     def dims(self) -> int:

@@ -1,150 +1,317 @@
-"""Winograd's F(4, 3): four neighbouring outputs of a 3-tap correlation from 6 products rather than 12.
+"""Winograd's F(4×4, 3×3): sixteen neighbouring outputs of a 3×3 correlation from 36 products rather than 144.
+
+In one dimension, four outputs of three taps are coefficients of a product of polynomials. Known by its
+values at six points, that product takes one multiplication a point:
 
     y = Aᵀ [ (G w) · (Bᵀ x) ]        x: 6 elements, w: 3, y: 4
 
-is used along the height; along the width, windows become rows as in im2col. A convolution with a 3×3
-kernel thus takes half the multiplications and half the copies. Its rounding errors are larger, as 6
-products of transformed elements differ more in size than 12 of the elements themselves.
+In two dimensions the transforms are applied along the height and then along the width, and the products,
+summed over the channels, are 36 matrix multiplications. The transforms are linear, so the gradient of w
+goes through their transposes, Gᵀ [ (A dL/dy) · (Bᵀ x) ], and that of x is a correlation of dL/dy with the
+rotated kernel.
 
-The three transforms are linear, so the gradient of w is their transpose: Gᵀ [ (A dL/dy) · (Bᵀ x) ].
+The points are 0, ±p, ±q and ∞. With p = 3/4 and q = 3/2 the errors of float32 are a fifth of what they are
+with the textbook's 1 and 2, whose powers differ more in size.
 
-Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, section 4.
+Source: A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, section 4; for the
+points, B. Barabasz et al., "Error analysis and improving the accuracy of Winograd convolution for deep
+neural networks", 2020.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks
-from torchfromscratch.kernels.im2col import join
-from torchfromscratch.kernels.layout import any_channels_last, channels_to_front
+from torchfromscratch.kernels.layout import any_channels_last, empty, lies_channels_last
+from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
-TILE = 4  # outputs of a tile
-SEEN = 6  # inputs that a tile of outputs sees
-G = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
+CACHE_BYTES = 2**20  # of a core; half of it to two of it are equally fast
+TILE = 4  # outputs of a tile along each dimension
+SEEN = 6  # inputs that they see; as many points
+P, Q = 3 / 4, 3 / 2
+POINTS = (P, -P, Q, -Q)  # and 0 before them, ∞ behind
+SCALES = (1 / P, -1 / P, 1 / Q**2, 1 / Q**2)  # of the columns of Aᵀ, so that its rows hold as many ones as can be
+
+# Bᵀ: the coefficients of a polynomial for each point that is 0 at all the others.
+INPUT_TRANSFORM = (
+    (P**2 * Q**2, 0, -(P**2) - Q**2, 0, 1, 0),
+    (0, -P * Q**2, -(Q**2), P, 1, 0),
+    (0, P * Q**2, -(Q**2), -P, 1, 0),
+    (0, -Q * P**2, -(P**2), Q, 1, 0),
+    (0, Q * P**2, -(P**2), -Q, 1, 0),
+    (0, P**2 * Q**2, 0, -(P**2) - Q**2, 0, 1),
+)
+# Aᵀ: powers of the points.
+OUTPUT_TRANSFORM = tuple(
+    (0**k, *(scale * t**k for t, scale in zip(POINTS, SCALES, strict=True)), int(k == TILE - 1)) for k in range(TILE)
+)
+# G: powers of the points, over the scale and the value that the point's polynomial has there.
+FILTER_TRANSFORM = (
+    (1 / (P**2 * Q**2), 0, 0),
+    *(
+        tuple(t**k / (scale * 2 * t**2 * (2 * t**2 - P**2 - Q**2)) for k in range(3))
+        for t, scale in zip(POINTS, SCALES, strict=True)
+    ),
     (0, 0, 1),
 )
+
+
+# What `fits` asks for, in words.
+LIMITS = "is made for 3×3 kernels with stride 1, dilation 1 and one group"
 
 
 def fits(windows: Windows) -> bool:
     """Whether the windows are of the kind that this method is made for."""
     return (
-        windows.dims == 2
-        and windows.kernel_size[0] == 3
+        windows.kernel_size == (3, 3)
         and set(windows.stride) == {1}
         and set(windows.dilation) == {1}
         and windows.groups == 1
     )
 
 
+def saved_multiplications(batch: int, channels: int, out_channels: int, output_size: Sequence[int]) -> int:
+    """How many fewer than with windows, those of transforming the filters (as many as 64 tiles') taken off."""
+    tiles = batch * math.prod([math.ceil(size / TILE) for size in output_size])
+    outputs = batch * math.prod(output_size)
+    return channels * out_channels * (9 * outputs - SEEN**2 * (tiles + 64))
+
+
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
-    height, width = windows.output_size(input.shape[2:])
+    out_channels, channels = weight.shape[:2]
+    size = windows.output_size(input.shape[2:])
     filters = transformed_filters(weight)
+    output = empty((input.shape[0], out_channels, *size), any_channels_last(input, weight), like=input)
+    for shape, parts in partition(input, size, max(channels, out_channels)):
+        inputs, outputs = Inputs(input, windows, shape), Outputs(output, shape)
+        for tiles in parts:
+            torch.bmm(inputs.transformed(input, tiles), filters.mT, out=outputs.products)
+            outputs.write(tiles.of(output), bias)
+    return output
 
-    def part(pictures: slice) -> Tensor:
-        rows = window_rows(input[pictures], windows, height, width)
-        products = torch.bmm(rows, filters).view(SEEN, -1, math.ceil(height / TILE), width, weight.shape[0])
-        output = from_products(products)[:, :height]
-        return output if bias is None else output + bias
 
-    return join(part, chunks(input, rows_per_picture(input, windows, height, width)), any_channels_last(input, weight))
+def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+    """dL/dx, shapes as in `convolution.full_convolution`."""
+    return correlate(*as_correlation(grad_output, weight, windows, input_size))
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
-    height, width = grad_output.shape[2:]
+    channels, out_channels = input.shape[1], grad_output.shape[1]
+    total = input.new_zeros((SEEN**2, out_channels, channels))
+    for shape, parts in partition(input, grad_output.shape[2:], max(channels, out_channels)):
+        inputs, gradients = Inputs(input, windows, shape), Gradients(grad_output, shape)
+        for tiles in parts:
+            total.baddbmm_(gradients.transformed(tiles.of(grad_output)).mT, inputs.transformed(input, tiles))
+    return filters_from(total, any_channels_last(input, grad_output))
 
-    def part(pictures: slice) -> Tensor:
-        rows = window_rows(input[pictures], windows, height, width)
-        return torch.bmm(to_products(grad_output[pictures]).mT, rows)
 
-    first, *others = chunks(input, rows_per_picture(input, windows, height, width))
-    total = part(first)
-    for pictures in others:
-        total += part(pictures)
-    # Gᵀ along the height: (6, O, kW·C) → (3, O, kW·C) → (O, kH, kW, C)
-    transform = total.new_tensor(G)
-    taps = (transform.mT @ total.view(SEEN, -1)).view(3, grad_output.shape[1], windows.kernel_size[1], -1)
-    return channels_to_front(taps.movedim(0, 1), any_channels_last(input, grad_output))
+@dataclass(frozen=True)
+class Tiles:
+    """Some rows of tiles of some pictures."""
+
+    pictures: slice
+    first: int
+    shape: tuple[int, int, int]  # pictures, rows and columns
+
+    def of(self, output: Tensor) -> Tensor:
+        """Their part of an output (N, O, height, width)."""
+        return output[self.pictures, :, self.first * TILE : (self.first + self.shape[1]) * TILE]
+
+
+def partition(
+    input: Tensor, output_size: Sequence[int], channels: int
+) -> Iterator[tuple[tuple[int, int, int], Iterator[Tiles]]]:
+    """All tiles in parts that fit the cache, several pictures or some rows of one, those of equal shape together."""
+    batch, (rows, columns) = input.shape[0], (math.ceil(size / TILE) for size in output_size)
+    rows_that_fit = max(1, chunk_bytes() // (SEEN**2 * columns * channels * input.element_size()))
+    pictures = evenly(batch, max(1, rows_that_fit // rows))
+    rows_at_once = evenly(rows, rows_that_fit)
+    tiles = [
+        Tiles(
+            slice(start, min(start + pictures, batch)),
+            first,
+            (min(pictures, batch - start), min(rows_at_once, rows - first), columns),
+        )
+        for start in range(0, batch, pictures)
+        for first in range(0, rows, rows_at_once)
+    ]
+    return itertools.groupby(tiles, key=lambda part: part.shape)
+
+
+def evenly(total: int, most: int) -> int:
+    """The size of as many equal parts as keep each of them at `most`."""
+    return math.ceil(total / math.ceil(total / most)) if total else 1
+
+
+def chunk_bytes() -> int:
+    """What the transformed inputs of a part may take, so that they stay in the caches of the cores at work."""
+    return CACHE_BYTES * torch.get_num_threads()
+
+
+class Inputs:
+    """Bᵀ x B, in memory that one part of the tiles after the other is computed in.
+
+    The steps of the computation and what they read and write are laid down once, for every part.
+    """
+
+    def __init__(self, input: Tensor, windows: Windows, shape: tuple[int, int, int]) -> None:
+        (pictures, rows, columns), channels = shape, input.shape[1]
+        self.padding = windows.padding
+        self.inside = slice(0)  # the rows of `padded` that hold the input
+        self.padded, pixels, turn = landing(input, (pictures, channels, rows * TILE + 2, columns * TILE + 2))
+        by_row = pixels.unfold(1, SEEN, TILE).movedim(-1, 0)  # (6, n, rows, padded width, C)
+        along_height = input.new_empty(by_row.shape)
+        by_column = along_height.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, 6, n, rows, columns, C)
+        along_both = input.new_empty(by_column.shape)
+        self.steps = [*turn, *to_points(by_row, along_height), *to_points(by_column, along_both)]
+        self.points = along_both.view(SEEN**2, -1, channels)
+
+    def transformed(self, input: Tensor, tiles: Tiles) -> Tensor:
+        """Of these tiles of the input (N, C, H, W): (36, tiles, C)."""
+        height, width = input.shape[2:]
+        top, left = tiles.first * TILE - self.padding[0], -self.padding[1]
+        first = max(0, top)
+        seen = slice(first, max(first, min(height, top + self.padded.shape[2])))
+        inside = slice(seen.start - top, seen.stop - top)
+        if inside != self.inside:
+            self.padded.zero_()
+            self.inside = inside
+        self.padded[:, :, inside, -left : width - left] = input[tiles.pictures, :, seen]
+        run(self.steps)
+        return self.points
+
+
+class Outputs:
+    """Aᵀ m A, in memory that one part of the tiles after the other is computed in."""
+
+    def __init__(self, output: Tensor, shape: tuple[int, int, int]) -> None:
+        (pictures, rows, columns), channels = shape, output.shape[1]
+        self.products = output.new_empty((SEEN**2, math.prod(shape), channels))
+        by_column = self.products.view(SEEN, SEEN, *shape, channels)
+        along_width = output.new_empty((TILE, *by_column.shape[1:]))
+        self.pixels = output.new_empty((pictures, rows * TILE, columns * TILE, channels))
+        by_tile = self.pixels.view(pictures, rows, TILE, columns, TILE, channels).permute(2, 4, 0, 1, 3, 5)
+        self.steps = [*from_points(by_column, along_width), *from_points(along_width.transpose(0, 1), by_tile)]
+
+    def write(self, output: Tensor, bias: Tensor | None) -> None:
+        """From the products to these tiles' part of the output (n, O, height, width)."""
+        run(self.steps)
+        pixels = self.pixels[:, : output.shape[2], : output.shape[3]].permute(0, 3, 1, 2)
+        if bias is None:
+            output.copy_(pixels)
+        else:
+            torch.add(pixels, bias.view(-1, 1, 1), out=output)
+
+
+class Gradients:
+    """A dL/dy Aᵀ, in memory that one part of the tiles after the other is computed in."""
+
+    def __init__(self, grad_output: Tensor, shape: tuple[int, int, int]) -> None:
+        (pictures, rows, columns), channels = shape, grad_output.shape[1]
+        self.whole, pixels, turn = landing(grad_output, (pictures, channels, rows * TILE, columns * TILE))
+        by_row = pixels.unflatten(1, (rows, TILE)).movedim(2, 0)  # (4, n, rows, width, O)
+        along_height = grad_output.new_empty((SEEN, *by_row.shape[1:]))
+        by_column = along_height.unflatten(3, (columns, TILE)).movedim(4, 0)  # (4, 6, n, rows, columns, O)
+        along_both = grad_output.new_empty((SEEN, *by_column.shape[1:]))
+        self.steps = [*turn, *gradient_to_points(by_row, along_height), *gradient_to_points(by_column, along_both)]
+        self.points = along_both.view(SEEN**2, -1, channels)
+
+    def transformed(self, grad_output: Tensor) -> Tensor:
+        """Of these tiles' part of dL/dy (n, O, height, width): (36, tiles, O)."""
+        height, width = grad_output.shape[2:]
+        self.whole[:, :, height:].zero_()
+        self.whole[:, :, :height, :width] = grad_output
+        run(self.steps)
+        return self.points
+
+
+Step = Callable[[], object]
+
+
+def landing(like: Tensor, shape: tuple[int, int, int, int]) -> tuple[Tensor, Tensor, list[Step]]:
+    """Zeros (n, C, H, W) to copy pictures into, the same as (n, H, W, C), and the steps from one to the other.
+
+    Rows of contiguous pictures end with an unused element: channels whose distance is a power of two
+    would share the same few lines of the cache, and turning them takes five times as long.
+    """
+    pictures, channels, height, width = shape
+    pixels = like.new_zeros((pictures, height, width, channels))
+    if lies_channels_last(like):
+        return pixels.permute(0, 3, 1, 2), pixels, []
+    planes = like.new_zeros((pictures, channels, height, width + 1))[..., :width]
+    return planes, pixels, [functools.partial(pixels.copy_, planes.permute(0, 2, 3, 1))]
+
+
+def run(steps: list[Step]) -> None:
+    for step in steps:
+        step()
+
+
+def to_points(x: Tensor, out: Tensor) -> Iterator[Step]:
+    """Bᵀ x along the first dimension, written so that what two rows share is computed once."""
+    differences = torch.empty_like(x[:4], memory_format=torch.contiguous_format)
+    odd, even = differences[:2]
+    yield functools.partial(torch.sub, x[3:5], x[1:3], alpha=Q**2, out=differences[:2])
+    yield functools.partial(torch.add, even, odd, alpha=P, out=out[1])
+    yield functools.partial(torch.sub, even, odd, alpha=P, out=out[2])
+    yield functools.partial(torch.sub, x[2:], x[:4], alpha=P**2, out=differences)
+    _, odd, even, _ = differences
+    yield functools.partial(torch.add, even, odd, alpha=Q, out=out[3])
+    yield functools.partial(torch.sub, even, odd, alpha=Q, out=out[4])
+    yield functools.partial(torch.sub, differences[2:], differences[:2], alpha=Q**2, out=out[::5])
+
+
+def from_points(m: Tensor, out: Tensor) -> Iterator[Step]:
+    """Aᵀ m along the first dimension, written so that what two rows share is computed once."""
+    positive, negative = m[1:5:2], m[2:5:2]
+    sums = torch.empty_like(positive, memory_format=torch.contiguous_format)
+    differences = torch.empty_like(sums)
+    yield functools.partial(torch.add, positive, negative, out=sums)
+    yield functools.partial(torch.sub, positive, negative, out=differences)
+    yield functools.partial(torch.add, m[0], differences[0], alpha=1 / P, out=out[0])
+    yield functools.partial(out[0].add_, sums[1], alpha=1 / Q**2)
+    yield functools.partial(torch.add, sums[0], differences[1], alpha=1 / Q, out=out[1])
+    yield functools.partial(torch.add, sums[1], differences[0], alpha=P, out=out[2])
+    yield functools.partial(torch.add, m[5], sums[0], alpha=P**2, out=out[3])
+    yield functools.partial(out[3].add_, differences[1], alpha=Q)
+
+
+def gradient_to_points(g: Tensor, out: Tensor) -> Iterator[Step]:
+    """A g along the first dimension, written so that what two rows share is computed once."""
+    even, odd = shared = torch.empty_like(g[:2], memory_format=torch.contiguous_format)
+    yield functools.partial(torch.add, g[:2], g[2:], alpha=P**2, out=shared)
+    yield functools.partial(torch.add, odd, even, alpha=1 / P, out=out[1])
+    yield functools.partial(torch.sub, odd, even, alpha=1 / P, out=out[2])
+    yield functools.partial(torch.add, g[2:], g[:2], alpha=1 / Q**2, out=shared)
+    yield functools.partial(torch.add, even, odd, alpha=Q, out=out[3])
+    yield functools.partial(torch.sub, even, odd, alpha=Q, out=out[4])
+    yield functools.partial(out[::5].copy_, g[::3])
 
 
 def transformed_filters(weight: Tensor) -> Tensor:
-    """G w along the height: (O, C, 3, kW) → (6, kW·C, O)."""
-    out_channels, channels, _, width = weight.shape
-    along_height = weight.permute(2, 3, 1, 0).reshape(3, -1)
-    return (weight.new_tensor(G) @ along_height).view(SEEN, width * channels, out_channels)
+    """G w Gᵀ: (O, C, 3, 3) → (36, O, C)."""
+    by_tap = weight.reshape(-1, 9).mT if weight.is_contiguous() else weight.permute(2, 3, 0, 1).reshape(9, -1)
+    return (filter_transform(weight) @ by_tap).view(SEEN**2, *weight.shape[:2])
 
 
-def window_rows(pictures: Tensor, windows: Windows, height: int, width: int) -> Tensor:
-    """Bᵀ x along the height, windows along the width: (n, C, H, W) → (6, n·tiles·width, kW·C)."""
-    (pad_height, pad_width), tiles = windows.padding, math.ceil(height / TILE)
-    below = (tiles - 1) * TILE + SEEN - pictures.shape[2] - pad_height
-    around = [0, 0, pad_width, pad_width, pad_height, below]
-    pixels = torch.constant_pad_nd(pictures.movedim(1, -1), around).contiguous()
-    row_length = windows.kernel_size[1] * pixels.shape[3]
-    rows = []
-    for transformed in to_inputs(pixels.unfold(1, SEEN, TILE).movedim(-1, 0)):  # 6 of (n, tiles, padded width, C)
-        strides = transformed.stride()
-        rows.append(transformed.as_strided((*transformed.shape[:2], width, row_length), (*strides[:3], 1)))
-    return torch.stack(rows).view(SEEN, -1, row_length)
+def filters_from(points: Tensor, channels_last: bool) -> Tensor:
+    """The transpose of `transformed_filters`: (36, O, C) → (O, C, 3, 3)."""
+    by_tap = filter_transform(points).mT @ points.flatten(1)
+    filters = by_tap.view(3, 3, *points.shape[1:]).permute(2, 3, 0, 1)
+    return empty(filters.shape, channels_last, like=points).copy_(filters)
 
 
-def to_inputs(x: Tensor) -> tuple[Tensor, ...]:
-    """Bᵀ x, written so that what two rows share is computed once."""
-    even, odd = torch.sub(x[4], x[2], alpha=4), torch.sub(x[3], x[1], alpha=4)
-    far_even, far_odd = x[4] - x[2], (x[3] - x[1]) * 2
-    return (
-        torch.add(far_even, x[0] - x[2], alpha=4),  # 4x₀ − 5x₂ + x₄
-        even + odd,  # −4x₁ − 4x₂ + x₃ + x₄
-        even - odd,  # 4x₁ − 4x₂ − x₃ + x₄
-        far_even + far_odd,  # −2x₁ − x₂ + 2x₃ + x₄
-        far_even - far_odd,  # 2x₁ − x₂ − 2x₃ + x₄
-        torch.sub(x[5] - x[3], far_odd, alpha=2),  # 4x₁ − 5x₃ + x₅
-    )
-
-
-def from_products(m: Tensor) -> Tensor:
-    """Aᵀ m: (6, n, tiles, width, O) → (n, 4·tiles, width, O)."""
-    near, near_difference = m[1] + m[2], m[1] - m[2]
-    far, far_difference = m[3] + m[4], m[3] - m[4]
-    y = (
-        m[0] + near + far,
-        torch.add(near_difference, far_difference, alpha=2),
-        torch.add(near, far, alpha=4),
-        torch.add(near_difference, far_difference, alpha=8) + m[5],
-    )
-    return torch.stack(y, 2).view(m.shape[1], -1, *m.shape[3:])
-
-
-def to_products(grad_output: Tensor) -> Tensor:
-    """A dL/dy: (n, O, height, width) → (6, n·tiles·width, O)."""
-    _, channels, height, width = grad_output.shape
-    tiles = math.ceil(height / TILE)
-    below = [0, 0, 0, 0, 0, tiles * TILE - height]
-    g = torch.constant_pad_nd(grad_output.movedim(1, -1), below).reshape(-1, tiles, TILE, width, channels).movedim(2, 0)
-    near_even, near_odd = g[0] + g[2], g[1] + g[3]
-    far_even, far_odd = torch.add(g[0], g[2], alpha=4), torch.add(g[1], g[3], alpha=4) * 2
-    m = (
-        g[0],
-        near_even + near_odd,  # g₀ + g₁ + g₂ + g₃
-        near_even - near_odd,  # g₀ − g₁ + g₂ − g₃
-        far_even + far_odd,  # g₀ + 2g₁ + 4g₂ + 8g₃
-        far_even - far_odd,  # g₀ − 2g₁ + 4g₂ − 8g₃
-        g[3],
-    )
-    return torch.stack(m).view(SEEN, -1, channels)
-
-
-def rows_per_picture(input: Tensor, windows: Windows, height: int, width: int) -> int:
-    """The elements of one picture's rows."""
-    return SEEN * math.ceil(height / TILE) * width * windows.kernel_size[1] * input.shape[1]
+def filter_transform(like: Tensor) -> Tensor:
+    """From the taps (height, width) of a kernel to its points (width, height): (36, 9)."""
+    along = torch.tensor(FILTER_TRANSFORM, dtype=torch.float64)
+    return torch.einsum("jl,ik->jikl", along, along).reshape(SEEN**2, 9).to(like)

@@ -37,6 +37,8 @@ from torchfromscratch.nn.normalization import *
 from torchfromscratch.nn.padding import *
 from torchfromscratch.nn.pooling import *
 from torchfromscratch.nn.recurrent import *
+from torchfromscratch.nn.resizing import *
+from torchfromscratch.nn.unfold import *
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,170 @@
+"""Every algorithm of convolution computes what torch computes, gradients of every order too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis
+import pytest
+import torch
+import torch.nn.functional as TF
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+import torchfromscratch
+import torchfromscratch.functional as F
+from tests.subjects import answers, assert_equal, largest_error, outcome, random_tensors, scale, strides
+from tests.test_convolution import calls
+from torchfromscratch.kernels import depthwise, direct, fourier, im2col, winograd
+from torchfromscratch.kernels.convolution import ALGORITHMS, choose
+from torchfromscratch.kernels.windows import Windows
+
+FORMATS = [torch.contiguous_format, torch.channels_last]
+FORMAT_NAMES = ["contiguous", "channels last"]
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "winograd"])
+@hypothesis.given(call=calls())
+def test_as_torch_for_random_options(name: str, call: tuple[str, list[tuple[int, ...]], dict[str, Any]]) -> None:
+    function, shapes, options = call
+    expected = outcome(lambda *given: getattr(TF, function)(*given, **options), random_tensors(*shapes))
+    hypothesis.assume(isinstance(expected, list))
+    with torchfromscratch.algorithm(name):
+        actual = outcome(lambda *given: getattr(F, function)(*given, **options), random_tensors(*shapes))
+    assert_equal(actual, expected)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_NAMES)
+@hypothesis.given(
+    batch=st.integers(1, 5),
+    channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    size=st.tuples(st.integers(1, 14), st.integers(1, 14)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    part=st.sampled_from([1, winograd.CACHE_BYTES]),
+)
+def test_winograd_as_torch(
+    memory_format: torch.memory_format,
+    batch: int,
+    channels: tuple[int, int],
+    size: tuple[int, int],
+    padding: tuple[int, int],
+    part: int,
+) -> None:
+    """Also where the tiles of one picture do not fit into a part, and are computed row by row."""
+    hypothesis.assume(all(length + 2 * p >= 3 for length, p in zip(size, padding, strict=True)))
+    x, w, b = random_tensors((batch, channels[0], *size), (channels[1], channels[0], 3, 3), (channels[1],))
+    tensors = [x.detach().contiguous(memory_format=memory_format).requires_grad_(), w, b]
+    with pytest.MonkeyPatch.context() as patch, torchfromscratch.algorithm("winograd"):
+        patch.setattr(winograd, "CACHE_BYTES", part)
+        actual = answers(lambda *given: F.conv2d(*given, padding=padding), tensors)
+    expected = answers(lambda *given: TF.conv2d(*given, padding=padding), tensors)
+    assert_equal(actual, expected)
+    assert strides(actual[0]) == strides(F.conv2d(*tensors, padding=padding))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_derivatives(name: str, device: str) -> None:
+    tensors = [t.detach().to(device).requires_grad_() for t in random_tensors((2, 2, 6, 7), (3, 2, 3, 3), (3,))]
+
+    def function(*given: Tensor) -> Tensor:
+        with torchfromscratch.algorithm(name):
+            return F.conv2d(*given, padding=1)
+
+    assert gradcheck(function, tensors, fast_mode=True, check_forward_ad=True, check_batched_grad=True)
+    assert gradgradcheck(function, tensors, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_gradients_take_the_algorithm_of_their_forward_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    operations, called = {"correlate", "full_convolution", "weight_gradient"}, set()
+
+    def spied(operation: str) -> Any:
+        real = getattr(ALGORITHMS[name], operation)
+
+        def spy(*args: Any) -> Tensor:
+            called.add(operation)
+            return real(*args)
+
+        return spy
+
+    for operation in operations:
+        monkeypatch.setattr(ALGORITHMS[name], operation, spied(operation))
+    x, w = random_tensors((2, 2, 6, 7), (3, 2, 3, 3))
+    with torchfromscratch.algorithm(name):
+        output = F.conv2d(x, w)
+    output.sum().backward()
+    assert called == operations
+
+
+def test_algorithms_nest_and_end() -> None:
+    x, w = random_tensors((1, 1, 5, 5), (1, 1, 5, 5))
+    with torchfromscratch.algorithm("winograd"):
+        with torchfromscratch.algorithm("fft"):
+            F.conv2d(x, w)
+        with pytest.raises(ValueError, match=r"'winograd' is made for 3×3 kernels.*kernel_size=\(5, 5\).*im2col"):
+            F.conv2d(x, w)
+    F.conv2d(x, w)
+
+
+def test_unknown_algorithm() -> None:
+    with pytest.raises(ValueError, match="unknown algorithm 'strassen'; choose one of 'direct', 'im2col'"):
+        torchfromscratch.algorithm("strassen").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "options", "method"),
+    [
+        ((128, 64, 16, 16), (64, 64, 3, 3), {"padding": (1, 1)}, winograd),
+        ((1, 64, 8, 8), (64, 64, 3, 3), {"padding": (1, 1)}, im2col),
+        ((128, 64, 16, 16), (64, 64, 3, 3), {"padding": (1, 1), "stride": (2, 2)}, im2col),
+        ((128, 64, 16, 16), (64, 64, 1, 1), {}, direct),
+        ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64}, depthwise),
+        ((4, 64, 64, 64), (64, 64, 31, 31), {"padding": (15, 15)}, fourier),
+        ((0, 64, 16, 16), (64, 64, 3, 3), {}, im2col),
+    ],
+)
+def test_rule(shape: Any, weight: Any, options: dict[str, Any], method: Any) -> None:
+    defaults = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+    windows = Windows(weight[2:], **{**defaults, **options})
+    operands = torch.empty(shape), torch.empty(weight)
+    assert choose(operands, (shape[1], weight[0]), shape[2:], windows) is method
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "padding"),
+    [
+        ((8, 32, 32, 32), (32, 32, 3, 3), 1),
+        ((32, 64, 16, 16), (64, 64, 3, 3), 1),
+        ((16, 256, 16, 16), (256, 256, 3, 3), 1),
+        ((2, 32, 40, 40), (32, 32, 15, 15), 7),
+        ((16, 64, 14, 14), (128, 64, 1, 1), 0),
+        ((16, 64, 14, 14), (64, 1, 3, 3), 1),
+        ((16, 3, 32, 32), (64, 3, 7, 7), 3),
+    ],
+)
+@pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_NAMES)
+def test_float32_accuracy(shape: Any, weight: Any, padding: int, memory_format: torch.memory_format) -> None:
+    """Whatever algorithm the rule chooses: at most 8 times torch's own error, and 1e-5 of the result's scale."""
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(size, generator=generator).to(memory_format=memory_format) for size in (shape, weight))
+    options = {"padding": padding, "groups": shape[1] // weight[1]}
+    truth = answers(lambda *given: TF.conv2d(*given, **options), [t.double().requires_grad_() for t in (x, w)])
+    contiguous = [t.contiguous().requires_grad_() for t in (x, w)]  # torch's large kernels channels last take a minute
+    theirs = answers(lambda *given: TF.conv2d(*given, **options), contiguous)
+    ours = answers(lambda *given: F.conv2d(*given, **options), [t.requires_grad_() for t in (x, w)])
+    for our, their, true in zip(ours, theirs, truth, strict=True):
+        error = largest_error(our, true)
+        assert error <= 1e-5 * scale(true)
+        assert error <= 8 * largest_error(their, true) + torch.finfo(torch.float32).eps * scale(true)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_narrow_types_round_once(name: str, dtype: torch.dtype) -> None:
+    x, w = (t.detach().to(dtype) for t in random_tensors((2, 8, 9, 9), (8, 8, 3, 3)))
+    with torchfromscratch.algorithm(name):
+        output = F.conv2d(x, w, padding=1)
+    truth = TF.conv2d(x.double(), w.double(), padding=1)
+    assert output.dtype == dtype
+    assert largest_error(output, truth) <= torch.finfo(dtype).eps * scale(truth)

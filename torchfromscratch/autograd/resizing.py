@@ -1,0 +1,75 @@
+"""Resizing along one dimension: each output is a weighted sum of some inputs, and gives them its gradient so weighted.
+
+    Resample  y[o] = Σ_k w[k, o] x[i(k, o)]
+    Return    x[i] = Σ w[k, o] y[o] over all k, o with i(k, o) = i
+
+Both are linear and each is the other's transpose, so that each is the other's derivative. Where the positions
+i(k, o) and the weights come from stands in `torchfromscratch.kernels.resampling`.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.autograd.function import Function, differentiable
+
+
+class Resample(Function):
+    """x (*, I, *) → y (*, O, *) along `dim`; position and weight (taps, O)."""
+
+    @staticmethod
+    def forward(input: Tensor, position: Tensor, weight: Tensor, dim: int) -> Tensor:
+        taps = zip(position, _along(weight, input, dim), strict=True)
+        return reduce(torch.add, [input.index_select(dim, i) * w for i, w in taps])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, position, weight, ctx.dim = inputs
+        ctx.inputs = input.shape[ctx.dim]
+        ctx.save_for_backward(position, weight)
+        ctx.save_for_forward(position, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        return give_back(grad_output, *ctx.saved_tensors, ctx.dim, ctx.inputs), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, *_: None) -> Tensor:
+        return resample(input_t, *ctx.saved_tensors, ctx.dim)
+
+
+class Return(Function):
+    """y (*, O, *) → x (*, I, *) along `dim`."""
+
+    @staticmethod
+    def forward(grad_output: Tensor, position: Tensor, weight: Tensor, dim: int, inputs: int) -> Tensor:
+        shares = torch.cat([grad_output * w for w in _along(weight, grad_output, dim)], dim)
+        shape = (*grad_output.shape[:dim], inputs, *grad_output.shape[dim + 1 :])
+        return grad_output.new_zeros(shape).index_add(dim, position.reshape(-1), shares)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, position, weight, ctx.dim, ctx.inputs = inputs
+        ctx.save_for_backward(position, weight)
+        ctx.save_for_forward(position, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple:
+        return resample(grad, *ctx.saved_tensors, ctx.dim), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
+        return give_back(grad_t, *ctx.saved_tensors, ctx.dim, ctx.inputs)
+
+
+resample = differentiable(Resample)
+give_back = differentiable(Return)
+
+
+def _along(weight: Tensor, input: Tensor, dim: int) -> Tensor:
+    """(taps, O) as (taps, 1, …, O, …, 1), to be multiplied with the input along `dim`."""
+    return weight.view(len(weight), -1, *[1] * (input.dim() - dim - 1))

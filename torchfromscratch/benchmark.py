@@ -1,0 +1,374 @@
+"""What hand-written layers cost beside torch.nn's, measured side by side on the user's own machine.
+
+The contenders of a work take turns in one process, so that whatever else the machine does meets all of them,
+and what counts are ratios: of each turn, their median, and the range of the middle half.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import matplotlib
+import torch
+import torch.nn.functional
+import torchvision
+from torch import Tensor
+
+import torchfromscratch
+from torchfromscratch.comparison import peak_allocation
+from torchfromscratch.convert import convert
+from torchfromscratch.training.models import build_model, layer_namespace, optimizer_namespace
+
+Step = Callable[[], object]
+Contenders = dict[str, Step]
+OURS, THEIRS = "by hand", "torch.nn"
+FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+BATCH = 128
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to measure: its contenders on a device, and the ratio to torch.nn that is aimed at."""
+
+    name: str
+    contenders: Callable[[torch.device], Contenders]
+    bar: float | None = None
+    unit: str = "ms"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a contender took, and its ratios to torch.nn: the median and the middle half."""
+
+    work: str
+    contender: str
+    measured: float
+    unit: str
+    ratio: float
+    low: float
+    high: float
+    bar: float | None
+
+
+def works() -> list[Work]:
+    """All that can be measured, the quick ones first."""
+    found = []
+    for label, memory_format in FORMATS.items():
+        found.append(Work(f"SmallVGG, {label}", training("smallvgg", memory_format), 1.0))
+    found += [
+        Work("SmallVGG, bytes held for the backward pass", held, 0.9, "MiB"),
+        Work("SmallVGG, peak memory of a step", peak, 1.0, "MiB"),
+        Work("SmallVGG-BN, channels last", training("smallvgg-bn", torch.channels_last)),
+        Work("wide network, channels last", wide, 1.0),
+        Work("ResNet-18 at 224², batch 8", resnet18, 1.2),
+        Work("3×3, 64 channels at 16²", one_convolution((64, 64, 16, 16), 64, 3, others=True)),
+        Work("1×1, 256 channels at 14²", one_convolution((32, 256, 14, 14), 256, 1, others=True)),
+    ]
+    for label, memory_format in FORMATS.items():
+        depthwise = one_convolution((32, 128, 28, 28), 128, 3, groups=128, memory_format=memory_format)
+        found.append(Work(f"depthwise 3×3, 128 channels at 28², {label}", depthwise, 1.5))
+    for size in (15, 31):
+        found.append(
+            Work(f"{size}×{size}, 64 channels at 64², contiguous", one_convolution((1, 64, 64, 64), 64, size), 0.5)
+        )
+    found.append(Work("SmallVGG under torch.compile", compiled, 1.0))
+    for batch in (16, 64, 256, 512):
+        found.append(Work(f"growing batch: {batch}", one_convolution((batch, 64, 16, 16), 64, 3)))
+    for side in (16, 32, 64, 128):
+        found.append(Work(f"growing picture: {side}²", one_convolution((8, 64, side, side), 64, 3)))
+    for channels in (16, 64, 256, 512):
+        found.append(Work(f"growing channels: {channels}", one_convolution((16, channels, 16, 16), channels, 3)))
+    for size in (15, 31):
+        large = one_convolution((1, 64, 64, 64), 64, size, memory_format=torch.channels_last)
+        found.append(Work(f"{size}×{size}, 64 channels at 64², channels last", large, 0.1))
+    return found
+
+
+def training(name: str, memory_format: torch.memory_format) -> Callable[[torch.device], Contenders]:
+    """One SGD step of a network on a batch of 3×32×32 pictures."""
+
+    def contenders(device: torch.device) -> Contenders:
+        return {
+            label: sgd_step(
+                lambda nn: build_model(name, nn=nn, in_channels=3, image_size=32, classes=10),
+                layers,
+                (BATCH, 3, 32, 32),
+                device,
+                memory_format,
+            )
+            for label, layers in ((OURS, "scratch"), (THEIRS, "torch"))
+        }
+
+    return contenders
+
+
+def wide(device: torch.device) -> Contenders:
+    """One SGD step of five 3×3 convolutions, 3 → 64 → 256 → 256 → 256 → 256, with batch norm, batch 64."""
+
+    def build(nn: ModuleType) -> torch.nn.Module:
+        layers: list[torch.nn.Module] = []
+        for inputs, outputs, pooled in (
+            (3, 64, False),
+            (64, 256, True),
+            (256, 256, False),
+            (256, 256, True),
+            (256, 256, True),
+        ):
+            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if pooled else []
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(256 * 4 * 4, 10))
+
+    return {
+        label: sgd_step(build, layers, (64, 3, 32, 32), device, torch.channels_last)
+        for label, layers in ((OURS, "scratch"), (THEIRS, "torch"))
+    }
+
+
+def resnet18(device: torch.device) -> Contenders:
+    """One SGD step of torchvision's ResNet-18, converted and as it is."""
+
+    def build(nn: ModuleType) -> torch.nn.Module:
+        model = torchvision.models.resnet18(num_classes=10)
+        return model if nn is torch.nn else convert(model)
+
+    return {
+        label: sgd_step(build, layers, (8, 3, 224, 224), device, torch.contiguous_format)
+        for label, layers in ((OURS, "scratch"), (THEIRS, "torch"))
+    }
+
+
+def compiled(device: torch.device) -> Contenders:
+    """The training step of SmallVGG, each model compiled."""
+
+    def build(nn: ModuleType) -> torch.nn.Module:
+        return torch.compile(build_model("smallvgg", nn=nn, in_channels=3, image_size=32, classes=10))  # type: ignore[return-value]
+
+    return {
+        label: sgd_step(build, layers, (BATCH, 3, 32, 32), device, torch.contiguous_format)
+        for label, layers in ((OURS, "scratch"), (THEIRS, "torch"))
+    }
+
+
+def sgd_step(
+    build: Callable[[ModuleType], torch.nn.Module],
+    layers: str,
+    shape: tuple[int, ...],
+    device: torch.device,
+    memory_format: torch.memory_format,
+) -> Step:
+    """Forward pass, backward pass and update on a fixed batch."""
+    torch.manual_seed(0)
+    nn = layer_namespace(layers)
+    model = build(nn).to(device).to(memory_format=memory_format)
+    optimizer = optimizer_namespace(layers).SGD(model.parameters(), lr=1e-2, momentum=0.9, nesterov=True)
+    criterion = nn.CrossEntropyLoss()
+    images = torch.randn(shape, device=device).to(memory_format=memory_format)
+    labels = torch.randint(10, shape[:1], device=device)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        criterion(model(images), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def one_convolution(
+    shape: tuple[int, int, int, int],
+    filters: int,
+    size: int,
+    *,
+    groups: int = 1,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    others: bool = False,
+) -> Callable[[torch.device], Contenders]:
+    """Forward pass and both gradients of one convolution, padded to keep the pictures' size."""
+
+    def contenders(device: torch.device) -> Contenders:
+        torch.manual_seed(0)
+        x = torch.randn(shape, device=device).to(memory_format=memory_format).requires_grad_()
+        w = torch.randn(filters, shape[1] // groups, size, size, device=device) / size
+        w = w.to(memory_format=memory_format).requires_grad_()
+        dy = torch.randn(shape[0], filters, *shape[2:], device=device).to(memory_format=memory_format)
+        functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            OURS: lambda x, w: torchfromscratch.functional.conv2d(x, w, padding=size // 2, groups=groups),
+            THEIRS: lambda x, w: torch.nn.functional.conv2d(x, w, padding=size // 2, groups=groups),
+        }
+        if others:
+            functions["F.unfold and matmul"] = unfold_and_matmul
+            if importlib.util.find_spec("einconv"):
+                functions["einconv"] = einconv(size // 2)
+
+        def gradients(function: Callable[[Tensor, Tensor], Tensor]) -> Step:
+            return lambda: torch.autograd.grad(function(x, w), (x, w), dy)
+
+        return {label: gradients(function) for label, function in functions.items()}
+
+    return contenders
+
+
+def unfold_and_matmul(x: Tensor, w: Tensor) -> Tensor:
+    """The usual way to write a convolution from scratch."""
+    columns = torch.nn.functional.unfold(x, w.shape[2:], padding=w.shape[2] // 2)
+    return (w.flatten(1) @ columns).view(x.shape[0], -1, *x.shape[2:])
+
+
+def einconv(padding: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """The convolution of the package einconv."""
+    functionals = importlib.import_module("einconv.functionals")
+    return lambda x, w: functionals.convNd(x, w, padding=padding)
+
+
+def held(device: torch.device) -> dict[str, Any]:
+    """Bytes that SmallVGG's forward pass keeps for its backward pass, parameters not counted."""
+
+    def bytes_held(layers: str) -> int:
+        nn = layer_namespace(layers)
+        model = build_model("smallvgg", nn=nn, in_channels=3, image_size=32, classes=10).to(device)
+        parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in parameters:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        images = torch.randn(BATCH, 3, 32, 32, device=device)
+        labels = torch.randint(10, (BATCH,), device=device)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = nn.CrossEntropyLoss()(model(images), labels)
+        total = sum(kept.values())  # while the loss keeps them alive, no two storages share an address
+        del loss
+        return total
+
+    return {OURS: lambda: bytes_held("scratch"), THEIRS: lambda: bytes_held("torch")}
+
+
+def peak(device: torch.device) -> dict[str, Any]:
+    """Bytes that a training step of SmallVGG allocates at most."""
+    steps = training("smallvgg", torch.contiguous_format)(device)
+    return {
+        label: lambda step=step: peak_allocation(step, on_cuda=device.type == "cuda") for label, step in steps.items()
+    }
+
+
+def measure(work: Work, device: torch.device, repeats: int, seconds: float) -> list[Result]:
+    """Each contender in turn: `repeats` times, or as often as `seconds` allow, but at least once."""
+    contenders = work.contenders(device)
+    measurements: dict[str, list[float]] = {label: [] for label in contenders}
+    if work.unit == "MiB":
+        for label, count in contenders.items():
+            measurements[label].append(count() / 2**20)  # type: ignore[operator]
+    else:
+        start = time.perf_counter()
+        for turn in range(-WARM_UP, repeats):
+            late = time.perf_counter() - start > seconds
+            if late and measurements[THEIRS]:
+                break
+            for label, step in contenders.items():
+                elapsed = milliseconds(step, device)
+                if turn >= 0 or late:
+                    measurements[label].append(elapsed)
+    return [summary(work, label, measurements[label], measurements[THEIRS]) for label in contenders]
+
+
+def milliseconds(step: Step, device: torch.device) -> float:
+    """What a call takes; on a GPU from event to event."""
+    if device.type == "cuda":
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        step()
+        end.record()
+        torch.cuda.synchronize(device)
+        return begin.elapsed_time(end)
+    start = time.perf_counter()
+    step()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def summary(work: Work, label: str, measured: list[float], theirs: list[float]) -> Result:
+    ratios = sorted(mine / other for mine, other in zip(measured, theirs, strict=True))
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else (ratios[0],) * 3
+    bar = work.bar if label == OURS else None
+    return Result(work.name, label, statistics.median(measured), work.unit, statistics.median(ratios), low, high, bar)
+
+
+def conditions(device: torch.device) -> dict[str, str]:
+    """What the figures depend on."""
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    return {
+        "torch": torch.__version__,
+        "device": f"{processor}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "type": "float32",
+        "python": platform.python_version(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name, as Linux tells it."""
+    information = Path("/proc/cpuinfo")
+    names = (
+        [line for line in information.read_text().splitlines() if "model name" in line] if information.exists() else []
+    )
+    return names[0].partition(": ")[2] if names else platform.processor() or platform.machine()
+
+
+HEADER = "| work | by | median | ratio to torch.nn | middle half | bar |\n| --- | --- | --: | --: | --: | --: |"
+
+
+def row(result: Result) -> str:
+    """A line of the table."""
+    ratio, middle = (
+        (f"{result.ratio:.2f}", f"{result.low:.2f} to {result.high:.2f}") if result.contender != THEIRS else ("", "")
+    )
+    bar = "" if result.bar is None else f"{result.bar:g}"
+    return f"| {result.work} | {result.contender} | {result.measured:.1f} {result.unit} | {ratio} | {middle} | {bar} |"
+
+
+def write(results: Iterable[Result], described: dict[str, str], directory: Path) -> list[Path]:
+    """The results as JSON, as a table and as a picture."""
+    results = list(results)
+    directory.mkdir(parents=True, exist_ok=True)
+    files = [directory / name for name in ("benchmark.json", "benchmark.md", "benchmark.png")]
+    files[0].write_text(json.dumps({"conditions": described, "results": [asdict(r) for r in results]}, indent=1) + "\n")
+    lines = [", ".join(f"{key} {value}" for key, value in described.items()), "", HEADER, *map(row, results)]
+    files[1].write_text("\n".join(lines) + "\n")
+    draw(results, files[2])
+    return files
+
+
+def draw(results: list[Result], file: Path) -> None:
+    """The ratios as bars, the middle halves as whiskers, torch.nn as a line, what is aimed at as marks."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [result for result in results if result.contender == OURS]
+    figure, axes = pyplot.subplots(figsize=(9, 0.35 * len(shown) + 1.2), layout="constrained")
+    places = range(len(shown))
+    ratios = [result.ratio for result in shown]
+    whiskers = [[max(0.0, r.ratio - r.low) for r in shown], [max(0.0, r.high - r.ratio) for r in shown]]
+    axes.barh(places, ratios, xerr=whiskers, color="tab:blue", ecolor="0.4")
+    aimed = [(place, result.bar) for place, result in enumerate(shown) if result.bar is not None]
+    axes.scatter(
+        [bar for _, bar in aimed], [place for place, _ in aimed], marker="|", s=200, color="tab:red", label="aim"
+    )
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(places, [result.work for result in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel("by hand / torch.nn")
+    if aimed:
+        axes.legend()
+    figure.savefig(file, dpi=120)
+    pyplot.close(figure)

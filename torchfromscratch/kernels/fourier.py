@@ -1,0 +1,197 @@
+"""Convolution in the frequency domain: a product for each frequency in place of a sum over taps.
+
+With X, W and G the discrete Fourier transforms of x, w and dL/dy, the convolution and its gradients are
+
+    Y = Σ_c X · W*        dL/dW = Σ_n G* · X        (* conjugate, as a correlation asks for)
+
+and dL/dX is such a correlation too, of dL/dy with the rotated kernel. The transforms are periodic: of S
+outputs, the last k − 1 are mixed with the first. So the input is cut into blocks of S positions that overlap
+by k − 1, each good for S − k + 1 outputs ("overlap-save"). The cost hardly depends on the kernel's size, which
+pays for large ones; a stride saves nothing here, as its outputs are picked out of all.
+
+Source: M. Mathieu, M. Henaff and Y. LeCun, "Fast training of convolutional networks through FFTs", 2014;
+A. Oppenheim and R. Schafer, "Discrete-Time Signal Processing", on overlap-save.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.kernels.chunks import slices
+from torchfromscratch.kernels.layout import any_channels_last, empty
+from torchfromscratch.kernels.rotation import as_correlation
+from torchfromscratch.kernels.windows import Windows, spatial
+
+# Measured on a CPU: what transforming one element costs, in multiplications of two complex matrices' elements.
+TRANSFORM_COST = 80
+# Block sizes that are tried, in kernel sizes.
+BLOCK_FACTORS = (1.5, 2, 3, 4, 6, 8, math.inf)
+
+
+def fits(windows: Windows) -> bool:
+    """For windows of every kind."""
+    return True
+
+
+def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
+    """y, shapes as in `convolution.correlate`."""
+    batch, (out_channels, channels), groups = input.shape[0], weight.shape[:2], windows.groups
+    blocks = choose_blocks(batch, channels * groups, out_channels, input.shape[2:], windows)
+    size = windows.output_size(input.shape[2:])
+    output = empty((batch, out_channels, *size), any_channels_last(input, weight), like=input)
+    picked = [slice(0, (o - 1) * s + 1, s) for o, s in zip(size, windows.stride, strict=True)]
+    x = spectrum(blocks.seen(input), groups, blocks.periods).conj().resolve_conj()
+    kernels = (
+        spaced(weight.conj(), windows.dilation).unflatten(0, (groups, -1)).transpose(0, 1)
+    )  # (O/G, G, C/G, *extent)
+    outputs_by_group = output.unflatten(1, (groups, -1))
+    for part in slices(input, out_channels // groups, 2 * blocks.frequencies * groups * (channels + x.shape[2])):
+        w = spectrum(kernels[part].flatten(1, 2), groups, blocks.periods)
+        products = torch.matmul(x, w.mT).conj()  # (F, G, blocks, part)
+        y = blocks.joined(signal(products, blocks.periods, input.dtype), batch)
+        outputs_by_group[:, :, part] = y[spatial(picked)].unflatten(1, (groups, -1))
+    return output if bias is None else output.add_(bias.view(-1, *[1] * windows.dims))
+
+
+def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+    """dL/dx, shapes as in `convolution.full_convolution`."""
+    spread = spaced(grad_output, windows.stride)
+    stride_one = replace(windows, stride=(1,) * windows.dims)
+    return correlate(*as_correlation(spread, weight, stride_one, input_size))
+
+
+def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
+    """dL/dw, shapes as in `convolution.weight_gradient`."""
+    channels, out_channels, groups = input.shape[1], grad_output.shape[1], windows.groups
+    blocks = choose_blocks(input.shape[0], channels, out_channels, input.shape[2:], windows)
+    shape = (out_channels, channels // groups, *windows.kernel_size)
+    grad_weight = empty(shape, any_channels_last(input, grad_output), like=input)
+    x = spectrum(blocks.seen(input), groups, blocks.periods)
+    gradients = spaced(grad_output.conj(), windows.stride).unflatten(1, (groups, -1))
+    taps = [slice(0, extent, d) for extent, d in zip(windows.extent, windows.dilation, strict=True)]
+    kernels = grad_weight.unflatten(0, (groups, -1)).transpose(0, 1)  # (O/G, G, C/G, *k)
+    for part in slices(input, out_channels // groups, 2 * blocks.frequencies * (channels + groups * x.shape[2])):
+        g = spectrum(blocks.own(gradients[:, :, part].flatten(1, 2)), groups, blocks.periods)
+        w = signal(torch.matmul(g.mH, x), blocks.periods, input.dtype)  # (part, C, *periods)
+        kernels[part] = w[spatial(taps)].unflatten(1, (groups, -1))
+    return grad_weight
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of `periods` positions, each of which is good for `steps` outputs of a correlation with stride 1."""
+
+    padding: tuple[int, ...]
+    outputs: tuple[int, ...]
+    periods: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many blocks there are along each dimension."""
+        return tuple(math.ceil(o / step) for o, step in zip(self.outputs, self.steps, strict=True))
+
+    def multiplications(self, batch: int, channels: int, out_channels: int, groups: int) -> int:
+        """What a convolution costs in complex multiplications, transforms included."""
+        blocks, kernels = batch * math.prod(self.counts), channels * out_channels // groups
+        transforms = kernels + blocks * (channels + out_channels)
+        return self.frequencies * (TRANSFORM_COST * transforms + blocks * kernels)
+
+    @property
+    def frequencies(self) -> int:
+        """How many frequencies the transform of a real block has."""
+        return math.prod(self.periods[:-1]) * (self.periods[-1] // 2 + 1)
+
+    def seen(self, input: Tensor) -> Tensor:
+        """What each block sees of the input (N, C, *size): (N·blocks, C, *periods)."""
+        ends = [(count - 1) * step + S for count, step, S in zip(self.counts, self.steps, self.periods, strict=True)]
+        return cut(padded_to(input, self.padding, ends), self.periods, self.steps)
+
+    def own(self, output: Tensor) -> Tensor:
+        """The outputs (N, O, *size) that belong to each block: (N·blocks, O, *steps)."""
+        ends = [count * step for count, step in zip(self.counts, self.steps, strict=True)]
+        return cut(padded_to(output, (0,) * len(ends), ends), self.steps, self.steps)
+
+    def joined(self, output: Tensor, batch: int) -> Tensor:
+        """The transpose of `own`, of what is good in (N·blocks, O, *periods): (N, O, *outputs)."""
+        dims = len(self.steps)
+        good = output[spatial(map(slice, self.steps))].unflatten(0, (batch, *self.counts))
+        pairs = [dim for pair in zip(range(1, 1 + dims), range(2 + dims, 2 + 2 * dims), strict=True) for dim in pair]
+        whole = [count * step for count, step in zip(self.counts, self.steps, strict=True)]
+        joined = good.permute(0, 1 + dims, *pairs).reshape(batch, output.shape[1], *whole)
+        return joined[spatial(map(slice, self.outputs))]
+
+
+def choose_blocks(batch: int, channels: int, out_channels: int, input_size: Sequence[int], windows: Windows) -> Blocks:
+    """The blocks that cost least: large ones waste little at their ends, small ones transform smaller kernels."""
+    padded = [size + 2 * p for size, p in zip(input_size, windows.padding, strict=True)]
+    outputs = tuple(size - extent + 1 for size, extent in zip(padded, windows.extent, strict=True))
+
+    def of_size(factor: float) -> Blocks:
+        periods = tuple(
+            fast_period(math.ceil(min(extent * factor, size)))
+            for extent, size in zip(windows.extent, padded, strict=True)
+        )
+        steps = tuple(S - extent + 1 for S, extent in zip(periods, windows.extent, strict=True))
+        return Blocks(windows.padding, outputs, periods, steps)
+
+    def multiplications(blocks: Blocks) -> int:
+        return blocks.multiplications(batch, channels, out_channels, windows.groups)
+
+    return min(map(of_size, BLOCK_FACTORS), key=multiplications)
+
+
+def fast_period(least: int) -> int:
+    """The next even number without a prime factor above 5, of which transforms are fast."""
+    period = least + least % 2
+    while 60**10 % period:
+        period += 2
+    return period
+
+
+def spectrum(data: Tensor, groups: int, periods: Sequence[int]) -> Tensor:
+    """The transform of (N, G·C, *size), each frequency a matrix: (frequencies, G, N, C)."""
+    transform = torch.fft.fftn if data.is_complex() else torch.fft.rfftn
+    frequencies = transform(data, tuple(periods), tuple(range(2, data.dim())))
+    return frequencies.flatten(2).unflatten(1, (groups, -1)).permute(3, 1, 0, 2).contiguous()
+
+
+def signal(frequencies: Tensor, periods: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The inverse of `spectrum`."""
+    last, dims = frequencies.permute(2, 1, 3, 0).flatten(1, 2), tuple(range(2, 2 + len(periods)))
+    if dtype.is_complex:
+        return torch.fft.ifftn(last.unflatten(-1, tuple(periods)), dim=dims)
+    return torch.fft.irfftn(last.unflatten(-1, (*periods[:-1], periods[-1] // 2 + 1)), tuple(periods), dims)
+
+
+def spaced(data: Tensor, distance: Sequence[int]) -> Tensor:
+    """`data` with its positions so far apart, and zeros between them: a strided output, or a dilated kernel."""
+    if set(distance) == {1}:
+        return data
+    size = [(positions - 1) * d + 1 for positions, d in zip(data.shape[2:], distance, strict=True)]
+    wide = data.new_zeros((*data.shape[:2], *size))
+    wide[spatial(slice(None, None, d) for d in distance)] = data
+    return wide
+
+
+def padded_to(data: Tensor, before: Sequence[int], ends: Sequence[int]) -> Tensor:
+    """`data` (N, C, *size) with zeros before it and behind it, up to `ends`."""
+    amounts = [
+        amount
+        for size, pad, end in zip(reversed(data.shape[2:]), reversed(before), reversed(ends), strict=True)
+        for amount in (pad, end - pad - size)
+    ]
+    return torch.constant_pad_nd(data, amounts)
+
+
+def cut(data: Tensor, sizes: Sequence[int], steps: Sequence[int]) -> Tensor:
+    """Blocks of these sizes, so many steps apart: (N, C, …) → (N·blocks, C, *sizes)."""
+    dims = len(sizes)
+    for dim, (size, step) in enumerate(zip(sizes, steps, strict=True), 2):
+        data = data.unfold(dim, size, step)
+    return data.movedim(1, 1 + dims).flatten(0, dims)

@@ -1,0 +1,24 @@
+"""Where tensors live, and so what pays: on a CPU, memory is reused and bits are read for what they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def stands_for_many(*tensors: Tensor) -> bool:
+    """Whether one of the tensors stands for many, under vmap or where torch.autograd takes a batch of gradients.
+
+    Such a tensor has no bits to look at, and what is not such a tensor cannot be overwritten with it.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    functorch = torch._C._functorch
+    return any([functorch.is_batchedtensor(t) or functorch.is_legacy_batchedtensor(t) for t in tensors])
+
+
+def in_cpu_memory(*tensors: Tensor) -> bool:
+    """Whether the tensors are bytes in the memory of a CPU, and no compiler's symbols for them."""
+    if torch.compiler.is_compiling() or stands_for_many(*tensors):
+        return False
+    return all([t.device.type == "cpu" for t in tensors])
