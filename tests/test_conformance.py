@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 
-from torchfromscratch.conformance import Operator, Sample, as_markdown, conformance, operators
+from torchfromscratch.conformance import (
+    Errors,
+    Operator,
+    Sample,
+    accuracy,
+    accuracy_as_markdown,
+    as_markdown,
+    conformance,
+    operators,
+)
 
 QUICK = 6  # samples of an operator
 
@@ -65,3 +77,24 @@ def test_table_tells_of_other_errors() -> None:
         sample = Sample(lambda tree, answer=answer: answer(*tree[0]), torchs, ((torch.ones(()),), {}))
         (row,) = conformance([Operator("square", list, lambda sample=sample: [sample])])
         assert (row.passed["errors"], row.total["errors"]) == (passed, 1)
+
+
+def test_accuracy_is_a_multiple_of_torchs_error() -> None:
+    """An error twice as large, the same one, and none that chance could be blamed for."""
+    x = torch.linspace(0.1, 1, 5, dtype=torch.float64, requires_grad=True)
+
+    def cube(x: torch.Tensor, *, off: float = 0.0) -> torch.Tensor:
+        return x * x * x * (1 if x.dtype == torch.float64 else 1 + off)
+
+    def rows(ours: Callable[..., torch.Tensor], theirs: Callable[..., torch.Tensor]) -> list[Errors]:
+        sample = Sample(lambda tree: ours(*tree[0]), lambda tree: theirs(*tree[0]), ((x,), {}))
+        return accuracy([Operator("cube", lambda: [sample], list)])
+
+    (row,) = rows(partial(cube, off=0.2), partial(cube, off=0.1))
+    assert row.ratio(torch.float32, "values") == pytest.approx(2, rel=1e-3)
+    assert row.ratio(torch.float16, "gradients") == pytest.approx(2, rel=0.1)
+    (row,) = rows(cube, cube)
+    assert row.ratio(torch.bfloat16, "values") == 1
+    assert accuracy_as_markdown([row]).count("| 1.00 ") == 2 * 6
+    (row,) = rows(lambda x: x * torch.rand(5), lambda x: x * torch.rand(5))
+    assert row.ratio(torch.float32, "values") is None

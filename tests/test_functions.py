@@ -104,6 +104,25 @@ def test_jacobian_and_hessian(subject: Subject) -> None:
     assert_equal([torch.func.hessian(lambda x: loss(ours)(x, *others))(first)], [hessian], subject.precision)
 
 
+def test_forward_over_forward(subject: Subject) -> None:
+    """torch.func.jvp of jvp, along all arguments at once, against torch's gradient of its gradient."""
+    inputs = tuple(subject.inputs())
+    directions = tuple(harness.cotangent(tensor) for tensor in inputs)
+    try:
+        gradients = torch.autograd.grad(
+            loss(repeatable(subject.theirs))(*inputs), inputs, create_graph=True, materialize_grads=True
+        )
+        slope = sum([(gradient * along).sum() for gradient, along in zip(gradients, directions, strict=True)])
+        second = torch.autograd.grad(slope, inputs, materialize_grads=True) if slope.requires_grad else []
+    except RuntimeError as error:
+        pytest.skip(f"torch: {error}")
+    curvature = sum([(gradient * along).sum() for gradient, along in zip(second, directions, strict=False)], 0 * slope)
+    ours = loss(repeatable(subject.ours))
+    primals = tuple(tensor.detach() for tensor in inputs)
+    _, actual = torch.func.jvp(lambda *x: torch.func.jvp(ours, x, directions)[1], primals, directions)
+    assert_equal([actual], [curvature], subject.precision)
+
+
 def one_of_each_function() -> list[Any]:
     """The cases as parameters, all but the first of each function behind the slow marker: tracing takes long."""
     seen: set[str] = set()

@@ -9,12 +9,18 @@ same numbers, in float64, and the answers are compared:
     second     the gradients of those gradients, with respect to inputs and dL/dy
     forward    the derivative along a fixed direction in forward mode
     errors     bad calls raise an exception of the same type
+
+In narrower types the same samples tell how accurate the layers are: `accuracy` compares the errors of values
+and gradients, by hand and in torch, against torch's in float64.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
+import itertools
+import math
+import statistics
 import types
 import warnings
 from collections import Counter
@@ -33,9 +39,21 @@ from tqdm import tqdm
 
 from torchfromscratch import functional, nn
 
-__all__ = ["COLUMNS", "Operator", "Row", "Sample", "as_markdown", "conformance", "operators"]
+__all__ = [
+    "COLUMNS",
+    "Errors",
+    "Operator",
+    "Row",
+    "Sample",
+    "accuracy",
+    "accuracy_as_markdown",
+    "as_markdown",
+    "conformance",
+    "operators",
+]
 
 DTYPE = torch.float64
+NARROW = (torch.float32, torch.bfloat16, torch.float16)
 SEED = 0
 
 # Sums of a few thousand products differ by less between two orders of summation.
@@ -134,6 +152,57 @@ def as_markdown(rows: Sequence[Row], columns: Sequence[str] | None = None) -> st
     ):
         lines += ["", f"## {title}", "", *(items or ["None."])]
     return "\n".join(lines) + "\n"
+
+
+@dataclass
+class Errors:
+    """An operator's errors, in pairs of ours and torch's, of each type and column."""
+
+    name: str
+    pairs: dict[tuple[torch.dtype, str], list[tuple[float, float]]] = field(default_factory=dict)
+
+    def ratio(self, dtype: torch.dtype, column: str) -> float | None:
+        """Our mean error as a multiple of torch's; None where neither errs, or there is no sample."""
+        ours, theirs = (sum(errors) for errors in zip(*self.pairs.get((dtype, column), [(0.0, 0.0)]), strict=True))
+        return None if ours == theirs == 0 else ours / theirs if theirs else math.inf
+
+
+def accuracy(chosen: Iterable[Operator], limit: int | None = None, progress: bool = False) -> list[Errors]:
+    """The errors of each operator in NARROW types, over at most `limit` of its samples that leave nothing to chance."""
+    bar = tqdm(list(chosen), disable=not progress, unit="operator")
+    rows = []
+    for operator in bar:
+        bar.set_postfix_str(operator.name)
+        row = Errors(operator.name)
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _plain_attention():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(SEED)
+            for sample in _first(operator.samples(), limit):
+                for dtype in NARROW:
+                    _add_errors(row, sample, dtype)
+        rows.append(row)
+    return rows
+
+
+def accuracy_as_markdown(rows: Sequence[Errors]) -> str:
+    """Our mean error over torch's, an operator a row; the median of each column, and what exceeds the factor 2."""
+    cells = list(itertools.product(NARROW, ("values", "gradients")))
+    heads = [f"{str(dtype).removeprefix('torch.')} {column}" for dtype, column in cells]
+    ratios = [[row.ratio(*cell) for cell in cells] for row in rows]
+    medians = [
+        statistics.median(known) if (known := [r for r in column if r is not None]) else None
+        for column in zip(*ratios, strict=True)
+    ]
+    lines = ["| operator | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for name, values in [*zip([row.name for row in rows], ratios, strict=True), ("**median**", medians)]:
+        lines.append(f"| {name} | " + " | ".join("" if r is None else f"{r:.2f}" for r in values) + " |")
+    above = [
+        f"- {row.name}, {head}: {ratio:.2f}"
+        for row, values in zip(rows, ratios, strict=True)
+        for head, ratio in zip(heads, values, strict=True)
+        if ratio is not None and ratio > 2
+    ]
+    return "\n".join([*lines, "", "## Above 2", "", *(above or ["None."])]) + "\n"
 
 
 # What is compared ------------------------------------------------------------------------------------------
@@ -300,6 +369,39 @@ def _difference(actual: list[Tensor], expected: list[Tensor], rounding: float) -
         if not torch.allclose(ours, theirs, rtol=0, atol=tolerance, equal_nan=True):
             return f"differs by {(ours - theirs).abs().max().item():.2g}"
     return None
+
+
+def _add_errors(row: Errors, sample: Sample, dtype: torch.dtype) -> None:
+    """The sample's errors in a narrow type, unless torch has no kernel for it or the answer is a matter of chance."""
+    narrow = pytree.tree_map(lambda leaf: _in_type(leaf, dtype), sample.arguments)
+    exact = pytree.tree_map(lambda leaf: _in_type(leaf, DTYPE), narrow)
+    for column, check in (("values", _values), ("gradients", _gradients)):
+        truth, again = (_outcome(check, sample.theirs, exact, seed) for seed in (SEED, SEED + 1))
+        ours, theirs = (_outcome(check, function, narrow) for function in (sample.ours, sample.theirs))
+        if any([isinstance(outcome, Exception) for outcome in (truth, again, ours, theirs)]):
+            continue
+        if _difference(truth, again, ROUNDING) is None:
+            pair = (_relative_error(ours, truth), _relative_error(theirs, truth))
+            row.pairs.setdefault((dtype, column), []).append(pair)
+
+
+def _in_type(leaf: Any, dtype: torch.dtype) -> Any:
+    if isinstance(leaf, Tensor) and leaf.is_floating_point():
+        return leaf.detach().to(dtype).requires_grad_(leaf.requires_grad)
+    return leaf
+
+
+def _relative_error(tensors: list[Tensor], truth: list[Tensor]) -> float:
+    """The largest error among the tensors, as a fraction of the largest magnitude in the truth."""
+    error = scale = 0.0
+    for tensor, true in zip(tensors, truth, strict=True):
+        finite = true.isfinite() & tensor.isfinite()
+        if _continuous(true) and finite.any():
+            exact = true.detach()[finite]
+            error = max(error, (tensor.detach()[finite].to(exact.dtype) - exact).abs().max().item())
+            scale = max(scale, exact.abs().max().item())
+    relative = error / scale if scale else error
+    return relative if relative > ROUNDING else 0.0  # the truth itself is no more certain
 
 
 # Where samples come from -----------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from tests.cases import Case, ModuleCase
 
-ON_PURPOSE = {
-    "first_derivatives": "the gradient is not the derivative: that is what the option asks for",
-    "every_element_of_the_derivatives": "the gradient is not the derivative: that is what the option asks for",
-}
+ON_PURPOSE = dict.fromkeys(
+    ["first_derivatives", "every_element_of_the_derivatives", "forward_over_forward"],
+    "the gradient is not the derivative: that is what the option asks for",
+)
 
 
 def _indices(*, like: Tensor) -> Tensor:

@@ -205,8 +205,8 @@ softplus = elementwise(
 )
 mish = elementwise(
     "Mish",  # D. Misra, "Mish: a self regularized non-monotonic activation function", 2019
-    lambda x: x * _mish_t(x),
-    dx=lambda g, x: _mish_dx(g, x, _mish_t(x)),
+    lambda x: _mish(x, _mish_n(x)),
+    dx=lambda g, x: _mish_dx(g, x, _mish_n(x)),
 )
 tanhshrink = elementwise(
     "Tanhshrink",
@@ -252,7 +252,8 @@ def _one_or(slope: Tensor | float, x: Tensor) -> Tensor:
 
 def _elu_slope(x: Tensor, left: float, right: float, inner: float) -> Tensor:
     """`right` where x > 0 and left · e^(inner · x) elsewhere."""
-    return left * (inner * x.clamp(max=0)).exp() + (right - left) * x.sign().clamp(min=0)
+    positive = x.sign().clamp(min=0)
+    return right * positive + left * (1 - positive) * (inner * x.clamp(max=0)).exp()
 
 
 def _silu_dx(g: Tensor, x: Tensor, s: Tensor) -> Tensor:
@@ -260,16 +261,20 @@ def _silu_dx(g: Tensor, x: Tensor, s: Tensor) -> Tensor:
     return g * s * (1 + x * (1 - s))
 
 
-def _mish_t(x: Tensor) -> Tensor:
-    """tanh(log(1 + eˣ)) = n / (n + 2), n = eˣ · (eˣ + 2); 1 from x = 20 on, where eˣ · eˣ will overflow."""
+def _mish_n(x: Tensor) -> Tensor:
+    """eˣ · (eˣ + 2), with which tanh(log(1 + eˣ)) = n / (n + 2); that is 1 from x = 20 on, before n overflows."""
     exponential = x.clamp(max=20).exp()
-    n = exponential * (exponential + 2)
-    return n / (n + 2)
+    return exponential * (exponential + 2)
 
 
-def _mish_dx(g: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    """Of y = x · t, with dt/dx = σ(x) · (1 − t²)."""
-    return g * (t + x * sigmoid(x) * (1 - t * t))
+def _mish(x: Tensor, n: Tensor) -> Tensor:
+    return x * (n / (n + 2))
+
+
+def _mish_dx(g: Tensor, x: Tensor, n: Tensor) -> Tensor:
+    """Of y = x · t, t = n / (n + 2), with dt/dx = σ(x) · (1 − t²) and 1 − t = 2 / (n + 2), which ends at 20."""
+    t, below_one = n / (n + 2), (2 / (n + 2)).masked_fill(x >= 20, 0)
+    return g * (t + x * sigmoid(x) * below_one * (1 + t))
 
 
 def _normal_distribution(x: Tensor) -> Tensor:

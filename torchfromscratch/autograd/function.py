@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 class Function(torch.autograd.Function):
@@ -24,6 +25,21 @@ class Leaf(tuple):
     """A tuple that torch.func takes for one argument: of plain ones, forward mode inside vmap loses count."""
 
 
+class Primals:
+    """What a `jvp` finds in its ctx, with saved tensors that do not move: how they do is what it is computing."""
+
+    def __init__(self, ctx: Any) -> None:
+        self.ctx = ctx
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ctx, name)
+
+    @property
+    def saved_tensors(self) -> tuple[Any, ...]:
+        saved = self.ctx.saved_tensors
+        return tuple(None if tensor is None else forward_ad.unpack_dual(tensor).primal for tensor in saved)
+
+
 def differentiable(function: type[Function]) -> Callable[..., Any]:
     """`function.apply`, made fit for torch.compile and torch.autocast.
 
@@ -31,12 +47,18 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     one: forward mode stays a matter of eager code. The casts of autocast are made by
     `torchfromscratch.functional`; in here, arithmetic runs in the types that it is given.
     """
-    compute_gradient = function.backward
+    compute_gradient, compute_tangent = function.backward, function.jvp
 
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         return _in_given_types(compute_gradient, ctx, *grad_outputs)
 
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        # torch calls it with forward mode off, and the tangent of a tangent, as in jvp of jvp, would be zero
+        with forward_ad._set_fwd_grad_enabled(True):
+            return compute_tangent(Primals(ctx), *tangents)
+
     function.backward = staticmethod(backward)  # type: ignore[method-assign]
+    function.jvp = staticmethod(jvp)  # type: ignore[method-assign]
     traced: Any = type(function.__name__, (function,), {"jvp": torch.autograd.Function.jvp})
 
     @functools.wraps(function, updated=())

@@ -173,7 +173,7 @@ class NormalizeByConstants(Function):
     def forward(
         input: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
     ) -> Tensor:
-        scale = weight * (variance + eps).rsqrt()
+        scale = weight * (widened(variance) + eps).rsqrt()
         shift = -mean * scale if bias is None else bias - mean * scale
         return (widened(input) * scale + shift).to(input.dtype)
 
@@ -186,7 +186,7 @@ class NormalizeByConstants(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight, mean, variance = ctx.saved_tensors
-        rho = (variance + ctx.eps).rsqrt()
+        rho = (widened(variance) + ctx.eps).rsqrt()
         g = widened(grad_output)
         constant = [dim for dim in range(input.dim()) if weight.shape[dim] == 1]
         grad_input = grad_weight = grad_bias = None
@@ -201,7 +201,7 @@ class NormalizeByConstants(Function):
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, *_: Any) -> Tensor:
         input, weight, mean, variance = ctx.saved_tensors
-        rho = (variance + ctx.eps).rsqrt()
+        rho = (widened(variance) + ctx.eps).rsqrt()
         output_t = widened(input_t) * (weight * rho) + (widened(input) - mean) * (weight_t * rho)
         if bias_t is not None:
             output_t = output_t + bias_t

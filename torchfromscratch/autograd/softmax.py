@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
@@ -82,7 +81,10 @@ def shifted(input: Tensor, dim: int) -> Tensor:
 
 
 def through_softmax(direction: Tensor, output: Tensor, dim: int) -> Tensor:
-    """The Jacobian of softmax, diag(y) − y yᵀ, times `direction`."""
-    direction_wide, y = widened(direction), widened(output)
-    product = y * direction_wide
-    return torch.addcmul(product, y, product.sum(dim, keepdim=True), value=-1).to(direction.dtype)
+    """The Jacobian of softmax, diag(y) − y yᵀ, times `direction`.
+
+    The sum is taken off before multiplying: where one y is nearly 1, y·d and y·Σ are nearly the same, and
+    rounding is most of their difference.
+    """
+    d, y = widened(direction), widened(output)
+    return (y * (d - (y * d).sum(dim, keepdim=True))).to(direction.dtype)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
+from torchfromscratch.kernels.layout import any_channels_last, channels_to_front
 from torchfromscratch.kernels.precision import widened
 
 TEMPORARIES = 2  # tensors of a part's size that a walk reads and writes beside the batch itself
@@ -63,10 +64,12 @@ def gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dL/dx = ρ·(h − mean(h) − x̂·mean(h·x̂)) with h = γ·dL/dy, dL/dγ = Σ dL/dy·x̂ and dL/dβ = Σ dL/dy."""
     g, x = widened(grad_output), widened(input)
+    if any_channels_last(x) and not any_channels_last(g):
+        g = channels_to_front(g.movedim(1, -1), True)
     constant = {dim for dim in range(x.dim()) if weight.shape[dim] == 1}
     shared, varying = constant.intersection(over.dims), set(over.dims) - constant
     groups = _groups(x, weight, over)
-    grad_input, buffer = torch.empty_like(x), torch.empty_like(_part(x, groups[0][0]))
+    grad_input, buffer = torch.empty_like(g), torch.empty_like(_part(x, groups[0][0]))
     grad_weights, grad_biases = [], []
     for group in groups:
         mu = _part(mean, group[0])

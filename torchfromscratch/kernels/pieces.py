@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from torchfromscratch.kernels.memory import in_cpu_memory
+
 # Elements for each thread: fewer cost more in calls than they save, and 2^18 are no faster. Over the whole of
 # 2^20 float32, a formula of three steps takes up to 4 times as long: each step may fetch new memory from the system.
 PIECE = 2**17
@@ -49,7 +51,8 @@ def _are_plain_memory(tensors: list[Tensor]) -> bool:
     return (
         not followed
         and lies
-        and all([type(t) in (Tensor, torch.nn.Parameter) and t.device.type == "cpu" for t in tensors])
+        and in_cpu_memory(*tensors)
+        and all([type(t) in (Tensor, torch.nn.Parameter) for t in tensors])
         and all([(t.shape, t.stride()) == (first.shape, first.stride()) for t in tensors])
         and not any([t.is_conj() or t.is_neg() for t in tensors])
     )

@@ -86,15 +86,14 @@ def put_back(taken: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -
 
 def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
     """The sum over each span, divided by its divisor: (N, C, *input) → (N, C, *outputs)."""
-    total, count = widened(input), torch.ones((), dtype=torch.int64, device=input.device)
+    total = widened(input)
     for dim, span in enumerate(spans, 2):
         position, repeated = span.positions(input.device)
         taken = total.index_select(dim, position.view(-1))
         by_span = taken.reshape(*taken.shape[:dim], *position.shape, *taken.shape[dim + 1 :])
         total = by_span.masked_fill(_along(repeated, by_span, dim), 0).sum(dim + 1)
-        count = count * _along(torch.tensor(span.divisors, device=input.device), total, dim)
     fractions = input.is_floating_point() or input.is_complex()
-    result = torch.div(total, count, rounding_mode=None if fractions else "trunc")
+    result = torch.div(total, _divisors(spans, input.device), rounding_mode=None if fractions else "trunc")
     return laid_out_like(input, result.to(input.dtype))
 
 
@@ -102,16 +101,23 @@ def spread(
     grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int], channels_last: bool = False
 ) -> Tensor:
     """The transpose of `average`: every output's share goes to each position of its span."""
-    result = widened(grad_output)
+    result = widened(grad_output) / _divisors(spans, grad_output.device)
     for dim, (span, size) in enumerate(zip(spans, input_size, strict=True), 2):
         position, repeated = span.positions(grad_output.device)
-        share = result / _along(torch.tensor(span.divisors, device=grad_output.device), result, dim)
-        by_span = share.unsqueeze(dim + 1).masked_fill(_along(repeated, share.unsqueeze(dim + 1), dim), 0)
-        shares = by_span.reshape(*share.shape[:dim], position.numel(), *share.shape[dim + 1 :])
-        total = shares.new_zeros((*share.shape[:dim], size, *share.shape[dim + 1 :]))
+        by_span = result.unsqueeze(dim + 1).masked_fill(_along(repeated, result.unsqueeze(dim + 1), dim), 0)
+        shares = by_span.reshape(*result.shape[:dim], position.numel(), *result.shape[dim + 1 :])
+        total = shares.new_zeros((*result.shape[:dim], size, *result.shape[dim + 1 :]))
         result = total.index_add(dim, position.view(-1), shares)
     result = result.to(grad_output.dtype)
     return channels_to_front(result.movedim(1, -1), True) if channels_last else result
+
+
+def _divisors(spans: Sequence[Spans], device: torch.device) -> Tensor:
+    """What each output's sum is divided by, (*outputs): the product over the dimensions."""
+    product = torch.ones((), dtype=torch.int64, device=device)
+    for span in spans:
+        product = product.unsqueeze(-1) * torch.tensor(span.divisors, device=device)
+    return product
 
 
 def _along(values: Tensor, tensor: Tensor, dim: int) -> Tensor:
