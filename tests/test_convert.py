@@ -38,6 +38,13 @@ class Derived(torch.nn.Conv2d):
         return self.weight.numel()
 
 
+class Built(torch.nn.TransformerEncoderLayer):
+    """A subclass with a constructor of its own."""
+
+    def __init__(self, size):
+        super().__init__(size, 2, 8, dropout=0)
+
+
 class Overriding(torch.nn.Conv2d):
     def forward(self, input):
         return super().forward(input) + 1
@@ -169,6 +176,14 @@ def test_a_subclass_that_computes_nothing_itself_stays_what_it_is():
     assert isinstance(module, nn.Conv2d)
     assert module.count() == 81
     assert type(module).__name__ == "Derived"
+
+
+def test_a_constructor_is_nothing_that_overrides():
+    model = torch.nn.Sequential(Built(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_runs_by_hand_and_alike(model, X[:, 0, :, :4])
+    assert isinstance(model[0], nn.TransformerEncoderLayer)
 
 
 @pytest.mark.parametrize("cls", [Overriding, OverridingAHelper])
@@ -384,11 +399,23 @@ def test_a_layer_parametrized_after_converting_goes_back_too():
     assert type(model) is torch.nn.Conv2d
 
 
+class Reduced(Calling):
+    """Says itself how it is pickled."""
+
+    def __reduce__(self):
+        return type(self), (), vars(self)
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
-def test_converted_models_can_be_copied_and_pickled(copied):
-    model = convert(torch.nn.Sequential(Calling(), Derived(3)))
+@pytest.mark.parametrize(
+    "build",
+    [lambda: torch.nn.Sequential(Calling(), Derived(3)), Reduced, lambda: torch.fx.symbolic_trace(Calling())],
+    ids=["modules", "reduce", "graph"],
+)
+def test_converted_models_can_be_copied_and_pickled(build, copied):
+    model = convert(build())
     twin = copied(model)
-    assert [type(module) for module in twin.modules()] == [type(module) for module in model.modules()]
+    assert conversion_report(twin).by_hand == conversion_report(model).by_hand
     with audit():
         torch.testing.assert_close(twin(X), model(X))
 
@@ -406,7 +433,11 @@ def test_converted_models_are_exported():
 
 
 def test_a_traced_graph_runs_by_hand():
-    assert_runs_by_hand_and_alike(torch.fx.symbolic_trace(Calling()))
+    model = torch.fx.symbolic_trace(Calling())
+    assert_runs_by_hand_and_alike(model)
+    model.recompile()
+    with audit():
+        model(X.double())
 
 
 @pytest.mark.parametrize("size", [8, 1])

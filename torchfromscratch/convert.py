@@ -8,10 +8,10 @@ forward runs inside `from_scratch()`.
 
 from __future__ import annotations
 
-import copyreg
 import functools
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -142,7 +142,8 @@ def _by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
     ours = _BY_HAND[built_in]
     if cls is built_in:
         return ours, ""
-    computes = {"forward", "__call__", *(name for name in vars(ours) if callable(getattr(ours, name)))}
+    helpers = {name for name in vars(ours) if callable(getattr(ours, name)) and not name.startswith("__")}
+    computes = {"forward", "__call__", *helpers}
     own = [base for base in cls.__mro__[: cls.__mro__.index(built_in)] if computes & vars(base).keys()]
     if own:
         return cls, _OVERRIDES
@@ -164,8 +165,25 @@ def _with_calls_by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
         with from_scratch():
             return super(converted, self).forward(*args, **kwargs)
 
-    converted = _subclass(cls, (cls,), {"forward": forward_by_hand})
+    namespace = {"forward": forward_by_hand}
+    if issubclass(cls, torch.fx.GraphModule):
+        namespace |= _graph_methods(cls)
+    converted = _subclass(cls, (cls,), namespace)
     return converted, obstacle
+
+
+def _graph_methods(cls: ModuleClass) -> dict[str, Any]:
+    """A traced graph writes its code into its class, and copies itself by its class."""
+
+    def recompile(self: Any) -> Any:
+        with _as(self, cls):
+            return self.recompile()
+
+    def deepcopy(self: Any, memo: Any) -> Any:
+        with _as(self, cls):
+            return _rebuilt(self.__deepcopy__, (memo,))
+
+    return {"recompile": recompile, "__deepcopy__": deepcopy}
 
 
 def _built_in(cls: ModuleClass) -> ModuleClass:
@@ -175,18 +193,21 @@ def _built_in(cls: ModuleClass) -> ModuleClass:
     return vars(cls).get("_converted_from", cls)
 
 
-def _subclass(cls: ModuleClass, bases: tuple[ModuleClass, ...], namespace: dict[str, Any]) -> ModuleClass:
+def _subclass(cls: ModuleClass, bases: tuple[type, ...], namespace: dict[str, Any]) -> ModuleClass:
     """The one class that goes by the name of `cls` and runs by hand; its modules are pickled by that name."""
     if cls in _SUBCLASSES:
         return _SUBCLASSES[cls]
 
     def reduce(self: Any, protocol: Any) -> Any:
-        new, _, *rest = reduced = cls.__reduce_ex__(self, protocol)  # type: ignore[str-unpack]
-        return (_new, (cls,), *rest) if new is getattr(copyreg, "__newobj__") else reduced  # noqa: B009
+        with _as(self, cls):
+            new, arguments, *rest = self.__reduce_ex__(protocol)
+        return _rebuilt, (new, arguments), *rest
 
     named = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     own = {"_converted_from": cls, "__reduce_ex__": reduce}
-    _SUBCLASSES[cls] = _make_class(cls, cls.__name__, (_Unannounced, *bases), {**named, **own, **namespace})
+    announced = any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1])
+    bases = (_Unannounced, *bases) if announced else bases
+    _SUBCLASSES[cls] = _make_class(cls, cls.__name__, bases, {**named, **own, **namespace})
     return _SUBCLASSES[cls]
 
 
@@ -213,9 +234,22 @@ def _make_class(cls: ModuleClass, name: str, bases: tuple[type, ...], namespace:
     return metaclass(name, bases, namespace)
 
 
-def _new(cls: ModuleClass) -> torch.nn.Module:
-    converted: Any = _by_hand(cls)[0]
-    return converted.__new__(converted)
+def _rebuilt(new: Callable[..., torch.nn.Module], arguments: tuple) -> torch.nn.Module:
+    """A copy or an unpickled module of the unconverted class, converted."""
+    module = new(*arguments)
+    module.__class__ = _by_hand(type(module))[0]
+    return module
+
+
+@contextmanager
+def _as(module: torch.nn.Module, cls: ModuleClass) -> Iterator[None]:
+    """Inside, the module is of its unconverted class."""
+    converted = type(module)
+    module.__class__ = cls
+    try:
+        yield
+    finally:
+        module.__class__ = converted
 
 
 def _first(cls: ModuleClass, classes: Collection[ModuleClass]) -> ModuleClass | None:
