@@ -317,6 +317,22 @@ def test_quantized_layers_are_left_and_reported():
     torch.testing.assert_close(model(X), expected)
 
 
+def test_layers_that_may_be_given_integers_are_left_and_reported():
+    stubs = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
+    model = torch.nn.Sequential(stubs[0], torch.nn.Conv2d(3, 4, 3), torch.nn.MaxPool2d(2), stubs[1]).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces that quantization moves to torchao
+        model.qconfig = torch.ao.quantization.get_default_qconfig()
+        prepared = torch.ao.quantization.prepare(model)
+        prepared(X)
+        quantized = torch.ao.quantization.convert(prepared)
+        expected = quantized(X)
+        with pytest.warns(UserWarning, match="2: MaxPool2d may be given integers"):
+            convert(quantized)
+        torch.testing.assert_close(quantized(X), expected, rtol=0, atol=0)
+    assert conversion_report(quantized).left.keys() == {"0", "1", "2", "3"}
+
+
 @pytest.mark.parametrize(
     ("wrong", "error"), [(({"to": "tensorflow"}), ValueError), (({"model": [1]}), TypeError)], ids=["to", "model"]
 )

@@ -51,9 +51,10 @@ def convert(model: M, to: Literal["scratch", "torch"] = "scratch") -> M:
     goes on with the same optimizer. What a module's own forward calls in torch or torch.nn.functional runs by
     hand as well, as in `torchfromscratch.from_scratch`. `to="torch"` goes back.
 
-    Three kinds of layers are left alone, with a warning: those that override torch.nn's forward, unless the
-    forward of a module around them runs by hand; those inside TorchScript; those that torchfromscratch.nn
-    does not have. `torchfromscratch.conversion_report(model)` tells what became of each module.
+    Some layers are left alone, with a warning: those that override torch.nn's forward, unless the forward of a
+    module around them runs by hand; those inside TorchScript; quantized ones, with the pooling and activations
+    between them; those that torchfromscratch.nn does not have. `torchfromscratch.conversion_report(model)` tells
+    what became of each module.
 
     Raises TypeError if `model` is no module, ValueError for another `to`.
     """
@@ -61,8 +62,9 @@ def convert(model: M, to: Literal["scratch", "torch"] = "scratch") -> M:
         raise TypeError(f"convert needs a torch.nn.Module, but got {type(model).__name__}")
     if to not in ("scratch", "torch"):
         raise ValueError(f"convert needs to='scratch' or to='torch', but got to={to!r}")
+    integers = _computes_with_integers(model)
     for module in list(model.modules()):
-        module.__class__ = _plan(module)[0] if to == "scratch" else _plan_back(module)
+        module.__class__ = _plan(module, integers)[0] if to == "scratch" else _plan_back(module)
     if to == "scratch" and (left := conversion_report(model).uncovered):
         warnings.warn(f"convert left built-in layers in the model:\n{_lines(left)}", stacklevel=2)
     return model
@@ -93,16 +95,17 @@ class ConversionReport:
 def conversion_report(model: torch.nn.Module) -> ConversionReport:
     """Which layers of `model` are by hand and which are not, and why; before `convert` or after it."""
     report = ConversionReport()
+    integers = _computes_with_integers(model)
     for name, module in _open_modules(model):
         cls = type(module)
-        converted, obstacle = _plan(module)
+        converted, obstacle = _plan(module, integers)
         is_layer = _first(cls, _BY_HAND) is not None
         if _first(cls, _BUILT_IN):
             report.by_hand[name] = cls.__name__
         elif obstacle or (is_layer and converted is not cls):
             report.left[name] = f"{cls.__name__} {obstacle or 'is not converted'}"
             covered = any(_is_inside(name, outer) for outer in report.own_forward)
-            if not (covered and obstacle == _OVERRIDES):
+            if not (covered and obstacle in (_OVERRIDES, _INTEGERS)):
                 report.uncovered[name] = report.left[name]
         elif converted is cls and _built_in(cls) is not cls:
             report.own_forward[name] = cls.__name__
@@ -113,10 +116,14 @@ _SCRIPTED = "is TorchScript and cannot be changed; convert the model first and u
 _OVERRIDES = "overrides the forward of torch.nn's and is kept as it is"
 _UNKNOWN = "has no counterpart in torchfromscratch.nn; only what it calls runs by hand, where there is one for that"
 
+_INTEGERS = "may be given integers, since the model is quantized"
 
-def _plan(module: torch.nn.Module) -> tuple[ModuleClass, str]:
+
+def _plan(module: torch.nn.Module, integers: bool) -> tuple[ModuleClass, str]:
     """The class with which `module` runs by hand, and what stands in the way of its being one of our layers."""
     cls = type(module)
+    if integers and _first(cls, _BY_HAND) and next(module.parameters(), None) is None:
+        return cls, _INTEGERS
     if isinstance(module, torch.jit.ScriptModule):
         return cls, _SCRIPTED
     if "forward" in vars(module):
@@ -263,9 +270,19 @@ def _open_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module
     for name, module in model.named_modules():
         if any(_is_inside(name, outer) for outer in closed):
             continue
-        if isinstance(module, torch.jit.ScriptModule) or "ao.nn.quantized" in type(module).__module__:
+        if isinstance(module, torch.jit.ScriptModule) or _is_quantized(module):
             closed.append(name)
         yield name, module
+
+
+def _is_quantized(module: torch.nn.Module) -> bool:
+    home = type(module).__module__
+    return home.startswith("torch.ao.nn") and "quantized" in home and home not in _NO_LAYERS
+
+
+def _computes_with_integers(model: torch.nn.Module) -> bool:
+    """Whether quantized tensors go through the model: dynamically quantized layers take and give floats."""
+    return any(_is_quantized(module) and "dynamic" not in type(module).__module__ for _, module in _open_modules(model))
 
 
 def _is_inside(name: str, outer: str) -> bool:
