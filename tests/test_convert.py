@@ -267,10 +267,11 @@ def test_every_kind_of_forward_runs_by_hand(cls):
     assert Registering.names == ["only"]
 
 
-def test_a_forward_set_on_the_module_is_left():
-    module = torch.nn.ReLU()
+@pytest.mark.parametrize("build", [torch.nn.ReLU, Calling])
+def test_a_forward_set_on_the_module_is_left(build):
+    module = build()
     module.forward = lambda input: input
-    with pytest.warns(UserWarning, match="overrides"):
+    with pytest.warns(UserWarning, match=f"{build.__name__} has its forward set on the module itself"):
         convert(module)
     assert module(X) is X
 

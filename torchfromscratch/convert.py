@@ -105,7 +105,7 @@ def conversion_report(model: torch.nn.Module) -> ConversionReport:
         elif obstacle or (is_layer and converted is not cls):
             report.left[name] = f"{cls.__name__} {obstacle or 'is not converted'}"
             covered = any(_is_inside(name, outer) for outer in report.own_forward)
-            if not (covered and obstacle in (_OVERRIDES, _INTEGERS)):
+            if not (covered and obstacle in (_OVERRIDES, _SET, _INTEGERS)):
                 report.uncovered[name] = report.left[name]
         elif converted is cls and _built_in(cls) is not cls:
             report.own_forward[name] = cls.__name__
@@ -114,6 +114,7 @@ def conversion_report(model: torch.nn.Module) -> ConversionReport:
 
 _SCRIPTED = "is TorchScript and cannot be changed; convert the model first and use torch.jit.trace"
 _OVERRIDES = "overrides the forward of torch.nn's and is kept as it is"
+_SET = "has its forward set on the module itself and is kept as it is"
 _UNKNOWN = "has no counterpart in torchfromscratch.nn; only what it calls runs by hand, where there is one for that"
 
 _INTEGERS = "may be given integers, since the model is quantized"
@@ -127,7 +128,7 @@ def _plan(module: torch.nn.Module, integers: bool) -> tuple[ModuleClass, str]:
     if isinstance(module, torch.jit.ScriptModule):
         return cls, _SCRIPTED
     if "forward" in vars(module):
-        return cls, _OVERRIDES if _first(cls, _BY_HAND) else ""
+        return cls, _SET
     if is_parametrized(module):
         base, obstacle = _by_hand(cls.__bases__[0])
         return _rebased(cls, base), obstacle
