@@ -48,7 +48,10 @@ and no built-in layer kernel runs, forward or backward. What is below 1e-6 of th
 model is measured on that bound: it is zero but for rounding.
 
 What is no layer of torch.nn stays as it is, and audit() lets it pass: sampling of pictures at any place
-(`grid_sample`) and torchvision's own operators (`nms`, `roi_align`).
+(`grid_sample`) and torchvision's own operators (`nms`, `roi_align`). The quantizable models are those that
+`get_model` gives; with `quantize=True` they have integers for weights and no gradients, and `convert` leaves their
+layers to torch and says so. torchvision itself computes in float32 RAFT's grid of coordinates, which the command
+makes in float64, and one loss of the R-CNNs.
 """
 HEAD = """\
 | model | parameters | input | convert: output | gradient | buffers | built in \

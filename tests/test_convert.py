@@ -38,6 +38,13 @@ class Derived(torch.nn.Conv2d):
         return self.weight.numel()
 
 
+class Built(torch.nn.TransformerEncoderLayer):
+    """A subclass with a constructor of its own."""
+
+    def __init__(self, size):
+        super().__init__(size, 2, 8, dropout=0)
+
+
 class Overriding(torch.nn.Conv2d):
     def forward(self, input):
         return super().forward(input) + 1
@@ -171,6 +178,14 @@ def test_a_subclass_that_computes_nothing_itself_stays_what_it_is():
     assert type(module).__name__ == "Derived"
 
 
+def test_a_constructor_is_nothing_that_overrides():
+    model = torch.nn.Sequential(Built(4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_runs_by_hand_and_alike(model, X[:, 0, :, :4])
+    assert isinstance(model[0], nn.TransformerEncoderLayer)
+
+
 @pytest.mark.parametrize("cls", [Overriding, OverridingAHelper])
 def test_a_subclass_that_overrides_is_left_and_reported(cls):
     model = torch.nn.Sequential(cls(3, 3, 3))
@@ -252,10 +267,11 @@ def test_every_kind_of_forward_runs_by_hand(cls):
     assert Registering.names == ["only"]
 
 
-def test_a_forward_set_on_the_module_is_left():
-    module = torch.nn.ReLU()
+@pytest.mark.parametrize("build", [torch.nn.ReLU, Calling])
+def test_a_forward_set_on_the_module_is_left(build):
+    module = build()
     module.forward = lambda input: input
-    with pytest.warns(UserWarning, match="overrides"):
+    with pytest.warns(UserWarning, match=f"{build.__name__} has its forward set on the module itself"):
         convert(module)
     assert module(X) is X
 
@@ -300,6 +316,22 @@ def test_quantized_layers_are_left_and_reported():
     assert conversion_report(model).left.keys() == {"0"}
     assert type(model[1]) is nn.ReLU
     torch.testing.assert_close(model(X), expected)
+
+
+def test_layers_that_may_be_given_integers_are_left_and_reported():
+    stubs = torch.ao.quantization.QuantStub(), torch.ao.quantization.DeQuantStub()
+    model = torch.nn.Sequential(stubs[0], torch.nn.Conv2d(3, 4, 3), torch.nn.MaxPool2d(2), stubs[1]).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch announces that quantization moves to torchao
+        model.qconfig = torch.ao.quantization.get_default_qconfig()
+        prepared = torch.ao.quantization.prepare(model)
+        prepared(X)
+        quantized = torch.ao.quantization.convert(prepared)
+        expected = quantized(X)
+        with pytest.warns(UserWarning, match="2: MaxPool2d may be given integers"):
+            convert(quantized)
+        torch.testing.assert_close(quantized(X), expected, rtol=0, atol=0)
+    assert conversion_report(quantized).left.keys() == {"0", "1", "2", "3"}
 
 
 @pytest.mark.parametrize(
@@ -384,11 +416,23 @@ def test_a_layer_parametrized_after_converting_goes_back_too():
     assert type(model) is torch.nn.Conv2d
 
 
+class Reduced(Calling):
+    """Says itself how it is pickled."""
+
+    def __reduce__(self):
+        return type(self), (), vars(self)
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
-def test_converted_models_can_be_copied_and_pickled(copied):
-    model = convert(torch.nn.Sequential(Calling(), Derived(3)))
+@pytest.mark.parametrize(
+    "build",
+    [lambda: torch.nn.Sequential(Calling(), Derived(3)), Reduced, lambda: torch.fx.symbolic_trace(Calling())],
+    ids=["modules", "reduce", "graph"],
+)
+def test_converted_models_can_be_copied_and_pickled(build, copied):
+    model = convert(build())
     twin = copied(model)
-    assert [type(module) for module in twin.modules()] == [type(module) for module in model.modules()]
+    assert conversion_report(twin).by_hand == conversion_report(model).by_hand
     with audit():
         torch.testing.assert_close(twin(X), model(X))
 
@@ -406,7 +450,11 @@ def test_converted_models_are_exported():
 
 
 def test_a_traced_graph_runs_by_hand():
-    assert_runs_by_hand_and_alike(torch.fx.symbolic_trace(Calling()))
+    model = torch.fx.symbolic_trace(Calling())
+    assert_runs_by_hand_and_alike(model)
+    model.recompile()
+    with audit():
+        model(X.double())
 
 
 @pytest.mark.parametrize("size", [8, 1])

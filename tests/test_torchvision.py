@@ -127,6 +127,16 @@ def test_one_model_of_each_family_runs_by_hand(family, how):
 SCRIPT = Path(__file__).parent.parent / "scripts" / "torchvision_table.py"
 
 
+def test_the_table_has_every_model_and_each_holds():
+    script = runpy.run_path(str(SCRIPT))
+    if script["VERSIONS"] not in script["TABLE"].read_text():
+        pytest.skip(f"the table was not made with {script['VERSIONS']}")
+    rows = script["known_rows"]()
+    assert rows.keys() == set(models.list_models())
+    assert all(map(script["holds"], rows.values()))
+    assert script["document"](rows) == script["TABLE"].read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", models.list_models())
 def test_every_model_of_torchvision_runs_by_hand(name):

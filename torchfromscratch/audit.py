@@ -56,7 +56,8 @@ FAMILIES = {
 # Contains a word from above, but is no layer: a sum of matrices inside matrix_exp.
 NO_LAYERS = "compute_linear_combination"
 
-# The libraries of operators that come with torch; anyone else's operator is not built in.
+# The libraries of operators that come with torch and torchvision, whose deform_conv2d and roi_pool are layers by their
+# names; anyone else's operator is not built in.
 LIBRARIES = {
     "aten",
     "torch",

@@ -25,6 +25,7 @@ from torchfromscratch.comparison import (
 )
 from torchfromscratch.convert import ConversionReport, conversion_report
 
+LABEL = 60  # columns for what stands before the numbers; the longest kernel's name has 57
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -80,7 +81,7 @@ def _audit(args: argparse.Namespace) -> None:
     print(_kernels(found["torch.nn", dtype].kernels.kernels, found["by hand", dtype].kernels.kernels))
     print(_differences(found, exact, input))
     if args.repetitions > 0:
-        print(f"one step{'':36}torch.nn   by hand")
+        print(f"{'one step':{LABEL}}  torch.nn   by hand")
         print(_cost("time", step_time(model, inputs, args.repetitions), 1e-3, "ms"))
         print(_cost("memory", peak_memory(model, inputs), 2**20, "MiB"))
 
@@ -163,27 +164,29 @@ def _conversion(report: ConversionReport) -> str:
 
 
 def _kernels(torchs: Counter[str], ours: Counter[str]) -> str:
-    lines = [f"built-in layer kernels in a step{'':12}torch.nn   by hand"]
-    lines += [f"  {kernel:40}{count:10}{ours[kernel]:10}" for kernel, count in (torchs | ours).most_common()]
-    return "\n".join([*lines, f"  {'all':40}{torchs.total():10}{ours.total():10}"])
+    lines = [f"{'built-in layer kernels in a step':{LABEL}}  torch.nn   by hand"]
+    lines += [f"  {kernel:{LABEL - 2}}{count:10}{ours[kernel]:10}" for kernel, count in (torchs | ours).most_common()]
+    return "\n".join([*lines, f"  {'all':{LABEL - 2}}{torchs.total():10}{ours.total():10}"])
 
 
 def _differences(found: dict[tuple[str, torch.dtype], Comparison], exact: torch.dtype, input: torch.Tensor) -> str:
     lines = [
         f"largest difference from torch.nn in {_name(exact)}, over the largest element, with {_text(input.shape)}:",
-        f"{'':46}output  gradient",
+        f"{'':{LABEL}}    output  gradient",
     ]
     for (layers, precision), comparison in found.items():
         step = f"{layers}, {_name(precision)}"
         errors = f"{comparison.output_error:10.0e}{comparison.gradient_error:10.0e}"
-        lines.append(f"  {step:40}{errors}  {comparison.gradient_name if comparison.gradient_error else ''}".rstrip())
+        lines.append(
+            f"  {step:{LABEL - 2}}{errors}  {comparison.gradient_name if comparison.gradient_error else ''}".rstrip()
+        )
     return "\n".join(lines)
 
 
 def _cost(name: str, costs: tuple[float, float], unit: float, symbol: str) -> str:
     torchs, ours = costs
     ratio = f"{ours / torchs:.2f} ×" if torchs else "-"
-    return f"  {f'{name} in {symbol}':40}{torchs / unit:10.0f}{ours / unit:10.0f}  {ratio}"
+    return f"  {f'{name} in {symbol}':{LABEL - 2}}{torchs / unit:10.0f}{ours / unit:10.0f}  {ratio}"
 
 
 def _cast(input: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -30,7 +30,8 @@ __all__ = [
     "take_step",
 ]
 
-# What is zero but for rounding, as the gradient of a bias before batch norm, is measured on the largest of its kind.
+# What is zero but for rounding, as the gradient of a bias before batch norm, is measured on the largest of its kind:
+# below this part of it, or the square root of a coarser type's eps.
 NEGLIGIBLE = 1e-6
 
 
@@ -185,7 +186,8 @@ def _error(value: Tensor | None, expected: Tensor | None, largest: float = 0.0) 
     if torch.equal(value, expected):
         return 0.0
     difference = _largest([_wide(value) - _wide(expected)])
-    scale = max(_largest([expected]), NEGLIGIBLE * largest)
+    negligible = max(NEGLIGIBLE, torch.finfo(value.dtype).eps ** 0.5) if value.is_floating_point() else NEGLIGIBLE
+    scale = max(_largest([expected]), negligible * largest)
     return difference / scale if difference < float("inf") and scale > 0 else float("inf")
 
 

@@ -8,10 +8,10 @@ forward runs inside `from_scratch()`.
 
 from __future__ import annotations
 
-import copyreg
 import functools
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -51,9 +51,10 @@ def convert(model: M, to: Literal["scratch", "torch"] = "scratch") -> M:
     goes on with the same optimizer. What a module's own forward calls in torch or torch.nn.functional runs by
     hand as well, as in `torchfromscratch.from_scratch`. `to="torch"` goes back.
 
-    Three kinds of layers are left alone, with a warning: those that override torch.nn's forward, unless the
-    forward of a module around them runs by hand; those inside TorchScript; those that torchfromscratch.nn
-    does not have. `torchfromscratch.conversion_report(model)` tells what became of each module.
+    Some layers are left alone, with a warning: those that override torch.nn's forward, unless the forward of a
+    module around them runs by hand; those inside TorchScript; quantized ones, with the pooling and activations
+    between them; those that torchfromscratch.nn does not have. `torchfromscratch.conversion_report(model)` tells
+    what became of each module.
 
     Raises TypeError if `model` is no module, ValueError for another `to`.
     """
@@ -61,8 +62,9 @@ def convert(model: M, to: Literal["scratch", "torch"] = "scratch") -> M:
         raise TypeError(f"convert needs a torch.nn.Module, but got {type(model).__name__}")
     if to not in ("scratch", "torch"):
         raise ValueError(f"convert needs to='scratch' or to='torch', but got to={to!r}")
+    integers = _computes_with_integers(model)
     for module in list(model.modules()):
-        module.__class__ = _plan(module)[0] if to == "scratch" else _plan_back(module)
+        module.__class__ = _plan(module, integers)[0] if to == "scratch" else _plan_back(module)
     if to == "scratch" and (left := conversion_report(model).uncovered):
         warnings.warn(f"convert left built-in layers in the model:\n{_lines(left)}", stacklevel=2)
     return model
@@ -93,16 +95,17 @@ class ConversionReport:
 def conversion_report(model: torch.nn.Module) -> ConversionReport:
     """Which layers of `model` are by hand and which are not, and why; before `convert` or after it."""
     report = ConversionReport()
+    integers = _computes_with_integers(model)
     for name, module in _open_modules(model):
         cls = type(module)
-        converted, obstacle = _plan(module)
+        converted, obstacle = _plan(module, integers)
         is_layer = _first(cls, _BY_HAND) is not None
         if _first(cls, _BUILT_IN):
             report.by_hand[name] = cls.__name__
         elif obstacle or (is_layer and converted is not cls):
             report.left[name] = f"{cls.__name__} {obstacle or 'is not converted'}"
             covered = any(_is_inside(name, outer) for outer in report.own_forward)
-            if not (covered and obstacle == _OVERRIDES):
+            if not (covered and obstacle in (_OVERRIDES, _SET, _INTEGERS)):
                 report.uncovered[name] = report.left[name]
         elif converted is cls and _built_in(cls) is not cls:
             report.own_forward[name] = cls.__name__
@@ -111,16 +114,21 @@ def conversion_report(model: torch.nn.Module) -> ConversionReport:
 
 _SCRIPTED = "is TorchScript and cannot be changed; convert the model first and use torch.jit.trace"
 _OVERRIDES = "overrides the forward of torch.nn's and is kept as it is"
+_SET = "has its forward set on the module itself and is kept as it is"
 _UNKNOWN = "has no counterpart in torchfromscratch.nn; only what it calls runs by hand, where there is one for that"
 
+_INTEGERS = "may be given integers, since the model is quantized"
 
-def _plan(module: torch.nn.Module) -> tuple[ModuleClass, str]:
+
+def _plan(module: torch.nn.Module, integers: bool) -> tuple[ModuleClass, str]:
     """The class with which `module` runs by hand, and what stands in the way of its being one of our layers."""
     cls = type(module)
+    if integers and _first(cls, _BY_HAND) and next(module.parameters(), None) is None:
+        return cls, _INTEGERS
     if isinstance(module, torch.jit.ScriptModule):
         return cls, _SCRIPTED
     if "forward" in vars(module):
-        return cls, _OVERRIDES if _first(cls, _BY_HAND) else ""
+        return cls, _SET
     if is_parametrized(module):
         base, obstacle = _by_hand(cls.__bases__[0])
         return _rebased(cls, base), obstacle
@@ -142,7 +150,8 @@ def _by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
     ours = _BY_HAND[built_in]
     if cls is built_in:
         return ours, ""
-    computes = {"forward", "__call__", *(name for name in vars(ours) if callable(getattr(ours, name)))}
+    helpers = {name for name in vars(ours) if callable(getattr(ours, name)) and not name.startswith("__")}
+    computes = {"forward", "__call__", *helpers}
     own = [base for base in cls.__mro__[: cls.__mro__.index(built_in)] if computes & vars(base).keys()]
     if own:
         return cls, _OVERRIDES
@@ -164,8 +173,25 @@ def _with_calls_by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
         with from_scratch():
             return super(converted, self).forward(*args, **kwargs)
 
-    converted = _subclass(cls, (cls,), {"forward": forward_by_hand})
+    namespace = {"forward": forward_by_hand}
+    if issubclass(cls, torch.fx.GraphModule):
+        namespace |= _graph_methods(cls)
+    converted = _subclass(cls, (cls,), namespace)
     return converted, obstacle
+
+
+def _graph_methods(cls: ModuleClass) -> dict[str, Any]:
+    """A traced graph writes its code into its class, and copies itself by its class."""
+
+    def recompile(self: Any) -> Any:
+        with _as(self, cls):
+            return self.recompile()
+
+    def deepcopy(self: Any, memo: Any) -> Any:
+        with _as(self, cls):
+            return _rebuilt(self.__deepcopy__, (memo,))
+
+    return {"recompile": recompile, "__deepcopy__": deepcopy}
 
 
 def _built_in(cls: ModuleClass) -> ModuleClass:
@@ -175,18 +201,21 @@ def _built_in(cls: ModuleClass) -> ModuleClass:
     return vars(cls).get("_converted_from", cls)
 
 
-def _subclass(cls: ModuleClass, bases: tuple[ModuleClass, ...], namespace: dict[str, Any]) -> ModuleClass:
+def _subclass(cls: ModuleClass, bases: tuple[type, ...], namespace: dict[str, Any]) -> ModuleClass:
     """The one class that goes by the name of `cls` and runs by hand; its modules are pickled by that name."""
     if cls in _SUBCLASSES:
         return _SUBCLASSES[cls]
 
     def reduce(self: Any, protocol: Any) -> Any:
-        new, _, *rest = reduced = cls.__reduce_ex__(self, protocol)  # type: ignore[str-unpack]
-        return (_new, (cls,), *rest) if new is getattr(copyreg, "__newobj__") else reduced  # noqa: B009
+        with _as(self, cls):
+            new, arguments, *rest = self.__reduce_ex__(protocol)
+        return _rebuilt, (new, arguments), *rest
 
     named = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     own = {"_converted_from": cls, "__reduce_ex__": reduce}
-    _SUBCLASSES[cls] = _make_class(cls, cls.__name__, (_Unannounced, *bases), {**named, **own, **namespace})
+    announced = any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1])
+    bases = (_Unannounced, *bases) if announced else bases
+    _SUBCLASSES[cls] = _make_class(cls, cls.__name__, bases, {**named, **own, **namespace})
     return _SUBCLASSES[cls]
 
 
@@ -213,9 +242,22 @@ def _make_class(cls: ModuleClass, name: str, bases: tuple[type, ...], namespace:
     return metaclass(name, bases, namespace)
 
 
-def _new(cls: ModuleClass) -> torch.nn.Module:
-    converted: Any = _by_hand(cls)[0]
-    return converted.__new__(converted)
+def _rebuilt(new: Callable[..., torch.nn.Module], arguments: tuple) -> torch.nn.Module:
+    """A copy or an unpickled module of the unconverted class, converted."""
+    module = new(*arguments)
+    module.__class__ = _by_hand(type(module))[0]
+    return module
+
+
+@contextmanager
+def _as(module: torch.nn.Module, cls: ModuleClass) -> Iterator[None]:
+    """Inside, the module is of its unconverted class."""
+    converted = type(module)
+    module.__class__ = cls
+    try:
+        yield
+    finally:
+        module.__class__ = converted
 
 
 def _first(cls: ModuleClass, classes: Collection[ModuleClass]) -> ModuleClass | None:
@@ -229,9 +271,19 @@ def _open_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module
     for name, module in model.named_modules():
         if any(_is_inside(name, outer) for outer in closed):
             continue
-        if isinstance(module, torch.jit.ScriptModule) or "ao.nn.quantized" in type(module).__module__:
+        if isinstance(module, torch.jit.ScriptModule) or _is_quantized(module):
             closed.append(name)
         yield name, module
+
+
+def _is_quantized(module: torch.nn.Module) -> bool:
+    home = type(module).__module__
+    return home.startswith("torch.ao.nn") and "quantized" in home and home not in _NO_LAYERS
+
+
+def _computes_with_integers(model: torch.nn.Module) -> bool:
+    """Whether quantized tensors go through the model: dynamically quantized layers take and give floats."""
+    return any(_is_quantized(module) and "dynamic" not in type(module).__module__ for _, module in _open_modules(model))
 
 
 def _is_inside(name: str, outer: str) -> bool:

@@ -34,8 +34,9 @@ def from_scratch() -> Iterator[None]:
 
     That covers torch.nn's modules, which call these functions. Everything else is left alone, also a layer that is
     called with something other than dense tensors: quantized, sparse or nested ones, or the stand-ins of torch.fx.
-    Also a decorator, `@torchfromscratch.from_scratch()`; may be nested; holds in the thread that enters it. A
-    backward pass may follow outside: the forward has fixed what it runs. Code inside TorchScript is out of reach.
+    Also a decorator, `@torchfromscratch.from_scratch()`, but not of a generator, whose body runs later; may be nested;
+    holds in the thread that enters it. A backward pass may follow outside: the forward has fixed what it runs. Code
+    inside TorchScript is out of reach.
     """
     if any([isinstance(mode, _ByHand) for mode in _get_current_function_mode_stack()]):
         yield
