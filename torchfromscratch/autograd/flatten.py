@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
@@ -18,7 +19,7 @@ class Flatten(Function):
     @staticmethod
     def forward(input: Tensor, start_dim: int, end_dim: int) -> Tensor:
         flat = input.flatten(start_dim, end_dim)
-        return flat.clone() if flat is input or flat._is_view() else flat
+        return flat.clone() if torch.compiler.is_compiling() or flat is input or flat._is_view() else flat
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
