@@ -26,6 +26,12 @@ from torchfromscratch.kernels.windows import Windows
 
 ALGORITHMS: dict[str, ModuleType] = {"direct": direct, "im2col": im2col, "winograd": winograd, "fft": fourier}
 
+# Below so many channels Winograd's transforms cost more than what they save, and below so many
+# multiplications preparing its steps does; one of complex numbers takes as long as so many of real ones.
+WINOGRAD_CHANNELS = 8
+WINOGRAD_SAVES = 2**25
+COMPLEX_COST = 5
+
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y[n, o, i] = b[o] + Σ_{c,k} w[o, c, k] · x[n, c, i·s + k·d − p]."""
@@ -63,46 +69,45 @@ def choose(
     by those who want the last digit, is left to plain products. GPUs and compilers get whole matrices.
     """
     batch, dtype = operands[0].shape[0], operands[0].dtype
-    in_channels, out_channels = channels
     if batch == 0 or stands_for_many(*operands):
         return im2col
     if windows.algorithm is not None and not torch.compiler.is_compiling():
         return forced(windows)
-    if in_channels == windows.groups > 1:
+    if channels[0] == windows.groups > 1:
         return depthwise
     if not in_cpu_memory(*operands) or dtype in NARROW_TYPES:
         return im2col
     if len(windows.taps) == 1:
         return direct
-    output_size = windows.output_size(input_size)
     if dtype == torch.float32 and set(windows.stride) == {1}:
-        if winograd.fits(windows) and min(channels) >= WINOGRAD_CHANNELS:
-            saved = winograd.saved_multiplications(batch, in_channels, out_channels, output_size)
-            return winograd if saved >= WINOGRAD_SAVES else im2col
-        multiplications = batch * math.prod(output_size) * math.prod(windows.kernel_size)
-        multiplications *= in_channels * out_channels // windows.groups
-        blocks = fourier.choose_blocks(batch, in_channels, out_channels, input_size, windows)
-        complex_ones = blocks.multiplications(batch, in_channels, out_channels, windows.groups)
-        return fourier if complex_ones * COMPLEX_COST < multiplications else im2col
+        if winograd.fits(windows):
+            return winograd if _winograd_pays(batch, channels, input_size, windows) else im2col
+        return fourier if _fourier_pays(batch, channels, input_size, windows) else im2col
     return im2col
-
-
-# Below so many channels Winograd's transforms cost more than what they save, and below so many
-# multiplications preparing its steps does; one of complex numbers takes as long as so many of real ones.
-WINOGRAD_CHANNELS = 8
-WINOGRAD_SAVES = 2**25
-COMPLEX_COST = 5
 
 
 def forced(windows: Windows) -> ModuleType:
     """The algorithm that the caller chose, if it is made for these windows."""
     method = ALGORITHMS[windows.algorithm or ""]
-    if method.fits(windows):
-        return method
-    raise ValueError(
-        f"the algorithm {windows.algorithm!r} {method.LIMITS}, but got kernel_size={windows.kernel_size}, "
-        f'stride={windows.stride}, dilation={windows.dilation}, groups={windows.groups}; "im2col" computes any'
-    )
+    if method is winograd and not winograd.fits(windows):
+        raise ValueError(
+            "the algorithm 'winograd' is made for 3×3 kernels with stride 1, dilation 1 and one group, but got "
+            f"kernel_size={windows.kernel_size}, stride={windows.stride}, dilation={windows.dilation}, "
+            f'groups={windows.groups}; "im2col" computes any'
+        )
+    return method
+
+
+def _winograd_pays(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> bool:
+    saved = winograd.saved_multiplications(batch, channels, windows.output_size(input_size))
+    return min(channels) >= WINOGRAD_CHANNELS and saved >= WINOGRAD_SAVES
+
+
+def _fourier_pays(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> bool:
+    outputs = batch * math.prod(windows.output_size(input_size))
+    multiplications = outputs * len(windows.taps) * math.prod(channels) // windows.groups
+    blocks = fourier.choose_blocks(batch, channels, input_size, windows)
+    return blocks.multiplications(batch, channels, windows.groups) * COMPLEX_COST < multiplications
 
 
 def rounds_often(method: ModuleType, data: Tensor, windows: Windows) -> bool:

@@ -18,11 +18,6 @@ from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.windows import Windows, spatial
 
 
-def fits(windows: Windows) -> bool:
-    """Whether there may be a group for every channel; the weight's second dimension tells whether there is."""
-    return windows.groups > 1
-
-
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
     size = windows.output_size(input.shape[2:])

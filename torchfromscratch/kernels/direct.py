@@ -21,11 +21,6 @@ from torchfromscratch.kernels.layout import any_channels_last, empty, lies_chann
 from torchfromscratch.kernels.windows import Tap, Windows, spatial
 
 
-def fits(windows: Windows) -> bool:
-    """For windows of every kind."""
-    return True
-
-
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
     size = windows.output_size(input.shape[2:])

@@ -33,22 +33,16 @@ TRANSFORM_COST = 80
 BLOCK_FACTORS = (1.5, 2, 3, 4, 6, 8, math.inf)
 
 
-def fits(windows: Windows) -> bool:
-    """For windows of every kind."""
-    return True
-
-
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
     batch, (out_channels, channels), groups = input.shape[0], weight.shape[:2], windows.groups
-    blocks = choose_blocks(batch, channels * groups, out_channels, input.shape[2:], windows)
+    blocks = choose_blocks(batch, (channels * groups, out_channels), input.shape[2:], windows)
     size = windows.output_size(input.shape[2:])
     output = empty((batch, out_channels, *size), any_channels_last(input, weight), like=input)
     picked = [slice(0, (o - 1) * s + 1, s) for o, s in zip(size, windows.stride, strict=True)]
     x = spectrum(blocks.seen(input), groups, blocks.periods).conj().resolve_conj()
-    kernels = (
-        spaced(weight.conj(), windows.dilation).unflatten(0, (groups, -1)).transpose(0, 1)
-    )  # (O/G, G, C/G, *extent)
+    kernels = spaced(weight.conj(), windows.dilation)
+    kernels = kernels.unflatten(0, (groups, -1)).transpose(0, 1)  # (O/G, G, C/G, *extent)
     outputs_by_group = output.unflatten(1, (groups, -1))
     for part in slices(input, out_channels // groups, 2 * blocks.frequencies * groups * (channels + x.shape[2])):
         w = spectrum(kernels[part].flatten(1, 2), groups, blocks.periods)
@@ -68,7 +62,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
     channels, out_channels, groups = input.shape[1], grad_output.shape[1], windows.groups
-    blocks = choose_blocks(input.shape[0], channels, out_channels, input.shape[2:], windows)
+    blocks = choose_blocks(input.shape[0], (channels, out_channels), input.shape[2:], windows)
     shape = (out_channels, channels // groups, *windows.kernel_size)
     grad_weight = empty(shape, any_channels_last(input, grad_output), like=input)
     x = spectrum(blocks.seen(input), groups, blocks.periods)
@@ -96,10 +90,10 @@ class Blocks:
         """How many blocks there are along each dimension."""
         return tuple(math.ceil(o / step) for o, step in zip(self.outputs, self.steps, strict=True))
 
-    def multiplications(self, batch: int, channels: int, out_channels: int, groups: int) -> int:
+    def multiplications(self, batch: int, channels: tuple[int, int], groups: int) -> int:
         """What a convolution costs in complex multiplications, transforms included."""
-        blocks, kernels = batch * math.prod(self.counts), channels * out_channels // groups
-        transforms = kernels + blocks * (channels + out_channels)
+        blocks, kernels = batch * math.prod(self.counts), math.prod(channels) // groups
+        transforms = kernels + blocks * sum(channels)
         return self.frequencies * (TRANSFORM_COST * transforms + blocks * kernels)
 
     @property
@@ -127,7 +121,7 @@ class Blocks:
         return joined[spatial(map(slice, self.outputs))]
 
 
-def choose_blocks(batch: int, channels: int, out_channels: int, input_size: Sequence[int], windows: Windows) -> Blocks:
+def choose_blocks(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> Blocks:
     """The blocks that cost least: large ones waste little at their ends, small ones transform smaller kernels."""
     padded = [size + 2 * p for size, p in zip(input_size, windows.padding, strict=True)]
     outputs = tuple(size - extent + 1 for size, extent in zip(padded, windows.extent, strict=True))
@@ -141,7 +135,7 @@ def choose_blocks(batch: int, channels: int, out_channels: int, input_size: Sequ
         return Blocks(windows.padding, outputs, periods, steps)
 
     def multiplications(blocks: Blocks) -> int:
-        return blocks.multiplications(batch, channels, out_channels, windows.groups)
+        return blocks.multiplications(batch, channels, windows.groups)
 
     return min(map(of_size, BLOCK_FACTORS), key=multiplications)
 

@@ -19,11 +19,6 @@ from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
 
-def fits(windows: Windows) -> bool:
-    """For windows of every kind."""
-    return True
-
-
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y: every window's row times every filter, plus b."""
     size = windows.output_size(input.shape[2:])
