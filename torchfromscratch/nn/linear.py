@@ -27,6 +27,7 @@ class Flatten(torch.nn.Flatten):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and input.requires_grad:
+        # torch.jit.trace compares what it traced with a second run without gradients: one graph for both
+        if torch.jit.is_tracing() or (torch.is_grad_enabled() and input.requires_grad):
             return flatten(input, self.start_dim, self.end_dim)
         return input.flatten(self.start_dim, self.end_dim)
