@@ -284,7 +284,7 @@ class Trainer:
         if last_epoch or row["epoch"] % -(-self.config.epochs // PICTURE_LOGS_PER_RUN) == 0:
             self.monitor.pictures(step, self.model, self._example(), evaluation)
         if last_epoch:
-            self.monitor.finish(row, self.position.best_accuracy)
+            self.monitor.finish(step, row, self.position.best_accuracy)
         self.monitor.flush()
         if is_best:
             self._write(state, BEST)
@@ -337,7 +337,7 @@ class Trainer:
     def _diverged(self) -> UserError:
         return UserError(
             f"the loss became NaN or infinite in epoch {self.position.epoch + 1}, at step {self.step}, with "
-            f"a learning rate of {self._lr():.3g}. Nothing was saved since: {self.run_dir / LAST} still "
+            f"--lr {self.config.lr:g}. Nothing was saved since: {self.run_dir / LAST} still "
             "holds the training from before. Start a new run with a smaller --lr."
         )
 
