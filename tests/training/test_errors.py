@@ -1,6 +1,7 @@
 """Whatever goes wrong is one clear message and exit code 2, and nothing is lost."""
 
 import gzip
+import os
 import resource
 import shutil
 import subprocess
@@ -142,6 +143,14 @@ def test_loss_that_became_nan(lr: str, failing: Failing, in_directory: Path) -> 
     assert all(weight.isfinite().all() for weight in state["model"].values())
 
 
+def test_compiler_that_is_not_there(tmp_path: Path) -> None:
+    environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    result = finish(launch(*TINY, "--compile", cwd=tmp_path, environment=environment))
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: torch.compile does not work here")
+    assert "Traceback" not in result.stderr
+
+
 def test_no_network_names_the_offline_choices(
     failing: Failing, in_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,3 +267,4 @@ def test_failing_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: py
             with pytest.raises(checkpoint.UserError, match="No space left"):
                 checkpoint.save_checkpoint({**old, "step": 2}, path)
         assert checkpoint.load_checkpoint(path) == old
+        assert list(tmp_path.iterdir()) == [path]

@@ -200,8 +200,9 @@ def _he_initialised(model: torch.nn.Module) -> torch.nn.Module:
     """
     *before_relu, _ = (layer for layer in model.modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)))
     for layer in before_relu:
-        torch.nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        torch.nn.init.zeros_(layer.bias)
+        weight, bias = layer.parameters()
+        torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
+        torch.nn.init.zeros_(bias)
     return model
 
 

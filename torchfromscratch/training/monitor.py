@@ -96,7 +96,7 @@ class Monitor:
         }
         # add_hparams would open a file of its own, whose lines a resumed run could not take back.
         for description in hparams(settings, outcome):
-            self.writer.file_writer.add_summary(description)
+            self.writer._get_file_writer().add_summary(description)
         for tag, value in outcome.items():
             self.writer.add_scalar(tag, value, step)
 

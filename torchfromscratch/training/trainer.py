@@ -136,7 +136,7 @@ class Trainer:
                 self.group.on_main(self._open_logs)
                 self.save()
                 if self.config.compile:
-                    self.model.compile()
+                    self._compile()
                 while self.position.epoch < self.config.epochs:
                     self._train_epoch()
                     self._finish_epoch()
@@ -192,6 +192,17 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         if self.group.is_main:  # the sums are over all processes, so one of them carries them on
             self.averages.load_state_dict(state["averages"])
+
+    def _compile(self) -> None:
+        """Has the model compiled, and tries it as testing will use it: what is missing must show at once."""
+        self.model.compile()
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                self._logits(self.model, next(self.batches.testing()).images)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"torch.compile does not work here ({reason}): train without --compile") from error
 
     def _train_epoch(self) -> None:
         self.model.train()
