@@ -127,6 +127,17 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     assert position["epoch"] >= 1
 
 
+def test_ctrl_c_under_torchrun_saves_although_it_comes_as_several_signals(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = launch(*TINY, "--epochs", "1000", "--run-dir", run, cwd=tmp_path, processes=2)
+    while not (run / "best.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)  # torchrun passes it on, and SIGTERM right after
+    stopped = finish(process)
+    assert "stopped and saved; to go on: torchrun --nproc-per-node 2" in stopped.stderr
+    assert "OSError" not in stopped.stderr
+
+
 def test_resuming_a_finished_run_only_says_so(
     uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
