@@ -32,8 +32,8 @@ DESCRIPTION = """Train an image classifier whose every layer is written by hand.
 Settings that are not given take values that are good for the data set.
 Exit codes: 0 done, 2 something for you to put right, 130 stopped by Ctrl-C."""
 
-HINT = """On Linux, processors train 10 to 15 % faster, with either kind of layers, where large blocks of memory
-are kept instead of being given back to the system after each use:
+HINT = """On Linux, a CPU trains some 10 % faster, with either kind of layers, if large blocks of memory are kept
+instead of being given back to the system after each use:
   MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 python scripts/train_cifar.py ..."""
 
 

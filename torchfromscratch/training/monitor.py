@@ -77,10 +77,11 @@ class Monitor:
                 self.writer.add_histogram(f"gradients/{name}", weight.grad, step)
 
     def pictures(self, step: int, model: torch.nn.Module, image: Tensor, evaluation: Evaluation) -> None:
-        """Logs what the network looks for, what it sees in an image (1, C, H, W), and where it errs."""
+        """Logs what the network looks for, what it sees in the first test picture, (1, C, H, W), and where it errs."""
         convolutions = [(name, layer) for name, layer in _layers(model) if isinstance(layer, torch.nn.Conv2d)]
         for name, layer in convolutions[:1]:
             self.writer.add_image(f"filters/{name}", filter_grid(layer.weight.detach()), step)
+        self.writer.add_image("feature_maps/picture", _grid(self.dataset.test.images[:1].float()), step)
         for name, maps in feature_maps(model, dict(convolutions), image).items():
             self.writer.add_image(f"feature_maps/{name}", _grid(maps[:FEATURE_MAPS_SHOWN, None]), step)
         self.writer.add_figure("confusion_matrix", confusion_figure(evaluation, self.dataset.classes), step)
