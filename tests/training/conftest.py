@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,9 @@ TINY = ["--dataset", "digits", "--device", "cpu", "--epochs", "3", "--batch-size
 DEFAULT_NAME = f"digits-lenet5-{LAYERS}"
 
 
-def launch(*arguments: str | Path, cwd: Path, processes: int = 1) -> "subprocess.Popen[str]":
+def launch(
+    *arguments: str | Path, cwd: Path, processes: int = 1, environment: Mapping[str, str] = os.environ
+) -> "subprocess.Popen[str]":
     """Starts the command, on one process or on several with torchrun, its output going into pipes."""
     launcher = [sys.executable]
     if processes > 1:
@@ -25,7 +27,7 @@ def launch(*arguments: str | Path, cwd: Path, processes: int = 1) -> "subprocess
         [*launcher, str(SCRIPT), *map(str, arguments)],
         cwd=cwd,
         # as many threads as the tests themselves: another number sums in another order, and rounds otherwise
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env={**environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -102,7 +102,9 @@ def test_tensorboard_has_curve(events: EventAccumulator, tag: str) -> None:
     assert len(events.Scalars(tag)) >= 3
 
 
-@pytest.mark.parametrize("tag", ["filters/conv1", "feature_maps/conv1", "confusion_matrix", "mistakes"])
+@pytest.mark.parametrize(
+    "tag", ["filters/conv1", "feature_maps/picture", "feature_maps/conv1", "confusion_matrix", "mistakes"]
+)
 def test_tensorboard_has_picture(events: EventAccumulator, tag: str) -> None:
     assert events.Images(tag)
 

@@ -1,6 +1,7 @@
 """Whatever goes wrong is one clear message and exit code 2, and nothing is lost."""
 
 import gzip
+import os
 import resource
 import shutil
 import subprocess
@@ -63,7 +64,11 @@ def test_device_that_is_not_there(device: str, failing: Failing, in_directory: P
         ["--epochs", "0"],
         ["--lr", "nan"],
         ["--lr", "-1"],
+        ["--lr", "1e39"],
         ["--batch-size", "x"],
+        ["--seed", str(2**63)],
+        ["--name", "a/b"],
+        ["--name", ""],
         ["--momentum", "1"],
         ["--dataset", "cats"],
     ],
@@ -138,6 +143,14 @@ def test_loss_that_became_nan(lr: str, failing: Failing, in_directory: Path) -> 
     assert all(weight.isfinite().all() for weight in state["model"].values())
 
 
+def test_compiler_that_is_not_there(tmp_path: Path) -> None:
+    environment = {**os.environ, "CXX": "/nonexistent", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    result = finish(launch(*TINY, "--compile", cwd=tmp_path, environment=environment))
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: torch.compile does not work here")
+    assert "Traceback" not in result.stderr
+
+
 def test_no_network_names_the_offline_choices(
     failing: Failing, in_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,11 +195,18 @@ def test_folder_of_pictures_is_trained_on(folder: Path, in_directory: Path) -> N
 
 def test_folder_that_is_not_there(failing: Failing, in_directory: Path) -> None:
     assert "DIR/train/<class>/*" in failing(*of_folder(in_directory / "nowhere"))
+    assert not list((in_directory / "runs").iterdir()), "a run that never began left its directory behind"
 
 
 def test_folder_with_other_classes_to_test(folder: Path, failing: Failing, in_directory: Path) -> None:
     (folder / "test/1").rename(folder / "test/one")
     assert "differ: 1, one" in failing(*of_folder(folder))
+
+
+def test_folder_with_one_class(folder: Path, failing: Failing, in_directory: Path) -> None:
+    for part in ("train", "test"):
+        shutil.rmtree(folder / part / "1")
+    assert "one class only, 0" in failing(*of_folder(folder))
 
 
 def test_picture_that_is_damaged(folder: Path, failing: Failing, in_directory: Path) -> None:
@@ -198,6 +218,14 @@ def test_picture_that_is_damaged(folder: Path, failing: Failing, in_directory: P
 def test_pictures_too_small_for_the_model(folder: Path, failing: Failing, in_directory: Path) -> None:
     message = failing(*of_folder(folder), "--model", "smallvgg", "--image-size", "7")
     assert "at least 8×8 pixels, these have 7×7" in message
+
+
+def test_pictures_too_large_for_memory(folder: Path, failing: Failing, in_directory: Path) -> None:
+    assert "smaller --image-size" in failing(*of_folder(folder), "--image-size", "10000000")
+
+
+def test_crops_that_leave_nothing_of_a_picture(failing: Failing, in_directory: Path) -> None:
+    assert "choose less than 8" in failing(*TINY, "--crop-padding", "8")
 
 
 def test_image_size_of_a_dataset_that_has_its_own(failing: Failing, in_directory: Path) -> None:
@@ -239,3 +267,4 @@ def test_failing_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: py
             with pytest.raises(checkpoint.UserError, match="No space left"):
                 checkpoint.save_checkpoint({**old, "step": 2}, path)
         assert checkpoint.load_checkpoint(path) == old
+        assert list(tmp_path.iterdir()) == [path]

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 from torchfromscratch.training.data import Dataset, Pictures
 from torchfromscratch.training.distributed import ALONE, Group
+from torchfromscratch.training.errors import UserError
 
 # Enough for mean and deviation to a fraction of a percent, and few enough to fit in memory as floats.
 PICTURES_FOR_STATISTICS = 5_000
@@ -61,6 +62,9 @@ class Batches:
         device: where pictures are kept and batches made.
         memory_format: of the images.
         group: the processes that share each batch.
+
+    Raises:
+        UserError: if crops would leave nothing of some pictures.
     """
 
     def __init__(
@@ -74,6 +78,11 @@ class Batches:
         memory_format: torch.memory_format = torch.contiguous_format,
         group: Group = ALONE,
     ) -> None:
+        if augmentation.crop_padding >= dataset.image_size:
+            raise UserError(
+                f"--crop-padding {augmentation.crop_padding} would shift pictures of {dataset.image_size} pixels "
+                f"out of sight; choose less than {dataset.image_size}"
+            )
         self.train, self.test = dataset.train.to(device), dataset.test.to(device)
         self.mean, self.std = _statistics(self.train)
         self.batch_size = batch_size

@@ -28,6 +28,7 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(unfinished, path)
     except OSError as error:
+        unfinished.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror}; what was there before is unchanged") from error
 
 

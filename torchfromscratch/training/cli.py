@@ -8,9 +8,11 @@ import sys
 import threading
 from argparse import ArgumentParser, BooleanOptionalAction
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
+
+import torch
 
 from torchfromscratch.training.checkpoint import BEST
 from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, Config
@@ -22,10 +24,17 @@ from torchfromscratch.training.optimization import SCHEDULES
 from torchfromscratch.training.runs import RUNS, Run, new_run, resumed_run
 from torchfromscratch.training.trainer import Trainer
 
+# What fits all that numbers are handed to: sizes and seeds become int64, rates are multiplied with float32.
+LARGEST = {int: torch.iinfo(torch.int64).max, float: torch.finfo(torch.float32).max}
+
 DESCRIPTION = """Train an image classifier whose every layer is written by hand.
 
 Settings that are not given take values that are good for the data set.
 Exit codes: 0 done, 2 something for you to put right, 130 stopped by Ctrl-C."""
+
+HINT = """On Linux, a CPU trains some 10 % faster, with either kind of layers, if large blocks of memory are kept
+instead of being given back to the system after each use:
+  MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 python scripts/train_cifar.py ..."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +59,12 @@ def build_parser() -> ArgumentParser:
     positive_float = _number(float, lambda number: number > 0, "a number above 0")
     not_negative_float = _number(float, lambda number: number >= 0, "a number of at least 0")
     fraction = _number(float, lambda number: 0 <= number < 1, "a number from 0 to below 1")
-    parser = ArgumentParser(description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ArgumentParser(
+        usage="%(prog)s [--OPTION VALUE ...]",
+        description=DESCRIPTION,
+        epilog=HINT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
     what = parser.add_argument_group("what to train")
     what.add_argument("--dataset", choices=DATASET_DEFAULTS, help="cifar10 if not given; digits needs no download")
@@ -79,7 +93,7 @@ def build_parser() -> ArgumentParser:
 
     run = parser.add_argument_group("the run")
     directory = run.add_mutually_exclusive_group()
-    directory.add_argument("--name", help="logs and checkpoints go to runs/NAME")
+    directory.add_argument("--name", type=_plain_name, help="logs and checkpoints go to runs/NAME")
     directory.add_argument("--run-dir", type=Path, metavar="DIR", help="logs and checkpoints go to DIR")
     run.add_argument("--resume", action="store_true", help="go on with the run, by default the latest in runs/")
     run.add_argument(
@@ -94,8 +108,9 @@ def build_parser() -> ArgumentParser:
 def _train(options: argparse.Namespace, group: Group) -> int:
     try:
         run = group.on_main(lambda: _choose_run(options))
-        trainer = _build_trainer(run, group)
-        row = trainer.fit()
+        with _removed_if_empty(run.directory, group):
+            trainer = _build_trainer(run, group)
+            row = trainer.fit()
     except (UserError, OSError) as error:
         if group.is_main:
             print(f"error: {error}", file=sys.stderr)
@@ -107,6 +122,17 @@ def _train(options: argparse.Namespace, group: Group) -> int:
     if group.is_main:
         _print_outcome(row, trainer.position.best_accuracy, run)
     return 0
+
+
+@contextmanager
+def _removed_if_empty(directory: Path, group: Group) -> Iterator[None]:
+    """A run that fails before its first step leaves no directory behind, which the next would have to avoid."""
+    try:
+        yield
+    finally:
+        if group.is_main:
+            with suppress(OSError):
+                directory.rmdir()
 
 
 @contextmanager
@@ -143,6 +169,8 @@ def _build_trainer(run: Run, group: Group) -> Trainer:
         print(
             f"{config.model}, {weights:,} weights, {layers}\n"
             f"{config.dataset}: {dataset.summary()}\n"
+            f"{config.optimizer}, batches of {config.batch_size}, learning rate {config.lr:g} ({config.schedule}), "
+            f"weight decay {config.weight_decay:g}, seed {config.seed}\n"
             f"{config.epochs} epochs on {group.size} × {device.type}, {start}\n"
             f"logs and checkpoints in {run.directory}",
             flush=True,
@@ -165,6 +193,13 @@ def _command_to_go_on(directory: Path) -> str:
     return shlex.join([*launcher, sys.argv[0], "--resume", "--run-dir", str(directory)])
 
 
+def _plain_name(text: str) -> str:
+    """An argparse type: the name of a directory in runs/, where --resume finds it again."""
+    if text in ("", "..") or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not the plain name of a directory in {RUNS}; use --run-dir")
+    return text
+
+
 def _number(convert: type, condition: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
     """An argparse type: a number that meets the condition, which `wanted` puts into words."""
 
@@ -173,8 +208,10 @@ def _number(convert: type, condition: Callable[[float], bool], wanted: str) -> C
             number = convert(text)
         except ValueError:
             number = math.nan
-        if not (math.isfinite(number) and condition(number)):
+        if not condition(number):
             raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        if number > LARGEST[convert]:
+            raise argparse.ArgumentTypeError(f"{text!r} is above the largest possible value, {LARGEST[convert]:,}")
         return number
 
     return parse

@@ -137,6 +137,8 @@ def _folder(root: Path, image_size: int | None) -> Dataset:
     if train.classes != test.classes:
         differing = sorted(set(train.classes) ^ set(test.classes))
         raise UserError(f"the classes in {root}/train and {root}/test differ: {', '.join(differing)}")
+    if len(train.classes) < 2:
+        raise UserError(f"{root}/train has one class only, {train.classes[0]}: there is nothing to tell apart")
     size = image_size or _common_size([path for path, _ in train.samples])
     return Dataset(_decode(train.samples, size), _decode(test.samples, size), train.classes)
 
@@ -159,7 +161,12 @@ def _common_size(paths: list[str]) -> int:
 
 def _decode(samples: list[tuple[str, int]], size: int) -> Pictures:
     """Every picture as size×size RGB: scaled to cover the square, then cut to its centre."""
-    images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
+    try:
+        images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise UserError(
+            f"{len(samples):,} pictures of {size}×{size} pixels do not fit in memory; choose a smaller --image-size"
+        ) from error
 
     def decode(number: int) -> None:
         square = ImageOps.fit(_read(samples[number][0]), (size, size))

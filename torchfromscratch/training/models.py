@@ -37,7 +37,7 @@ def lenet5(nn: ModuleType, in_channels: int, image_size: int, classes: int) -> t
     padding2 = 2 if image_size < 16 else 0
     pooled1 = (image_size + 2 * padding1 - 4) // 2
     pooled2 = (pooled1 + 2 * padding2 - 4) // 2
-    return nn.Sequential(
+    model = nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(in_channels, 6, 5, padding=padding1),
             relu1=nn.ReLU(),
@@ -53,6 +53,7 @@ def lenet5(nn: ModuleType, in_channels: int, image_size: int, classes: int) -> t
             linear3=nn.Linear(84, classes),
         )
     )
+    return _he_initialised(model)
 
 
 def smallvgg(nn: ModuleType, in_channels: int, image_size: int, classes: int) -> torch.nn.Module:
@@ -78,7 +79,7 @@ def _smallvgg(nn: ModuleType, in_channels: int, image_size: int, classes: int, b
         layers["pool"] = nn.MaxPool2d(2)
         return nn.Sequential(layers)
 
-    return nn.Sequential(
+    model = nn.Sequential(
         OrderedDict(
             block1=block(in_channels, 32),
             block2=block(32, 64),
@@ -89,6 +90,7 @@ def _smallvgg(nn: ModuleType, in_channels: int, image_size: int, classes: int, b
             linear2=nn.Linear(256, classes),
         )
     )
+    return _he_initialised(model)
 
 
 def resnet18(nn: ModuleType, in_channels: int, image_size: int, classes: int) -> torch.nn.Module:
@@ -187,6 +189,21 @@ def build_model(name: str, *, nn: ModuleType, in_channels: int, image_size: int,
     if name not in MODELS:
         raise UserError(f"there is no model {name!r}; choose one of: {', '.join(MODELS)}")
     return MODELS[name](nn, in_channels, image_size, classes)
+
+
+def _he_initialised(model: torch.nn.Module) -> torch.nn.Module:
+    """Draws weights of variance 2/fan_in for all layers before a ReLU, which is all but the last.
+
+    So signals keep their size however many layers pass them on. torch's own initial values, with a sixth of that
+    variance, shrink them, and SmallVGG without normalisation guesses for hundreds of steps before it learns.
+    Source: K. He et al., "Delving Deep into Rectifiers", 2015, section 2.2.
+    """
+    *before_relu, _ = (layer for layer in model.modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)))
+    for layer in before_relu:
+        weight, bias = layer.parameters()
+        torch.nn.init.kaiming_normal_(weight, nonlinearity="relu")
+        torch.nn.init.zeros_(bias)
+    return model
 
 
 def _require_size(name: str, image_size: int, at_least: int) -> None:

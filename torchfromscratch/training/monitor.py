@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.utils import make_grid
 
@@ -76,16 +77,17 @@ class Monitor:
                 self.writer.add_histogram(f"gradients/{name}", weight.grad, step)
 
     def pictures(self, step: int, model: torch.nn.Module, image: Tensor, evaluation: Evaluation) -> None:
-        """Logs what the network looks for, what it sees in an image (1, C, H, W), and where it errs."""
+        """Logs what the network looks for, what it sees in the first test picture, (1, C, H, W), and where it errs."""
         convolutions = [(name, layer) for name, layer in _layers(model) if isinstance(layer, torch.nn.Conv2d)]
         for name, layer in convolutions[:1]:
             self.writer.add_image(f"filters/{name}", filter_grid(layer.weight.detach()), step)
+        self.writer.add_image("feature_maps/picture", _grid(self.dataset.test.images[:1].float()), step)
         for name, maps in feature_maps(model, dict(convolutions), image).items():
             self.writer.add_image(f"feature_maps/{name}", _grid(maps[:FEATURE_MAPS_SHOWN, None]), step)
         self.writer.add_figure("confusion_matrix", confusion_figure(evaluation, self.dataset.classes), step)
         self.writer.add_figure("mistakes", mistakes_figure(evaluation.mistakes, self.dataset), step)
 
-    def finish(self, row: Mapping[str, Any], best_accuracy: float) -> None:
+    def finish(self, step: int, row: Mapping[str, Any], best_accuracy: float) -> None:
         """Logs the settings with what they led to, for TensorBoard's comparison of runs."""
         settings = {name: str(value) if value is None else value for name, value in asdict(self.config).items()}
         outcome = {
@@ -93,7 +95,11 @@ class Monitor:
             "final/test_loss": row["test_loss"],
             "final/best_test_accuracy": best_accuracy,
         }
-        self.writer.add_hparams(settings, outcome, run_name=".", global_step=row["epoch"])
+        # add_hparams would open a file of its own, whose lines a resumed run could not take back.
+        for description in hparams(settings, outcome):
+            self.writer._get_file_writer().add_summary(description)
+        for tag, value in outcome.items():
+            self.writer.add_scalar(tag, value, step)
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Adds an epoch's line to metrics.jsonl."""

@@ -6,7 +6,6 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from torchfromscratch.training.config import Config
-from torchfromscratch.training.errors import UserError
 from torchfromscratch.training.models import optimizer_namespace
 
 OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW"}
@@ -15,17 +14,8 @@ WARM_UP_SHARE = 0.25
 
 
 def build_optimizer(config: Config, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimiser that the settings ask for, over all of the model's weights.
-
-    Raises:
-        UserError: if it is not written from scratch, and from-scratch layers are asked for.
-    """
-    namespace = optimizer_namespace(config.layers)
-    optimizer = getattr(namespace, OPTIMIZERS[config.optimizer], None)
-    if optimizer is None:
-        raise UserError(
-            f"{namespace.__name__} has no {OPTIMIZERS[config.optimizer]}: use --optimizer sgd or --layers torch"
-        )
+    """The optimiser that the settings ask for, over all of the model's weights."""
+    optimizer = getattr(optimizer_namespace(config.layers), OPTIMIZERS[config.optimizer])
     settings = {"lr": config.lr, "weight_decay": config.weight_decay}
     if config.optimizer == "sgd":
         settings |= {"momentum": config.momentum, "nesterov": config.momentum > 0}

@@ -6,33 +6,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+import torch.distributed as dist
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
 class Pending:
-    """The signal that asked this process to stop; 0 while there was none."""
+    """The first signal that asked this process to stop; 0 while there was none."""
 
     signal: int = 0
 
 
 @contextmanager
 def deferred_signals() -> Iterator[Pending]:
-    """Within it, the first signal is only noted; a second one acts as usual, for the impatient."""
+    """Within it signals are only noted, but for a second Ctrl-C, which acts as usual, for the impatient.
+
+    Under torchrun it does not: there one Ctrl-C reaches each process as several signals.
+    """
     pending = Pending()
     usual = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:
-        pending.signal = number
-        restore()
-
-    def restore() -> None:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+        pending.signal = pending.signal or number
+        if not dist.is_torchelastic_launched():
+            signal.signal(signal.SIGINT, usual[signal.SIGINT])
 
     for number in SIGNALS:
         signal.signal(number, note)
     try:
         yield pending
     finally:
-        restore()
+        for number, handler in usual.items():
+            signal.signal(number, handler)

@@ -136,7 +136,7 @@ class Trainer:
                 self.group.on_main(self._open_logs)
                 self.save()
                 if self.config.compile:
-                    self.model.compile()
+                    self._compile()
                 while self.position.epoch < self.config.epochs:
                     self._train_epoch()
                     self._finish_epoch()
@@ -192,6 +192,17 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         if self.group.is_main:  # the sums are over all processes, so one of them carries them on
             self.averages.load_state_dict(state["averages"])
+
+    def _compile(self) -> None:
+        """Has the model compiled, and tries it as testing will use it: what is missing must show at once."""
+        self.model.compile()
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                self._logits(self.model, next(self.batches.testing()).images)
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"torch.compile does not work here ({reason}): train without --compile") from error
 
     def _train_epoch(self) -> None:
         self.model.train()
@@ -284,7 +295,7 @@ class Trainer:
         if last_epoch or row["epoch"] % -(-self.config.epochs // PICTURE_LOGS_PER_RUN) == 0:
             self.monitor.pictures(step, self.model, self._example(), evaluation)
         if last_epoch:
-            self.monitor.finish(row, self.position.best_accuracy)
+            self.monitor.finish(step, row, self.position.best_accuracy)
         self.monitor.flush()
         if is_best:
             self._write(state, BEST)
@@ -337,7 +348,7 @@ class Trainer:
     def _diverged(self) -> UserError:
         return UserError(
             f"the loss became NaN or infinite in epoch {self.position.epoch + 1}, at step {self.step}, with "
-            f"a learning rate of {self._lr():.3g}. Nothing was saved since: {self.run_dir / LAST} still "
+            f"--lr {self.config.lr:g}. Nothing was saved since: {self.run_dir / LAST} still "
             "holds the training from before. Start a new run with a smaller --lr."
         )
 
