@@ -46,10 +46,14 @@ def overwritten(input: Tensor, output: Tensor) -> Tensor:
     `copy_` alone would send a gradient of zeros, contiguous whatever the input's memory format, back to what
     is overwritten. Where nothing else looks at that, it is let go of first.
     """
-    watched = input.is_leaf or input._is_view() or input.retains_grad or input._backward_hooks
-    if torch.is_grad_enabled() and has_values(input) and not watched:
+    if torch.is_grad_enabled() and has_values(input) and not _is_watched(input):
         input.detach_()
     return input.copy_(output)
+
+
+def _is_watched(tensor: Tensor) -> bool:
+    """Whether the gradient of what the tensor holds now is looked at from elsewhere."""
+    return tensor.is_leaf or tensor._is_view() or tensor.retains_grad or bool(tensor._backward_hooks)
 
 
 def as_batch(function: str, input: Tensor, dims: int) -> Tensor:
