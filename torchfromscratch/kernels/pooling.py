@@ -66,6 +66,8 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size
     size = grad_output.shape[2:]
     padded = empty(shape, any_channels_last(grad_output), like=grad_output)
     tile_the_input = windows.stride == windows.extent and shape[2:] == tuple(map(operator.mul, size, windows.stride))
+    if tile_the_input and torch.compiler.is_compiling():
+        return padded.copy_(_side_by_side(grad_output, winners, windows))
     if not tile_the_input:
         padded.zero_()
     for part in chunks(padded, 2 * padded.shape[1:].numel()):
@@ -75,6 +77,16 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size
             share = where_equal(gradients, numbers, number)
             there.copy_(share) if tile_the_input else there.add_(share)
     return windows.unpad(padded, input_size)
+
+
+def _side_by_side(grad_output: Tensor, winners: Tensor, windows: Windows) -> Tensor:
+    """The shares of all taps of windows that tile the input, as one formula: compilers write slowly into parts."""
+    dims = windows.dims
+    shares = torch.stack([where_equal(grad_output, winners, number) for number in range(len(windows.taps))])
+    by_tap = shares.view(*windows.kernel_size, *grad_output.shape)  # (*k, N, C, *output)
+    pairs = [dim for pair in zip(range(dims + 2, 2 * dims + 2), range(dims), strict=True) for dim in pair]
+    size = [o * k for o, k in zip(grad_output.shape[2:], windows.kernel_size, strict=True)]
+    return by_tap.permute(dims, dims + 1, *pairs).reshape(*grad_output.shape[:2], *size)
 
 
 def _send_back_by_index(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
