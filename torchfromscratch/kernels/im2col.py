@@ -82,12 +82,12 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
             matrix = window_matrix(view, band, windows)
             gradients = part_of(part_of(grad_output, pictures), band, 2)
             if matrix.stride(-1) == 1:
-                matrix = matrix.reshape(groups, -1, row_length)
+                matrix = matrix.flatten(1, 2)
                 total = torch.baddbmm(total, output_rows(gradients, windows).mT, matrix)
             else:  # column by column: a product for each picture, as joining them would turn the matrix
                 by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
                 total = total + torch.matmul(by_group, matrix).sum(1)
-    filters_last = total.view(out_channels, *windows.kernel_size, -1)
+    filters_last = total.view(out_channels, *windows.kernel_size, input.shape[1] // groups)
     return channels_to_front(filters_last, any_channels_last(input, grad_output))
 
 
@@ -131,10 +131,10 @@ def window_matrix(view: Tensor, band: slice, windows: Windows) -> Tensor:
 
 def filter_rows(weight: Tensor, windows: Windows) -> Tensor:
     """The filters (O, C/G, *k) as rows (G, O/G, *k·C/G), in the order in which a window's row is written."""
-    return weight.movedim(1, -1).reshape(windows.groups, weight.shape[0] // windows.groups, -1)
+    return weight.movedim(1, -1).reshape(windows.groups, weight.shape[0] // windows.groups, math.prod(weight.shape[1:]))
 
 
 def output_rows(grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dy (n, O, *output) as rows (G, n·output, O/G), one a window."""
     last = grad_output.movedim(1, -1)
-    return last.reshape(-1, windows.groups, last.shape[-1] // windows.groups).transpose(0, 1)
+    return last.reshape(last.shape[:-1].numel(), windows.groups, last.shape[-1] // windows.groups).transpose(0, 1)
