@@ -181,3 +181,12 @@ def test_narrow_types_round_once(name: str, dtype: torch.dtype) -> None:
     truth = TF.conv2d(x.double(), w.double(), padding=1)
     assert output.dtype == dtype
     assert largest_error(output, truth) <= torch.finfo(dtype).eps * scale(truth)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_overlapping_windows_are_summed_in_float32(dtype: torch.dtype) -> None:
+    x, w = (t.detach().to(dtype) for t in random_tensors((2, 16, 20, 20), (16, 16, 9, 9)))
+    output = F.conv_transpose2d(x, w, stride=2)
+    truth = TF.conv_transpose2d(x.double(), w.double(), stride=2)
+    assert output.dtype == dtype
+    assert largest_error(output, truth) <= torch.finfo(dtype).eps / 2 * scale(truth)

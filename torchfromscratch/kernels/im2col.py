@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of, slices
 from torchfromscratch.kernels.layout import any_channels_last, channels_to_front, empty
+from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
@@ -43,7 +44,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     """dL/dx, shapes as in `convolution.full_convolution`.
 
     A stride would put s − 1 zeros between the elements of dL/dy; rather than multiply by them, each window's
-    share, dL/dy times the filters, is sent back to where the window was.
+    share, dL/dy times the filters, is sent back to where the window was. Narrow types are summed there in float32.
     """
     if set(windows.stride) == {1}:
         return correlate(*as_correlation(grad_output, weight, windows, input_size))
@@ -58,14 +59,14 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
             in_band = part_of(gradients, band, 2)
             shares = torch.bmm(output_rows(in_band, windows), filters)
             shares = shares.view(groups, gradients.shape[0], *in_band.shape[2:], *kernel_size, channels)
-            padded = shares.new_zeros(padded_shape) if padded is None else padded
+            padded = widened(shares.new_zeros(padded_shape)) if padded is None else padded
             for tap in windows.taps:
                 there = part_of(windows.seen_by(tap, padded, size, at=2), band, 2)
                 there += shares[(slice(None),) * (2 + windows.dims) + tap]
         assert padded is not None
         inside = windows.unpad(padded, input_size, at=2)
         if output is None:
-            output = empty(shape, any_channels_last(grad_output, weight), like=inside)
+            output = empty(shape, any_channels_last(grad_output, weight), like=shares)
         part_of(output, pictures).copy_(inside.transpose(0, 1).movedim(-1, 2).reshape(gradients.shape[0], *shape[1:]))
     assert output is not None
     return output
