@@ -97,6 +97,18 @@ def test_gradients_take_the_algorithm_of_their_forward_pass(name: str, monkeypat
     assert called == operations
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_compiled_code_computes_the_same_from_its_first_call(name: str, dtype: torch.dtype) -> None:
+    torch.compiler.reset()
+    tensors = random_tensors((2, 2, 6, 7), (3, 2, 3, 3), (3,), dtype=dtype)
+
+    compiled = torch.compile(lambda *given: F.conv2d(*given, padding=1), backend="aot_eager", fullgraph=True)
+    with torchfromscratch.algorithm(name):
+        actual = answers(compiled, tensors)
+    assert_equal(actual, answers(lambda *given: TF.conv2d(*given, padding=1), tensors))
+
+
 def test_algorithms_nest_and_end() -> None:
     x, w = random_tensors((1, 1, 5, 5), (1, 1, 5, 5))
     with torchfromscratch.algorithm("winograd"):
@@ -122,6 +134,7 @@ def test_unknown_algorithm() -> None:
         ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64}, depthwise),
         ((4, 64, 64, 64), (64, 64, 31, 31), {"padding": (15, 15)}, fourier),
         ((0, 64, 16, 16), (64, 64, 3, 3), {}, im2col),
+        ((128, 0, 16, 16), (64, 0, 1, 1), {}, im2col),
     ],
 )
 def test_rule(shape: Any, weight: Any, options: dict[str, Any], method: Any) -> None:
@@ -168,3 +181,12 @@ def test_narrow_types_round_once(name: str, dtype: torch.dtype) -> None:
     truth = TF.conv2d(x.double(), w.double(), padding=1)
     assert output.dtype == dtype
     assert largest_error(output, truth) <= torch.finfo(dtype).eps * scale(truth)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_overlapping_windows_are_summed_in_float32(dtype: torch.dtype) -> None:
+    x, w = (t.detach().to(dtype) for t in random_tensors((2, 16, 20, 20), (16, 16, 9, 9)))
+    output = F.conv_transpose2d(x, w, stride=2)
+    truth = TF.conv_transpose2d(x.double(), w.double(), stride=2)
+    assert output.dtype == dtype
+    assert largest_error(output, truth) <= torch.finfo(dtype).eps / 2 * scale(truth)

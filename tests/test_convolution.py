@@ -151,6 +151,36 @@ def test_memory_format_as_torchs(call: Any, input_last: bool, weight_last: bool)
     assert strides(getattr(F, name)(*tensors, *bias, **options)) == strides(expected)
 
 
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_gradients_lie_as_the_operands_whatever_comes_back(name: str, which: int) -> None:
+    """As in torch, channels last where an operand is, also for dL/dy contiguous, as it is behind a Flatten."""
+    tensors = random_tensors((2, 4, 6, 6), (4, 4, 3, 3))
+    tensors[which] = tensors[which].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    x_gradients = []
+    for functional in (F, TF):
+        output = getattr(functional, name)(*tensors)
+        x_gradients.append(torch.autograd.grad(output, tensors[0], torch.ones(output.shape, dtype=output.dtype))[0])
+    assert strides(x_gradients[0]) == strides(x_gradients[1])
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_of_no_channels_the_bias_remains(kernel: int, stride: int) -> None:
+    """torch.nn leaves the output channels out as well, which no layer behind it could take."""
+    input, weight, bias = random_tensors((2, 0, 6, 6), (4, 0, kernel, kernel), (4,))
+    output = F.conv2d(input, weight, bias, stride)
+    assert torch.equal(output, bias.view(-1, 1, 1).expand_as(output))
+    gradients = torch.autograd.grad(output.sum(), [input, weight])
+    assert [gradient.shape for gradient in gradients] == [input.shape, weight.shape]
+
+
+@pytest.mark.parametrize("size", [(2, 3, 0, 5), (3, 5, 0)])
+@pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
+def test_pictures_without_pixels_as_torch(name: str, size: tuple[int, ...]) -> None:
+    assert_as_torch(name, random_tensors(size, (3, 3, 1, 1)), {"padding": 1} if name == "conv2d" else {})
+
+
 BAD = st.sampled_from([0, -1, 7, 2.5, None, "wrong", (), (1,), (0, 1), (1, 1, 1, 1), [1, -1], (1.5, 1), True])
 
 

@@ -102,6 +102,24 @@ def test_far_from_zero_the_error_is_of_torchs_order(layer: str, mean: float) -> 
         assert ours <= 2 * theirs + torch.finfo(torch.float32).eps * scale
 
 
+def test_gradients_that_nearly_vanish_are_accurate() -> None:
+    """Of two elements that share their statistics, dL/dx is what the variance's ε leaves of ρ·dL/dy.
+
+    Whole numbers have exact means and deviations, so that what is measured are the roundings behind them.
+    """
+    generator = torch.Generator().manual_seed(0)
+    input, grad_output = (torch.randint(-99, 99, (200, 2), generator=generator).float() for _ in range(2))
+    input[:, 1] = input[:, 0] + 8
+    rho = 1 / 4
+
+    def gradient(functional: Any, dtype: torch.dtype) -> Tensor:
+        x = input.to(dtype, copy=True).requires_grad_()
+        return torch.autograd.grad(functional.layer_norm(x, (2,)), x, grad_output.to(dtype))[0]
+
+    error = gradient(F, torch.float32) - gradient(torch.nn.functional, torch.float64)
+    assert error.abs().mean() < torch.finfo(torch.float32).eps / 2 * rho * grad_output.abs().mean()
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize(
     "lay_out",

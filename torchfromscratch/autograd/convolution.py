@@ -26,6 +26,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, mapped_first
 from torchfromscratch.kernels import operations as kernel
+from torchfromscratch.kernels.layout import any_channels_last, as_channels_last
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -50,6 +51,8 @@ class Correlation(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight = ctx.saved_tensors
+        if any_channels_last(input, weight):
+            grad_output = as_channels_last(grad_output)
         needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
         grad_input = grad_weight = grad_bias = None
         if needs_input:
@@ -94,6 +97,8 @@ class FullConvolution(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
         grad_output, weight = ctx.saved_tensors
+        if any_channels_last(grad_output, weight):
+            grad = as_channels_last(grad)
         needs_output, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad_grad_output = grad_weight = grad_bias = None
         if needs_output:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torchfromscratch.autograd.function import Function, differentiable, map_over_batch
 from torchfromscratch.kernels import pooling as kernel
 from torchfromscratch.kernels import spans as span_kernel
-from torchfromscratch.kernels.layout import any_channels_last, channels_to_front
+from torchfromscratch.kernels.layout import any_channels_last, as_channels_last
 from torchfromscratch.kernels.spans import Spans
 from torchfromscratch.kernels.windows import Windows
 
@@ -54,8 +54,8 @@ class MaxPool(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
         (winners,) = ctx.saved_tensors
-        if ctx.channels_last and not any_channels_last(grad_output):  # as behind a Flatten
-            grad_output = channels_to_front(grad_output.movedim(1, -1), True)
+        if ctx.channels_last:
+            grad_output = as_channels_last(grad_output)
         return send_back(grad_output, winners, ctx.windows, ctx.input_size), None
 
     @staticmethod

@@ -173,6 +173,7 @@ def _convolution(
             f"Calculated padded input size per channel: {_times(padded_size)}. Kernel size: {_times(windows.extent)}. "
             "Kernel size can't be greater than actual input size; pad more or use a smaller kernel"
         )
+    _check_positions(batch)
     output = correlation(batch, weight, bias, windows)
     return output if input.dim() == dims + 2 else output.squeeze(0)
 
@@ -220,6 +221,7 @@ def _transposed(
             f"Given input size per channel: {_times(batch.shape[2:])}. Calculated output size per channel: "
             f"{_times(output_size)}. Output size is too small; use less padding"
         )
+    _check_positions(batch)
     output = full_convolution(batch, weight, bias, windows, output_size)
     return output if input.dim() == dims + 2 else output.squeeze(0)
 
@@ -283,6 +285,13 @@ def _check_windows(windows: Windows) -> None:
         raise RuntimeError(f"non-positive stride is not supported, but got stride={windows.stride}")
     if min(windows.dilation) <= 0:
         raise RuntimeError(f"non-positive dilation is not supported, but got dilation={windows.dilation}")
+
+
+def _check_positions(batch: Tensor) -> None:
+    if batch.shape[0] and batch.shape[1] and 0 in batch.shape[2:]:
+        raise RuntimeError(
+            f"Only zero batch or zero channel inputs are supported, but got input shape: {list(batch.shape)}"
+        )
 
 
 def _times(sizes: tuple[int, ...] | torch.Size) -> str:

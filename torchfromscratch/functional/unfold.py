@@ -17,12 +17,14 @@ def unfold(input: Tensor, kernel_size: Size, dilation: Size = 1, padding: Size =
     """Every window as a column: y[n, (c, k), o] = x[n, c, o·s + k·d − p]; dL/dx = fold(dL/dy).
 
     Shapes: input (N, C, H, W) or (C, H, W) → (N, C·K, L) or (C·K, L), with K elements in a window and L windows.
-    Raises RuntimeError where sizes do not fit, NotImplementedError for integers.
+    Raises RuntimeError where sizes do not fit, IndexError for fewer than three dimensions, NotImplementedError for
+    integers.
     Source: K. Chellapilla et al., "High Performance Convolutional Neural Networks for Document Processing", 2006.
     """
     _require_floating_point("unfold", input)
     if input.dim() not in (3, 4) or 0 in input.shape[-3:]:
-        raise RuntimeError(
+        error = IndexError if input.dim() < 3 and 0 not in input.shape[1:] else RuntimeError
+        raise error(
             "unfold needs an input (C, H, W) or (N, C, H, W) with at most the batch empty, "
             f"but got input of size: {list(input.shape)}"
         )

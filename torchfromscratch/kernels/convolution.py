@@ -69,7 +69,7 @@ def choose(
     by those who want the last digit, is left to plain products. GPUs and compilers get whole matrices.
     """
     batch, dtype = operands[0].shape[0], operands[0].dtype
-    if batch == 0 or stands_for_many(*operands):
+    if 0 in (batch, *channels) or stands_for_many(*operands):
         return im2col
     if windows.algorithm is not None and not torch.compiler.is_compiling():
         return forced(windows)

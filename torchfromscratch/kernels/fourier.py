@@ -7,7 +7,8 @@ With X, W and G the discrete Fourier transforms of x, w and dL/dy, the convoluti
 and dL/dX is such a correlation too, of dL/dy with the rotated kernel. The transforms are periodic: of S
 outputs, the last k − 1 are mixed with the first. So the input is cut into blocks of S positions that overlap
 by k − 1, each good for S − k + 1 outputs ("overlap-save"). The cost hardly depends on the kernel's size, which
-pays for large ones; a stride saves nothing here, as its outputs are picked out of all.
+pays for large ones; a stride saves nothing here, as its outputs are picked out of all. An infinity or a NaN
+in the input makes NaN of its whole block.
 
 Source: M. Mathieu, M. Henaff and Y. LeCun, "Fast training of convolutional networks through FFTs", 2014;
 A. Oppenheim and R. Schafer, "Discrete-Time Signal Processing", on overlap-save.
@@ -40,13 +41,13 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     size = windows.output_size(input.shape[2:])
     output = empty((batch, out_channels, *size), any_channels_last(input, weight), like=input)
     picked = [slice(0, (o - 1) * s + 1, s) for o, s in zip(size, windows.stride, strict=True)]
-    x = spectrum(blocks.seen(input), groups, blocks.periods).conj().resolve_conj()
-    kernels = spaced(weight.conj(), windows.dilation)
+    x = spectrum(blocks.seen(input), groups, blocks.periods)
+    kernels = spaced(conjugate(weight), windows.dilation)
     kernels = kernels.unflatten(0, (groups, -1)).transpose(0, 1)  # (O/G, G, C/G, *extent)
     outputs_by_group = output.unflatten(1, (groups, -1))
     for part in slices(input, out_channels // groups, 2 * blocks.frequencies * groups * (channels + x.shape[2])):
         w = spectrum(kernels[part].flatten(1, 2), groups, blocks.periods)
-        products = torch.matmul(x, w.mT).conj()  # (F, G, blocks, part)
+        products = torch.matmul(x, w.mH)  # (F, G, blocks, part)
         y = blocks.joined(signal(products, blocks.periods, input.dtype), batch)
         outputs_by_group[:, :, part] = y[spatial(picked)].unflatten(1, (groups, -1))
     return output if bias is None else output.add_(bias.view(-1, *[1] * windows.dims))
@@ -66,7 +67,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     shape = (out_channels, channels // groups, *windows.kernel_size)
     grad_weight = empty(shape, any_channels_last(input, grad_output), like=input)
     x = spectrum(blocks.seen(input), groups, blocks.periods)
-    gradients = spaced(grad_output.conj(), windows.stride).unflatten(1, (groups, -1))
+    gradients = spaced(conjugate(grad_output), windows.stride).unflatten(1, (groups, -1))
     taps = [slice(0, extent, d) for extent, d in zip(windows.extent, windows.dilation, strict=True)]
     kernels = grad_weight.unflatten(0, (groups, -1)).transpose(0, 1)  # (O/G, G, C/G, *k)
     for part in slices(input, out_channels // groups, 2 * blocks.frequencies * (channels + groups * x.shape[2])):
@@ -161,6 +162,11 @@ def signal(frequencies: Tensor, periods: Sequence[int], dtype: torch.dtype) -> T
     if dtype.is_complex:
         return torch.fft.ifftn(last.unflatten(-1, tuple(periods)), dim=dims)
     return torch.fft.irfftn(last.unflatten(-1, (*periods[:-1], periods[-1] // 2 + 1)), tuple(periods), dims)
+
+
+def conjugate(data: Tensor) -> Tensor:
+    """Written out: what compiled code calls for the first time takes no notice of torch's lazy conjugates."""
+    return data.conj().resolve_conj()
 
 
 def spaced(data: Tensor, distance: Sequence[int]) -> Tensor:

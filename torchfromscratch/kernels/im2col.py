@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of, slices
 from torchfromscratch.kernels.layout import any_channels_last, channels_to_front, empty
+from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
@@ -43,7 +44,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     """dL/dx, shapes as in `convolution.full_convolution`.
 
     A stride would put s − 1 zeros between the elements of dL/dy; rather than multiply by them, each window's
-    share, dL/dy times the filters, is sent back to where the window was.
+    share, dL/dy times the filters, is sent back to where the window was. Narrow types are summed there in float32.
     """
     if set(windows.stride) == {1}:
         return correlate(*as_correlation(grad_output, weight, windows, input_size))
@@ -58,14 +59,14 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
             in_band = part_of(gradients, band, 2)
             shares = torch.bmm(output_rows(in_band, windows), filters)
             shares = shares.view(groups, gradients.shape[0], *in_band.shape[2:], *kernel_size, channels)
-            padded = shares.new_zeros(padded_shape) if padded is None else padded
+            padded = widened(shares.new_zeros(padded_shape)) if padded is None else padded
             for tap in windows.taps:
                 there = part_of(windows.seen_by(tap, padded, size, at=2), band, 2)
                 there += shares[(slice(None),) * (2 + windows.dims) + tap]
         assert padded is not None
         inside = windows.unpad(padded, input_size, at=2)
         if output is None:
-            output = empty(shape, any_channels_last(grad_output, weight), like=inside)
+            output = empty(shape, any_channels_last(grad_output, weight), like=shares)
         part_of(output, pictures).copy_(inside.transpose(0, 1).movedim(-1, 2).reshape(gradients.shape[0], *shape[1:]))
     assert output is not None
     return output
@@ -82,12 +83,12 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
             matrix = window_matrix(view, band, windows)
             gradients = part_of(part_of(grad_output, pictures), band, 2)
             if matrix.stride(-1) == 1:
-                matrix = matrix.reshape(groups, -1, row_length)
+                matrix = matrix.flatten(1, 2)
                 total = torch.baddbmm(total, output_rows(gradients, windows).mT, matrix)
             else:  # column by column: a product for each picture, as joining them would turn the matrix
                 by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
                 total = total + torch.matmul(by_group, matrix).sum(1)
-    filters_last = total.view(out_channels, *windows.kernel_size, -1)
+    filters_last = total.view(out_channels, *windows.kernel_size, input.shape[1] // groups)
     return channels_to_front(filters_last, any_channels_last(input, grad_output))
 
 
@@ -131,10 +132,10 @@ def window_matrix(view: Tensor, band: slice, windows: Windows) -> Tensor:
 
 def filter_rows(weight: Tensor, windows: Windows) -> Tensor:
     """The filters (O, C/G, *k) as rows (G, O/G, *k·C/G), in the order in which a window's row is written."""
-    return weight.movedim(1, -1).reshape(windows.groups, weight.shape[0] // windows.groups, -1)
+    return weight.movedim(1, -1).reshape(windows.groups, weight.shape[0] // windows.groups, math.prod(weight.shape[1:]))
 
 
 def output_rows(grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dy (n, O, *output) as rows (G, n·output, O/G), one a window."""
     last = grad_output.movedim(1, -1)
-    return last.reshape(-1, windows.groups, last.shape[-1] // windows.groups).transpose(0, 1)
+    return last.reshape(last.shape[:-1].numel(), windows.groups, last.shape[-1] // windows.groups).transpose(0, 1)

@@ -33,6 +33,11 @@ def channels_to_front(last: Tensor, channels_last: bool) -> Tensor:
     return empty((batch, channels, *size), channels_last, like=last).copy_(last.movedim(-1, 1))
 
 
+def as_channels_last(gradient: Tensor) -> Tensor:
+    """`gradient` (N, C, *spatial) channels last, as what it belongs to: behind a Flatten it lies contiguous."""
+    return gradient if any_channels_last(gradient) else channels_to_front(gradient.movedim(1, -1), True)
+
+
 def empty(shape: Sequence[int], channels_last: bool, like: Tensor) -> Tensor:
     """An empty (N, C, *spatial) tensor in the memory format asked for.
 

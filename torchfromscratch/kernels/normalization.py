@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
-from torchfromscratch.kernels.layout import any_channels_last, channels_to_front
+from torchfromscratch.kernels.layout import any_channels_last, as_channels_last
 from torchfromscratch.kernels.precision import widened
 
 TEMPORARIES = 2  # tensors of a part's size that a walk reads and writes beside the batch itself
@@ -64,16 +64,16 @@ def gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dL/dx = ρ·(h − mean(h) − x̂·mean(h·x̂)) with h = γ·dL/dy, dL/dγ = Σ dL/dy·x̂ and dL/dβ = Σ dL/dy."""
     g, x = widened(grad_output), widened(input)
-    if any_channels_last(x) and not any_channels_last(g):
-        g = channels_to_front(g.movedim(1, -1), True)
+    if any_channels_last(x):
+        g = as_channels_last(g)
     constant = {dim for dim in range(x.dim()) if weight.shape[dim] == 1}
     shared, varying = constant.intersection(over.dims), set(over.dims) - constant
     groups = _groups(x, weight, over)
     grad_input, buffer = torch.empty_like(g), torch.empty_like(_part(x, groups[0][0]))
     grad_weights, grad_biases = [], []
     for group in groups:
-        mu = _part(mean, group[0])
-        rho = (_part(variance, group[0]) + over.eps).rsqrt()
+        mu, above_zero = _part(mean, group[0]), _part(variance, group[0]) + over.eps
+        rho = above_zero.rsqrt()
 
         # over the elements that share both γ and their statistics, then over those that share one of the two
         sum_g = _total([sum_over(_part(g, span), shared) for span in group])
@@ -81,19 +81,24 @@ def gradients(
         for span in group:
             product = _part(grad_input, span).copy_(_part(g, span))  # memory that dL/dx takes later
             products.append(sum_over(product.mul_(_deviation(_part(x, span), mu, buffer)), shared))
-        sum_gx = _total(products) * rho
-        grad_weights.append(sum_over(sum_gx, constant.difference(over.dims)))
+        sum_gd = _total(products)
+        grad_weights.append(sum_over(sum_gd * rho, constant.difference(over.dims)))
         grad_biases.append(sum_over(sum_g, constant.difference(over.dims)))
 
+        # In the order of ρ·((h − mean(h)) − d·mean(h·d) / (σ² + ε)): where few elements share their statistics,
+        # what remains of h is small, and each rounding of the terms before they are subtracted would be felt.
         count = sum([over.count(_part(x, span)) for span in group])
-        mean_h = sum_over(weight * sum_g, varying) * rho / count
-        mean_hx = sum_over(weight * sum_gx, varying) * rho * rho / count
+        inner, outer = (None, weight * rho) if weight.shape == rho.shape else (weight, rho)
+        sum_h, sum_hd = (sum_g, sum_gd) if inner is None else (inner * sum_g, inner * sum_gd)
+        mean_h = sum_over(sum_h, varying) / count
+        slope = sum_over(sum_hd, varying) / count / above_zero
         for span in group:
             h = _part(grad_input, span).copy_(_part(g, span))
-            h = h.mul_(weight * rho) if weight.shape == rho.shape else h.mul_(weight).mul_(rho)
-            h.addcmul_(_deviation(_part(x, span), mu, buffer), mean_hx, value=-1)
+            if inner is not None:
+                h.mul_(inner)
             if over.centred:
                 h.sub_(mean_h)
+            h.addcmul_(_deviation(_part(x, span), mu, buffer), slope, value=-1).mul_(outer)
     # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
     return grad_input.to(input.dtype), _total(grad_weights), _total(grad_biases).clone()
 

@@ -10,6 +10,9 @@ summed over the channels, are 36 matrix multiplications. The transforms are line
 goes through their transposes, Gᵀ [ (A dL/dy) · (Bᵀ x) ], and that of x is a correlation of dL/dy with the
 rotated kernel.
 
+Each of the sixteen outputs is a sum over all the inputs of its tile, so an infinity or a NaN in one of them
+makes NaN of all sixteen, as it does in any implementation of the method.
+
 The points are 0, ±p, ±q and ∞. With p = 3/4 and q = 3/2 the errors of float32 are a fifth of what they are
 with the textbook's 1 and 2, whose powers differ more in size.
 
