@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.training.conftest import DEFAULT_NAME, TINY, finish, launch
 from torchfromscratch.training.cli import main
+from torchfromscratch.training.optimization import one_cycle
 
 
 class Finished:
@@ -66,6 +67,11 @@ def test_metrics_have_a_line_for_each_epoch(alone: Finished) -> None:
         assert row["images_per_second"] > 0
         assert 0 < row["data_wait_share"] < 1
         assert {"train_loss", "test_loss", "train_accuracy", "lr"} < set(row)
+
+
+def test_learning_rate_is_the_last_step_s(alone: Finished) -> None:
+    steps = 3 * 15
+    assert alone.rows[-1]["lr"] == pytest.approx(0.05 * one_cycle(steps - 1, steps))
 
 
 def test_loss_falls(alone: Finished) -> None:

@@ -320,7 +320,8 @@ class Trainer:
         return self.batches.normalise(self.batches.test.images[:1])
 
     def _lr(self) -> float:
-        return float(self.scheduler.get_last_lr()[0])
+        """The learning rate of the last step; the scheduler itself is already at the next one's."""
+        return self.config.lr * self.scheduler.lr_lambdas[0](self.step - 1)
 
     def _in_parallel(self) -> torch.nn.Module:
         if self.group.size == 1:
