@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import platform
 import statistics
 import time
@@ -313,6 +314,7 @@ def conditions(device: torch.device) -> dict[str, str]:
         "torch": torch.__version__,
         "device": f"{processor}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
         "type": "float32",
+        "threads bound to cores": os.environ.get("OMP_PROC_BIND", "no"),
         "python": platform.python_version(),
     }
 
@@ -331,11 +333,16 @@ HEADER = "| work | by | median | ratio to torch.nn | middle half | bar |\n| --- 
 
 def row(result: Result) -> str:
     """A line of the table."""
-    ratio, middle = (
-        (f"{result.ratio:.2f}", f"{result.low:.2f} to {result.high:.2f}") if result.contender != THEIRS else ("", "")
-    )
+    ratio, middle = "", ""
+    if result.contender != THEIRS:
+        ratio, middle = figure(result.ratio), f"{figure(result.low)} to {figure(result.high)}"
     bar = "" if result.bar is None else f"{result.bar:g}"
     return f"| {result.work} | {result.contender} | {result.measured:.1f} {result.unit} | {ratio} | {middle} | {bar} |"
+
+
+def figure(ratio: float) -> str:
+    """A ratio to two digits behind the point, or as many as show it."""
+    return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.2g}"
 
 
 def write(results: Iterable[Result], described: dict[str, str], directory: Path) -> list[Path]:

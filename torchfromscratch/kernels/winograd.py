@@ -36,9 +36,8 @@ from torchfromscratch.kernels.layout import any_channels_last, empty, lies_chann
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
-CACHE_BYTES = (
-    2**20
-)  # for a core's transformed inputs: 0.7 to 1.5 MiB are equally fast, 0.25 and 3 take half as long again
+# What a core's transformed inputs may take: 0.7 to 1 MiB are about equally fast, 0.25 and 3 take half as long again.
+CACHE_BYTES = 3 * 2**18
 TILE = 4  # outputs of a tile along each dimension
 SEEN = 6  # inputs that they see; as many points
 P, Q = 3 / 4, 3 / 2
@@ -174,7 +173,8 @@ class Inputs:
         along_height = input.new_empty(by_row.shape)
         by_column = along_height.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, 6, n, rows, columns, C)
         along_both = input.new_empty(by_column.shape)
-        self.steps = [*turn, *to_points(by_row, along_height), *to_points(by_column, along_both)]
+        between = memory_for(4, by_row, by_column)
+        self.steps = [*turn, *to_points(by_row, along_height, between), *to_points(by_column, along_both, between)]
         self.points = along_both.view(SEEN**2, -1, channels)
 
     def transformed(self, input: Tensor, tiles: Tiles) -> Tensor:
@@ -202,7 +202,8 @@ class Outputs:
         along_width = output.new_empty((TILE, *by_column.shape[1:]))
         self.pixels = output.new_empty((pictures, rows * TILE, columns * TILE, channels))
         by_tile = self.pixels.view(pictures, rows, TILE, columns, TILE, channels).permute(2, 4, 0, 1, 3, 5)
-        self.steps = [*from_points(by_column, along_width), *from_points(along_width.transpose(0, 1), by_tile)]
+        by_row, between = along_width.transpose(0, 1), memory_for(4, by_column, along_width.transpose(0, 1))
+        self.steps = [*from_points(by_column, along_width, between), *from_points(by_row, by_tile, between)]
 
     def write(self, output: Tensor, bias: Tensor | None) -> None:
         """From the products to these tiles' part of the output (n, O, height, width)."""
@@ -224,7 +225,9 @@ class Gradients:
         along_height = grad_output.new_empty((SEEN, *by_row.shape[1:]))
         by_column = along_height.unflatten(3, (columns, TILE)).movedim(4, 0)  # (4, 6, n, rows, columns, O)
         along_both = grad_output.new_empty((SEEN, *by_column.shape[1:]))
-        self.steps = [*turn, *gradient_to_points(by_row, along_height), *gradient_to_points(by_column, along_both)]
+        between = memory_for(2, by_row, by_column)
+        to_height, to_both = (by_row, along_height, between), (by_column, along_both, between)
+        self.steps = [*turn, *gradient_to_points(*to_height), *gradient_to_points(*to_both)]
         self.points = along_both.view(SEEN**2, -1, channels)
 
     def transformed(self, grad_output: Tensor) -> Tensor:
@@ -253,14 +256,19 @@ def landing(like: Tensor, shape: tuple[int, int, int, int]) -> tuple[Tensor, Ten
     return planes, pixels, [functools.partial(pixels.copy_, planes.permute(0, 2, 3, 1))]
 
 
+def memory_for(count: int, *transformed: Tensor) -> Tensor:
+    """Memory for `count` slices of whichever of the tensors has the largest, which their transforms take in turn."""
+    return transformed[0].new_empty(count * max(tensor[0].numel() for tensor in transformed))
+
+
 def run(steps: list[Step]) -> None:
     for step in steps:
         step()
 
 
-def to_points(x: Tensor, out: Tensor) -> Iterator[Step]:
+def to_points(x: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
     """Bᵀ x along the first dimension, written so that what two rows share is computed once."""
-    differences = torch.empty_like(x[:4], memory_format=torch.contiguous_format)
+    differences = between[: x[:4].numel()].view_as(x[:4])
     odd, even = differences[:2]
     yield functools.partial(torch.sub, x[3:5], x[1:3], alpha=Q**2, out=differences[:2])
     yield functools.partial(torch.add, even, odd, alpha=P, out=out[1])
@@ -272,11 +280,10 @@ def to_points(x: Tensor, out: Tensor) -> Iterator[Step]:
     yield functools.partial(torch.sub, differences[2:], differences[:2], alpha=Q**2, out=out[::5])
 
 
-def from_points(m: Tensor, out: Tensor) -> Iterator[Step]:
+def from_points(m: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
     """Aᵀ m along the first dimension, written so that what two rows share is computed once."""
     positive, negative = m[1:5:2], m[2:5:2]
-    sums = torch.empty_like(positive, memory_format=torch.contiguous_format)
-    differences = torch.empty_like(sums)
+    sums, differences = between[: 2 * positive.numel()].view(2, *positive.shape)
     yield functools.partial(torch.add, positive, negative, out=sums)
     yield functools.partial(torch.sub, positive, negative, out=differences)
     yield functools.partial(torch.add, m[0], differences[0], alpha=1 / P, out=out[0])
@@ -287,9 +294,9 @@ def from_points(m: Tensor, out: Tensor) -> Iterator[Step]:
     yield functools.partial(out[3].add_, differences[1], alpha=Q)
 
 
-def gradient_to_points(g: Tensor, out: Tensor) -> Iterator[Step]:
+def gradient_to_points(g: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
     """A g along the first dimension, written so that what two rows share is computed once."""
-    even, odd = shared = torch.empty_like(g[:2], memory_format=torch.contiguous_format)
+    even, odd = shared = between[: g[:2].numel()].view_as(g[:2])
     yield functools.partial(torch.add, g[:2], g[2:], alpha=P**2, out=shared)
     yield functools.partial(torch.add, odd, even, alpha=1 / P, out=out[1])
     yield functools.partial(torch.sub, odd, even, alpha=1 / P, out=out[2])
