@@ -83,7 +83,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
             matrix = window_matrix(view, band, windows)
             gradients = part_of(part_of(grad_output, pictures), band, 2)
             if matrix.stride(-1) == 1:
-                matrix = matrix.flatten(1, 2)
+                matrix = matrix.reshape(groups, matrix.shape[1:3].numel(), row_length)
                 total = torch.baddbmm(total, output_rows(gradients, windows).mT, matrix)
             else:  # column by column: a product for each picture, as joining them would turn the matrix
                 by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
