@@ -10,10 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as TF
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import torchfromscratch.functional as F
 from tests.subjects import answers, assert_as_torch, assert_equal, outcome, random_tensors, strides
+from torchfromscratch.kernels import layout
+from torchfromscratch.kernels import pooling as kernel
 
 BAD = st.sampled_from([0, -1, 7, 2.5, None, "wrong", (), (1,), (0, 1), (1, 1, 1, 1), [1, -1], (1.5, 1), True])
 SHAPES = {1: (2, 3, 9), 2: (2, 3, 7, 6), 3: (2, 2, 5, 4, 6)}
@@ -176,3 +179,14 @@ def test_average_is_its_transposes_adjoint() -> None:
     (g,) = random_tensors(tuple(y.shape))
     (spread,) = torch.autograd.grad(y, x, g)
     assert_equal([(x * spread).sum()], [(g * y).sum()])
+
+
+@pytest.mark.parametrize("options", [{"kernel_size": 2, "stride": 2}, {"kernel_size": 2, "stride": 3, "dilation": 2}])
+def test_every_element_of_the_gradient_is_written(options: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no window looks: whatever was in the memory that the gradient takes."""
+
+    def unwritten(shape: Any, channels_last: bool, like: Tensor) -> Tensor:
+        return layout.empty(shape, channels_last, like).fill_(torch.nan)
+
+    monkeypatch.setattr(kernel, "empty", unwritten)
+    assert_as_torch("max_pool2d", random_tensors((2, 3, 6, 6)), options)

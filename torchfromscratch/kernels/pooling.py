@@ -65,7 +65,8 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size
     shape = (*grad_output.shape[:2], *windows.padded_size(input_size))
     size = grad_output.shape[2:]
     padded = empty(shape, any_channels_last(grad_output), like=grad_output)
-    tile_the_input = windows.stride == windows.extent and shape[2:] == tuple(map(operator.mul, size, windows.stride))
+    without_gaps = windows.stride == windows.kernel_size == windows.extent
+    tile_the_input = without_gaps and shape[2:] == tuple(map(operator.mul, size, windows.stride))
     if tile_the_input and torch.compiler.is_compiling():
         return padded.copy_(_side_by_side(grad_output, winners, windows))
     if not tile_the_input:
