@@ -190,3 +190,18 @@ def test_overlapping_windows_are_summed_in_float32(dtype: torch.dtype) -> None:
     truth = TF.conv_transpose2d(x.double(), w.double(), stride=2)
     assert output.dtype == dtype
     assert largest_error(output, truth) <= torch.finfo(dtype).eps / 2 * scale(truth)
+
+
+@pytest.mark.parametrize(
+    ("steps", "matrix", "inputs", "outputs"),
+    [
+        (winograd.to_points, torch.tensor(winograd.INPUT_TRANSFORM, dtype=torch.float64), 6, 6),
+        (winograd.from_points, torch.tensor(winograd.OUTPUT_TRANSFORM, dtype=torch.float64), 6, 4),
+        (winograd.gradient_to_points, torch.tensor(winograd.OUTPUT_TRANSFORM, dtype=torch.float64).mT, 4, 6),
+    ],
+    ids=["Bᵀ x", "Aᵀ m", "A g"],
+)
+def test_winograds_steps_multiply_by_their_matrices(steps: Any, matrix: Tensor, inputs: int, outputs: int) -> None:
+    x, out = torch.randn(inputs, 7, dtype=torch.float64), torch.empty(outputs, 7, dtype=torch.float64)
+    winograd.run(list(steps(x, out, winograd.memory_for(4, x))))
+    assert_equal([out], [matrix @ x])

@@ -44,6 +44,7 @@ P, Q = 3 / 4, 3 / 2
 POINTS = (P, -P, Q, -Q)  # and 0 before them, ∞ behind
 SCALES = (1 / P, -1 / P, 1 / Q**2, 1 / Q**2)  # of the columns of Aᵀ, so that its rows hold as many ones as can be
 
+# What `to_points`, `from_points` and `gradient_to_points` multiply by, step by step.
 # Bᵀ: the coefficients of a polynomial for each point that is 0 at all the others.
 INPUT_TRANSFORM = (
     (P**2 * Q**2, 0, -(P**2) - Q**2, 0, 1, 0),
