@@ -41,7 +41,8 @@ def test_as_torch_for_random_options(name: str, call: tuple[str, list[tuple[int,
     channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     size=st.tuples(st.integers(1, 14), st.integers(1, 14)),
     padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
-    part=st.sampled_from([1, winograd.CACHE_BYTES]),
+    share=st.sampled_from([1, winograd.SHARE]),
+    threads=st.integers(1, 3),
 )
 def test_winograd_as_torch(
     memory_format: torch.memory_format,
@@ -49,14 +50,17 @@ def test_winograd_as_torch(
     channels: tuple[int, int],
     size: tuple[int, int],
     padding: tuple[int, int],
-    part: int,
+    share: int,
+    threads: int,
 ) -> None:
-    """Also where the tiles of one picture do not fit into a part, and are computed row by row."""
+    """Also where a core's share is less than a picture, and where there are more cores than pictures."""
     hypothesis.assume(all(length + 2 * p >= 3 for length, p in zip(size, padding, strict=True)))
     x, w, b = random_tensors((batch, channels[0], *size), (channels[1], channels[0], 3, 3), (channels[1],))
     tensors = [x.detach().contiguous(memory_format=memory_format).requires_grad_(), w, b]
     with pytest.MonkeyPatch.context() as patch, torchfromscratch.algorithm("winograd"):
-        patch.setattr(winograd, "CACHE_BYTES", part)
+        patch.setattr(winograd, "SHARE", share)
+        patch.setattr(winograd, "LEAST_TILES", min(share, winograd.LEAST_TILES))
+        patch.setattr(torch, "get_num_threads", lambda: threads)
         actual = answers(lambda *given: F.conv2d(*given, padding=padding), tensors)
     expected = answers(lambda *given: TF.conv2d(*given, padding=padding), tensors)
     assert_equal(actual, expected)
@@ -202,6 +206,6 @@ def test_overlapping_windows_are_summed_in_float32(dtype: torch.dtype) -> None:
     ids=["Bᵀ x", "Aᵀ m", "A g"],
 )
 def test_winograds_steps_multiply_by_their_matrices(steps: Any, matrix: Tensor, inputs: int, outputs: int) -> None:
-    x, out = torch.randn(inputs, 7, dtype=torch.float64), torch.empty(outputs, 7, dtype=torch.float64)
+    x, out = (torch.randn(points, 2, 1, 1, 1, 7, dtype=torch.float64) for points in (inputs, outputs))
     winograd.run(list(steps(x, out, winograd.memory_for(4, x))))
-    assert_equal([out], [matrix @ x])
+    assert_equal([out.flatten(1)], [matrix @ x.flatten(1)])

@@ -36,8 +36,10 @@ from torchfromscratch.kernels.layout import any_channels_last, empty, lies_chann
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
-# What a core's transformed inputs may take: 0.7 to 1 MiB are about equally fast, 0.25 and 3 take half as long again.
-CACHE_BYTES = 3 * 2**18
+# How many numbers a core computes of each point at a time: four times as many, which is what the shortest steps
+# write, are the 2^15 for which torch takes a further thread, and all 36 points still fit the cache of a core.
+SHARE = 2**13
+LEAST_TILES = 64  # that pay for the reading of the filters
 TILE = 4  # outputs of a tile along each dimension
 SEEN = 6  # inputs that they see; as many points
 P, Q = 3 / 4, 3 / 2
@@ -94,8 +96,9 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     output = empty((input.shape[0], out_channels, *size), any_channels_last(input, weight), like=input)
     for shape, parts in partition(input, size, max(channels, out_channels)):
         inputs, outputs = Inputs(input, windows, shape), Outputs(output, shape)
+        filters_of_cores = filters.repeat(shape[0], 1, 1).mT
         for tiles in parts:
-            torch.bmm(inputs.transformed(input, tiles), filters.mT, out=outputs.products)
+            torch.bmm(inputs.transformed(input, tiles), filters_of_cores, out=outputs.products)
             outputs.write(tiles.of(output), bias)
     return output
 
@@ -111,41 +114,49 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     total = input.new_zeros((SEEN**2, out_channels, channels))
     for shape, parts in partition(input, grad_output.shape[2:], max(channels, out_channels)):
         inputs, gradients = Inputs(input, windows, shape), Gradients(grad_output, shape)
+        of_cores = total.new_zeros((shape[0] * SEEN**2, out_channels, channels))
         for tiles in parts:
-            total.baddbmm_(gradients.transformed(tiles.of(grad_output)).mT, inputs.transformed(input, tiles))
+            of_cores.baddbmm_(gradients.transformed(tiles.of(grad_output)).mT, inputs.transformed(input, tiles))
+        total += of_cores.view(-1, *total.shape).sum(0)
     return filters_from(total, any_channels_last(input, grad_output))
+
+
+Shape = tuple[int, int, int, int]  # of some tiles: cores, pictures of each, rows and columns
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Some rows of tiles of some pictures."""
+    """Some rows of tiles of some pictures, those of one core after those of the other."""
 
     pictures: slice
     first: int
-    shape: tuple[int, int, int]  # pictures, rows and columns
+    shape: Shape
 
     def of(self, output: Tensor) -> Tensor:
         """Their part of an output (N, O, height, width)."""
-        return output[self.pictures, :, self.first * TILE : (self.first + self.shape[1]) * TILE]
+        return output[self.pictures, :, self.first * TILE : (self.first + self.shape[2]) * TILE]
 
 
-def partition(
-    input: Tensor, output_size: Sequence[int], channels: int
-) -> Iterator[tuple[tuple[int, int, int], Iterator[Tiles]]]:
-    """All tiles in parts that fit the cache, several pictures or some rows of one, those of equal shape together."""
+def partition(input: Tensor, output_size: Sequence[int], channels: int) -> Iterator[tuple[Shape, Iterator[Tiles]]]:
+    """All tiles in parts that fit the caches, several pictures or some rows of one, those of equal shape together.
+
+    Torch divides the elements of a tensor evenly among the cores, in the order in which they lie in memory. So
+    what is computed of a part lies core by core: at every step, each of them finds in its own cache what it has
+    written there before. For that they need filters of their own, which the tiles must be many enough to pay for.
+    """
     batch, (rows, columns) = input.shape[0], (math.ceil(size / TILE) for size in output_size)
-    rows_that_fit = max(1, chunk_bytes() // (SEEN**2 * columns * channels * input.element_size()))
-    pictures = evenly(batch, max(1, rows_that_fit // rows))
-    rows_at_once = evenly(rows, rows_that_fit)
-    tiles = [
-        Tiles(
-            slice(start, min(start + pictures, batch)),
-            first,
-            (min(pictures, batch - start), min(rows_at_once, rows - first), columns),
-        )
-        for start in range(0, batch, pictures)
-        for first in range(0, rows, rows_at_once)
-    ]
+    threads = torch.get_num_threads()
+    pay_for_filters = 2 * batch * rows * columns >= threads * channels
+    at_once = max(LEAST_TILES, SHARE // channels)
+    rows_at_once = evenly(rows, max(1, at_once // columns))
+    pictures = threads * evenly(math.ceil(batch / threads), max(1, round(at_once / (rows * columns))))
+    tiles = []
+    for start in range(0, batch, pictures):
+        stop = min(start + pictures, batch)
+        cores = math.gcd(stop - start, threads) if pay_for_filters else 1
+        for first in range(0, rows, rows_at_once):
+            shape = (cores, (stop - start) // cores, min(rows_at_once, rows - first), columns)
+            tiles.append(Tiles(slice(start, stop), first, shape))
     return itertools.groupby(tiles, key=lambda part: part.shape)
 
 
@@ -154,32 +165,28 @@ def evenly(total: int, most: int) -> int:
     return math.ceil(total / math.ceil(total / most)) if total else 1
 
 
-def chunk_bytes() -> int:
-    """What the transformed inputs of a part may take, so that they stay in the caches of the cores at work."""
-    return CACHE_BYTES * torch.get_num_threads()
-
-
 class Inputs:
     """Bᵀ x B, in memory that one part of the tiles after the other is computed in.
 
     The steps of the computation and what they read and write are laid down once, for every part.
     """
 
-    def __init__(self, input: Tensor, windows: Windows, shape: tuple[int, int, int]) -> None:
-        (pictures, rows, columns), channels = shape, input.shape[1]
+    def __init__(self, input: Tensor, windows: Windows, shape: Shape) -> None:
+        (cores, pictures, rows, columns), channels = shape, input.shape[1]
         self.padding = windows.padding
         self.inside = slice(0)  # the rows of `padded` that hold the input
-        self.padded, pixels, turn = landing(input, (pictures, channels, rows * TILE + 2, columns * TILE + 2))
-        by_row = pixels.unfold(1, SEEN, TILE).movedim(-1, 0)  # (6, n, rows, padded width, C)
-        along_height = input.new_empty(by_row.shape)
-        by_column = along_height.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, 6, n, rows, columns, C)
-        along_both = input.new_empty(by_column.shape)
+        self.padded, pixels, turn = landing(input, (cores * pictures, channels, rows * TILE + 2, columns * TILE + 2))
+        pixels = pixels.unflatten(0, (cores, pictures))
+        by_row = pixels.unfold(2, SEEN, TILE).movedim(-1, 0)  # (6, cores, n, rows, padded width, C)
+        along_height = empty_by_core(by_row.shape, input)
+        by_column = along_height.unfold(4, SEEN, TILE).movedim(-1, 0)  # (6, 6, cores, n, rows, columns, C)
+        along_both = empty_by_core(by_column.shape, input)
         between = memory_for(4, by_row, by_column)
         self.steps = [*turn, *to_points(by_row, along_height, between), *to_points(by_column, along_both, between)]
-        self.points = along_both.view(SEEN**2, -1, channels)
+        self.points = along_both.movedim(2, 0).view(cores * SEEN**2, -1, channels)
 
     def transformed(self, input: Tensor, tiles: Tiles) -> Tensor:
-        """Of these tiles of the input (N, C, H, W): (36, tiles, C)."""
+        """Of these tiles of the input (N, C, H, W): (cores · 36, tiles of a core, C)."""
         height, width = input.shape[2:]
         top, left = tiles.first * TILE - self.padding[0], -self.padding[1]
         first = max(0, top)
@@ -196,13 +203,13 @@ class Inputs:
 class Outputs:
     """Aᵀ m A, in memory that one part of the tiles after the other is computed in."""
 
-    def __init__(self, output: Tensor, shape: tuple[int, int, int]) -> None:
-        (pictures, rows, columns), channels = shape, output.shape[1]
-        self.products = output.new_empty((SEEN**2, math.prod(shape), channels))
-        by_column = self.products.view(SEEN, SEEN, *shape, channels)
-        along_width = output.new_empty((TILE, *by_column.shape[1:]))
-        self.pixels = output.new_empty((pictures, rows * TILE, columns * TILE, channels))
-        by_tile = self.pixels.view(pictures, rows, TILE, columns, TILE, channels).permute(2, 4, 0, 1, 3, 5)
+    def __init__(self, output: Tensor, shape: Shape) -> None:
+        (cores, pictures, rows, columns), channels = shape, output.shape[1]
+        self.products = output.new_empty((cores * SEEN**2, pictures * rows * columns, channels))
+        by_column = self.products.view(cores, SEEN, SEEN, pictures, rows, columns, channels).movedim(0, 2)
+        along_width = empty_by_core((TILE, *by_column.shape[1:]), output)
+        self.pixels = output.new_empty((cores * pictures, rows * TILE, columns * TILE, channels))
+        by_tile = self.pixels.view(cores, pictures, rows, TILE, columns, TILE, channels).permute(3, 5, 0, 1, 2, 4, 6)
         by_row, between = along_width.transpose(0, 1), memory_for(4, by_column, along_width.transpose(0, 1))
         self.steps = [*from_points(by_column, along_width, between), *from_points(by_row, by_tile, between)]
 
@@ -219,20 +226,21 @@ class Outputs:
 class Gradients:
     """A dL/dy Aᵀ, in memory that one part of the tiles after the other is computed in."""
 
-    def __init__(self, grad_output: Tensor, shape: tuple[int, int, int]) -> None:
-        (pictures, rows, columns), channels = shape, grad_output.shape[1]
-        self.whole, pixels, turn = landing(grad_output, (pictures, channels, rows * TILE, columns * TILE))
-        by_row = pixels.unflatten(1, (rows, TILE)).movedim(2, 0)  # (4, n, rows, width, O)
-        along_height = grad_output.new_empty((SEEN, *by_row.shape[1:]))
-        by_column = along_height.unflatten(3, (columns, TILE)).movedim(4, 0)  # (4, 6, n, rows, columns, O)
-        along_both = grad_output.new_empty((SEEN, *by_column.shape[1:]))
+    def __init__(self, grad_output: Tensor, shape: Shape) -> None:
+        (cores, pictures, rows, columns), channels = shape, grad_output.shape[1]
+        self.whole, pixels, turn = landing(grad_output, (cores * pictures, channels, rows * TILE, columns * TILE))
+        pixels = pixels.unflatten(0, (cores, pictures))
+        by_row = pixels.unflatten(2, (rows, TILE)).movedim(3, 0)  # (4, cores, n, rows, width, O)
+        along_height = empty_by_core((SEEN, *by_row.shape[1:]), grad_output)
+        by_column = along_height.unflatten(4, (columns, TILE)).movedim(5, 0)  # (4, 6, cores, n, rows, columns, O)
+        along_both = empty_by_core((SEEN, *by_column.shape[1:]), grad_output)
         between = memory_for(2, by_row, by_column)
         to_height, to_both = (by_row, along_height, between), (by_column, along_both, between)
         self.steps = [*turn, *gradient_to_points(*to_height), *gradient_to_points(*to_both)]
-        self.points = along_both.view(SEEN**2, -1, channels)
+        self.points = along_both.movedim(2, 0).view(cores * SEEN**2, -1, channels)
 
     def transformed(self, grad_output: Tensor) -> Tensor:
-        """Of these tiles' part of dL/dy (n, O, height, width): (36, tiles, O)."""
+        """Of these tiles' part of dL/dy (n, O, height, width): (cores · 36, tiles of a core, O)."""
         height, width = grad_output.shape[2:]
         self.whole[:, :, height:].zero_()
         self.whole[:, :, :height, :width] = grad_output
@@ -262,6 +270,17 @@ def memory_for(count: int, *transformed: Tensor) -> Tensor:
     return transformed[0].new_empty(count * max(tensor[0].numel() for tensor in transformed))
 
 
+def empty_by_core(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Memory for `shape`, as `by_core` lays it."""
+    return by_core(like.new_empty(math.prod(shape)), shape)
+
+
+def by_core(memory: Tensor, shape: Sequence[int]) -> Tensor:
+    """`shape` (…, cores, n, rows, columns, channels) in the beginning of `memory`, one core's after the other's."""
+    *points, cores = shape[:-4]
+    return memory[: math.prod(shape)].view(cores, *points, *shape[-4:]).movedim(0, len(points))
+
+
 def run(steps: list[Step]) -> None:
     for step in steps:
         step()
@@ -269,7 +288,7 @@ def run(steps: list[Step]) -> None:
 
 def to_points(x: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
     """Bᵀ x along the first dimension, written so that what two rows share is computed once."""
-    differences = between[: x[:4].numel()].view_as(x[:4])
+    differences = by_core(between, x[:4].shape)
     odd, even = differences[:2]
     yield functools.partial(torch.sub, x[3:5], x[1:3], alpha=Q**2, out=differences[:2])
     yield functools.partial(torch.add, even, odd, alpha=P, out=out[1])
@@ -284,7 +303,7 @@ def to_points(x: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
 def from_points(m: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
     """Aᵀ m along the first dimension, written so that what two rows share is computed once."""
     positive, negative = m[1:5:2], m[2:5:2]
-    sums, differences = between[: 2 * positive.numel()].view(2, *positive.shape)
+    sums, differences = by_core(between, (2, *positive.shape))
     yield functools.partial(torch.add, positive, negative, out=sums)
     yield functools.partial(torch.sub, positive, negative, out=differences)
     yield functools.partial(torch.add, m[0], differences[0], alpha=1 / P, out=out[0])
@@ -297,7 +316,7 @@ def from_points(m: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
 
 def gradient_to_points(g: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
     """A g along the first dimension, written so that what two rows share is computed once."""
-    even, odd = shared = between[: g[:2].numel()].view_as(g[:2])
+    even, odd = shared = by_core(between, g[:2].shape)
     yield functools.partial(torch.add, g[:2], g[2:], alpha=P**2, out=shared)
     yield functools.partial(torch.add, odd, even, alpha=1 / P, out=out[1])
     yield functools.partial(torch.sub, odd, even, alpha=1 / P, out=out[2])
