@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.memory import in_cpu_memory
-from torchfromscratch.kernels.pieces import in_pieces
+from torchfromscratch.kernels.pieces import pieces_of
 
 # integers as wide as the floats whose bits they hold
 BITS = {
@@ -16,6 +16,8 @@ BITS = {
     torch.bfloat16: torch.int16,
 }
 
+PIECE = 2**15  # elements of a piece for each thread, so that its three arrays stay in the cache of a core
+
 
 def gate(values: Tensor, output: Tensor) -> Tensor:
     """`values` where `output` ≥ 0 is positive or NaN, and 0 elsewhere, be they infinite or NaN there.
@@ -24,14 +26,15 @@ def gate(values: Tensor, output: Tensor) -> Tensor:
     vectorised arithmetic takes. So the bits are taken for integers there, and multiplied by 0 or 1.
     """
     if in_cpu_memory(values, output) and output.dtype in BITS:
-        return in_pieces(_multiplied_bits, values, output)
+        return _multiplied_bits(values, output)
     return torch.where(output <= 0, 0, values)
 
 
 def where_equal(values: Tensor, numbers: Tensor, number: int) -> Tensor:
     """`values` where `numbers`, made `wide_enough`, equal a number, and 0 elsewhere."""
     if numbers.dtype == BITS.get(values.dtype) and in_cpu_memory(values, numbers):
-        return numbers.clone().eq_(number).mul_(values.view(numbers.dtype)).view(values.dtype)
+        equal = torch.eq(numbers, number, out=torch.empty_like(numbers))
+        return equal.mul_(values.view(numbers.dtype)).view(values.dtype)
     return torch.where(numbers == number, values, 0)
 
 
@@ -42,6 +45,7 @@ def wide_enough(numbers: Tensor, values: Tensor) -> Tensor:
 
 def _multiplied_bits(values: Tensor, output: Tensor) -> Tensor:
     """A float is 0 or −0 exactly if its bits are 0 or the smallest integer, which `abs` leaves negative."""
-    bits = BITS[output.dtype]
-    opens = output.view(bits).abs().clamp_(0, 1)
-    return opens.mul_(values.view(bits)).view(output.dtype)
+    bits, result = BITS[output.dtype], torch.empty_like(values)
+    for value, out, piece in pieces_of([values, output, result], PIECE):
+        torch.abs(out.view(bits), out=piece.view(bits)).clamp_(0, 1).mul_(value.view(bits))
+    return result

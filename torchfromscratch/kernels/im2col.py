@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of, slices
-from torchfromscratch.kernels.layout import any_channels_last, channels_to_front, empty
+from torchfromscratch.kernels.layout import any_channels_last, channels_to_front, empty, lies_channels_last
+from torchfromscratch.kernels.memory import in_cpu_memory
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
@@ -24,20 +25,41 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y: every window's row times every filter, plus b."""
     size = windows.output_size(input.shape[2:])
     filters = filter_rows(weight, windows).unsqueeze(1)  # (G, 1, O/G, K)
-    channels_last, output = any_channels_last(input, weight), None
+    shape, channels_last, output = (input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), None
+    written_in_place = windows.groups == 1 and in_cpu_memory(input, weight)
+    if written_in_place:
+        output = empty(shape, channels_last, like=input)
     for pictures, bands in parts(input, size, filters.shape[0] * filters.shape[3]):
         view = window_view(part_of(input, pictures), windows, size)
         for band in bands:
             matrix = window_matrix(view, band, windows)
+            if written_in_place:
+                multiply_into(part_of(part_of(output, pictures), band, 2), matrix[0], filters[0], bias)
+                continue
             product = torch.matmul(matrix, filters.mT).mT if channels_last else torch.matmul(filters, matrix.mT)
             if bias is not None:
                 product = product + bias.view(windows.groups, 1, -1, 1)
             if output is None:
-                output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=product)
+                output = empty(shape, channels_last, like=product)
             y = part_of(part_of(output, pictures), band, 2)
             y.copy_(product.transpose(0, 1).reshape(y.shape))  # from (G, n, O/G, outputs)
     assert output is not None
     return output
+
+
+def multiply_into(output: Tensor, matrix: Tensor, filters: Tensor, bias: Tensor | None) -> None:
+    """Some pictures' windows (n, outputs, K) times the filters (1, O, K), plus the bias, into y (n, O, *output)."""
+    (pictures, outputs, _), channels = matrix.shape, filters.shape[1]
+    rows, columns = matrix, filters.mT.expand(pictures, -1, -1)
+    if lies_channels_last(output):
+        output = output.movedim(1, -1).view(pictures, outputs, channels)
+    else:
+        output, rows, columns = output.view(pictures, channels, outputs), columns.mT, rows.mT
+        bias = None if bias is None else bias.unsqueeze(1)
+    if bias is None:
+        torch.bmm(rows, columns, out=output)
+    else:
+        torch.baddbmm(bias, rows, columns, out=output)
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
@@ -76,7 +98,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     """dL/dw: the sum over all windows of dL/dy there times the window's row."""
     size, groups, out_channels = tuple(grad_output.shape[2:]), windows.groups, grad_output.shape[1]
     row_length = input.shape[1] // groups * math.prod(windows.kernel_size)
-    total = input.new_zeros((groups, out_channels // groups, row_length))
+    total = input.new_zeros((groups, row_length, out_channels // groups))
     for pictures, bands in parts(input, size, groups * row_length):
         view = window_view(part_of(input, pictures), windows, size)
         for band in bands:
@@ -84,11 +106,11 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
             gradients = part_of(part_of(grad_output, pictures), band, 2)
             if matrix.stride(-1) == 1:
                 matrix = matrix.reshape(groups, matrix.shape[1:3].numel(), row_length)
-                total = torch.baddbmm(total, output_rows(gradients, windows).mT, matrix)
+                total = torch.baddbmm(total, matrix.mT, output_rows(gradients, windows))
             else:  # column by column: a product for each picture, as joining them would turn the matrix
                 by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
-                total = total + torch.matmul(by_group, matrix).sum(1)
-    filters_last = total.view(out_channels, *windows.kernel_size, input.shape[1] // groups)
+                total = total + torch.matmul(matrix.mT, by_group.mT).sum(1)
+    filters_last = total.mT.reshape(out_channels, *windows.kernel_size, input.shape[1] // groups)
     return channels_to_front(filters_last, any_channels_last(input, grad_output))
 
 

@@ -20,23 +20,36 @@ LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 def in_pieces(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     """`formula(*args)`, a function of each element of its tensors and of constants."""
-    if torch.compiler.is_compiling():
-        return formula(*args)
-    size = PIECE * torch.get_num_threads()
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
-    first = tensors[0]
-    if first.numel() <= size or not _are_plain_memory(tensors):
+    pieces, output = pieces_of(tensors, PIECE), None
+    if len(pieces) == 1:
         return formula(*args)
-    flat = [arg.as_strided((arg.numel(),), (1,)) if isinstance(arg, Tensor) else arg for arg in args]
-    output = None
-    for start in range(0, first.numel(), size):
-        stop = min(start + size, first.numel())
-        piece = formula(*[arg[start:stop] if isinstance(arg, Tensor) else arg for arg in flat])
+    start, first = 0, tensors[0]
+    for piece in pieces:
+        given = iter(piece)
+        result = formula(*[next(given) if isinstance(arg, Tensor) else arg for arg in args])
         if output is None:
-            output = torch.empty_strided(first.shape, first.stride(), dtype=piece.dtype)
-        output.as_strided((first.numel(),), (1,))[start:stop] = piece
+            output = torch.empty_strided(first.shape, first.stride(), dtype=result.dtype)
+        flat(output)[start : start + result.numel()] = result
+        start += result.numel()
     assert output is not None
     return output
+
+
+def pieces_of(tensors: list[Tensor], size: int) -> list[list[Tensor]]:
+    """Pieces of the tensors, of `size` elements for each thread; the tensors whole where they are no plain memory."""
+    if torch.compiler.is_compiling():
+        return [tensors]
+    elements, step = tensors[0].numel(), size * torch.get_num_threads()
+    if elements <= step or not _are_plain_memory(tensors):
+        return [tensors]
+    lines = [flat(tensor) for tensor in tensors]
+    return [[line[start : start + step] for line in lines] for start in range(0, elements, step)]
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """All elements of a tensor without gaps, in the order in which they lie."""
+    return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
 
 
 def _are_plain_memory(tensors: list[Tensor]) -> bool:

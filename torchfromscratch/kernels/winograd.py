@@ -94,12 +94,13 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     size = windows.output_size(input.shape[2:])
     filters = transformed_filters(weight)
     output = empty((input.shape[0], out_channels, *size), any_channels_last(input, weight), like=input)
-    for shape, parts in partition(input, size, max(channels, out_channels)):
-        inputs, outputs = Inputs(input, windows, shape), Outputs(output, shape)
-        filters_of_cores = filters.repeat(shape[0], 1, 1).mT
+    cores = count_cores(input.shape[0], size, max(channels, out_channels))
+    x, y, filters = input.unflatten(0, (cores, -1)), output.unflatten(0, (cores, -1)), filters.repeat(cores, 1, 1)
+    for shape, parts in partition(x, size, max(channels, out_channels)):
+        inputs, outputs = Inputs(x, windows, shape), Outputs(y, shape)
         for tiles in parts:
-            torch.bmm(inputs.transformed(input, tiles), filters_of_cores, out=outputs.products)
-            outputs.write(tiles.of(output), bias)
+            torch.bmm(inputs.transformed(x, tiles), filters.mT, out=outputs.products)
+            outputs.write(tiles.of(y), bias)
     return output
 
 
@@ -110,15 +111,15 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
-    channels, out_channels = input.shape[1], grad_output.shape[1]
-    total = input.new_zeros((SEEN**2, out_channels, channels))
-    for shape, parts in partition(input, grad_output.shape[2:], max(channels, out_channels)):
-        inputs, gradients = Inputs(input, windows, shape), Gradients(grad_output, shape)
-        of_cores = total.new_zeros((shape[0] * SEEN**2, out_channels, channels))
+    (batch, channels), (out_channels, *size) = input.shape[:2], grad_output.shape[1:]
+    cores = count_cores(batch, size, max(channels, out_channels))
+    x, g = input.unflatten(0, (cores, -1)), grad_output.unflatten(0, (cores, -1))
+    total = input.new_zeros((cores * SEEN**2, out_channels, channels))
+    for shape, parts in partition(x, size, max(channels, out_channels)):
+        inputs, gradients = Inputs(x, windows, shape), Gradients(g, shape)
         for tiles in parts:
-            of_cores.baddbmm_(gradients.transformed(tiles.of(grad_output)).mT, inputs.transformed(input, tiles))
-        total += of_cores.view(-1, *total.shape).sum(0)
-    return filters_from(total, any_channels_last(input, grad_output))
+            total.baddbmm_(gradients.transformed(tiles.of(g)).mT, inputs.transformed(x, tiles))
+    return filters_from(total.unflatten(0, (cores, -1)).sum(0), any_channels_last(input, grad_output))
 
 
 Shape = tuple[int, int, int, int]  # of some tiles: cores, pictures of each, rows and columns
@@ -126,37 +127,46 @@ Shape = tuple[int, int, int, int]  # of some tiles: cores, pictures of each, row
 
 @dataclass(frozen=True)
 class Tiles:
-    """Some rows of tiles of some pictures, those of one core after those of the other."""
+    """Some rows of tiles of some pictures of each core."""
 
     pictures: slice
     first: int
     shape: Shape
 
     def of(self, output: Tensor) -> Tensor:
-        """Their part of an output (N, O, height, width)."""
-        return output[self.pictures, :, self.first * TILE : (self.first + self.shape[2]) * TILE]
+        """Their part of an output (cores, n, O, height, width)."""
+        return output[:, self.pictures, :, self.first * TILE : (self.first + self.shape[2]) * TILE]
+
+
+def count_cores(batch: int, output_size: Sequence[int], channels: int) -> int:
+    """How many cores have pictures of their own.
+
+    Torch divides the elements of a tensor evenly among the cores, in the order in which they lie in memory. So
+    what is computed lies core by core: at every step, each of them finds in its own cache what it has written
+    there before. For that they need filters of their own, which the tiles must be many enough to pay for.
+    """
+    threads, tiles = torch.get_num_threads(), batch * math.prod([math.ceil(size / TILE) for size in output_size])
+    return math.gcd(batch, threads) if 2 * tiles >= threads * channels else 1
 
 
 def partition(input: Tensor, output_size: Sequence[int], channels: int) -> Iterator[tuple[Shape, Iterator[Tiles]]]:
-    """All tiles in parts that fit the caches, several pictures or some rows of one, those of equal shape together.
+    """The tiles of (cores, n, C, H, W) in parts that fit the caches, several pictures or some rows of one.
 
-    Torch divides the elements of a tensor evenly among the cores, in the order in which they lie in memory. So
-    what is computed of a part lies core by core: at every step, each of them finds in its own cache what it has
-    written there before. For that they need filters of their own, which the tiles must be many enough to pay for.
+    Those of equal shape come together.
     """
-    batch, (rows, columns) = input.shape[0], (math.ceil(size / TILE) for size in output_size)
-    threads = torch.get_num_threads()
-    pay_for_filters = 2 * batch * rows * columns >= threads * channels
-    at_once = max(LEAST_TILES, SHARE // channels)
+    (cores, batch), (rows, columns) = input.shape[:2], (math.ceil(size / TILE) for size in output_size)
+    at_once = max(LEAST_TILES, SHARE // channels) * torch.get_num_threads() // cores
     rows_at_once = evenly(rows, max(1, at_once // columns))
-    pictures = threads * evenly(math.ceil(batch / threads), max(1, round(at_once / (rows * columns))))
-    tiles = []
-    for start in range(0, batch, pictures):
-        stop = min(start + pictures, batch)
-        cores = math.gcd(stop - start, threads) if pay_for_filters else 1
-        for first in range(0, rows, rows_at_once):
-            shape = (cores, (stop - start) // cores, min(rows_at_once, rows - first), columns)
-            tiles.append(Tiles(slice(start, stop), first, shape))
+    pictures = evenly(batch, max(1, round(at_once / (rows * columns))))
+    tiles = [
+        Tiles(
+            slice(start, min(start + pictures, batch)),
+            first,
+            (cores, min(pictures, batch - start), min(rows_at_once, rows - first), columns),
+        )
+        for start in range(0, batch, pictures)
+        for first in range(0, rows, rows_at_once)
+    ]
     return itertools.groupby(tiles, key=lambda part: part.shape)
 
 
@@ -172,11 +182,10 @@ class Inputs:
     """
 
     def __init__(self, input: Tensor, windows: Windows, shape: Shape) -> None:
-        (cores, pictures, rows, columns), channels = shape, input.shape[1]
+        (cores, pictures, rows, columns), channels = shape, input.shape[2]
         self.padding = windows.padding
         self.inside = slice(0)  # the rows of `padded` that hold the input
-        self.padded, pixels, turn = landing(input, (cores * pictures, channels, rows * TILE + 2, columns * TILE + 2))
-        pixels = pixels.unflatten(0, (cores, pictures))
+        self.padded, pixels, turn = landing(input, (cores, pictures, channels, rows * TILE + 2, columns * TILE + 2))
         by_row = pixels.unfold(2, SEEN, TILE).movedim(-1, 0)  # (6, cores, n, rows, padded width, C)
         along_height = empty_by_core(by_row.shape, input)
         by_column = along_height.unfold(4, SEEN, TILE).movedim(-1, 0)  # (6, 6, cores, n, rows, columns, C)
@@ -186,16 +195,16 @@ class Inputs:
         self.points = along_both.movedim(2, 0).view(cores * SEEN**2, -1, channels)
 
     def transformed(self, input: Tensor, tiles: Tiles) -> Tensor:
-        """Of these tiles of the input (N, C, H, W): (cores · 36, tiles of a core, C)."""
-        height, width = input.shape[2:]
+        """Of these tiles of the input (cores, n, C, H, W): (cores · 36, tiles of a core, C)."""
+        height, width = input.shape[3:]
         top, left = tiles.first * TILE - self.padding[0], -self.padding[1]
         first = max(0, top)
-        seen = slice(first, max(first, min(height, top + self.padded.shape[2])))
+        seen = slice(first, max(first, min(height, top + self.padded.shape[3])))
         inside = slice(seen.start - top, seen.stop - top)
         if inside != self.inside:
             self.padded.zero_()
             self.inside = inside
-        self.padded[:, :, inside, -left : width - left] = input[tiles.pictures, :, seen]
+        self.padded[:, :, :, inside, -left : width - left] = input[:, tiles.pictures, :, seen]
         run(self.steps)
         return self.points
 
@@ -204,19 +213,19 @@ class Outputs:
     """Aᵀ m A, in memory that one part of the tiles after the other is computed in."""
 
     def __init__(self, output: Tensor, shape: Shape) -> None:
-        (cores, pictures, rows, columns), channels = shape, output.shape[1]
+        (cores, pictures, rows, columns), channels = shape, output.shape[2]
         self.products = output.new_empty((cores * SEEN**2, pictures * rows * columns, channels))
         by_column = self.products.view(cores, SEEN, SEEN, pictures, rows, columns, channels).movedim(0, 2)
         along_width = empty_by_core((TILE, *by_column.shape[1:]), output)
-        self.pixels = output.new_empty((cores * pictures, rows * TILE, columns * TILE, channels))
+        self.pixels = output.new_empty((cores, pictures, rows * TILE, columns * TILE, channels))
         by_tile = self.pixels.view(cores, pictures, rows, TILE, columns, TILE, channels).permute(3, 5, 0, 1, 2, 4, 6)
         by_row, between = along_width.transpose(0, 1), memory_for(4, by_column, along_width.transpose(0, 1))
         self.steps = [*from_points(by_column, along_width, between), *from_points(by_row, by_tile, between)]
 
     def write(self, output: Tensor, bias: Tensor | None) -> None:
-        """From the products to these tiles' part of the output (n, O, height, width)."""
+        """From the products to these tiles' part of the output (cores, n, O, height, width)."""
         run(self.steps)
-        pixels = self.pixels[:, : output.shape[2], : output.shape[3]].permute(0, 3, 1, 2)
+        pixels = self.pixels[:, :, : output.shape[3], : output.shape[4]].movedim(-1, 2)
         if bias is None:
             output.copy_(pixels)
         else:
@@ -227,9 +236,8 @@ class Gradients:
     """A dL/dy Aᵀ, in memory that one part of the tiles after the other is computed in."""
 
     def __init__(self, grad_output: Tensor, shape: Shape) -> None:
-        (cores, pictures, rows, columns), channels = shape, grad_output.shape[1]
-        self.whole, pixels, turn = landing(grad_output, (cores * pictures, channels, rows * TILE, columns * TILE))
-        pixels = pixels.unflatten(0, (cores, pictures))
+        (cores, pictures, rows, columns), channels = shape, grad_output.shape[2]
+        self.whole, pixels, turn = landing(grad_output, (cores, pictures, channels, rows * TILE, columns * TILE))
         by_row = pixels.unflatten(2, (rows, TILE)).movedim(3, 0)  # (4, cores, n, rows, width, O)
         along_height = empty_by_core((SEEN, *by_row.shape[1:]), grad_output)
         by_column = along_height.unflatten(4, (columns, TILE)).movedim(5, 0)  # (4, 6, cores, n, rows, columns, O)
@@ -240,10 +248,10 @@ class Gradients:
         self.points = along_both.movedim(2, 0).view(cores * SEEN**2, -1, channels)
 
     def transformed(self, grad_output: Tensor) -> Tensor:
-        """Of these tiles' part of dL/dy (n, O, height, width): (cores · 36, tiles of a core, O)."""
-        height, width = grad_output.shape[2:]
-        self.whole[:, :, height:].zero_()
-        self.whole[:, :, :height, :width] = grad_output
+        """Of these tiles' part of dL/dy (cores, n, O, height, width): (cores · 36, tiles of a core, O)."""
+        height, width = grad_output.shape[3:]
+        self.whole[..., height:, :].zero_()
+        self.whole[..., :height, :width] = grad_output
         run(self.steps)
         return self.points
 
@@ -251,18 +259,18 @@ class Gradients:
 Step = Callable[[], object]
 
 
-def landing(like: Tensor, shape: tuple[int, int, int, int]) -> tuple[Tensor, Tensor, list[Step]]:
-    """Zeros (n, C, H, W) to copy pictures into, the same as (n, H, W, C), and the steps from one to the other.
+def landing(like: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor, list[Step]]:
+    """Zeros (cores, n, C, H, W) to copy pictures into, the same as (cores, n, H, W, C), and the step between them.
 
     Rows of contiguous pictures end with an unused element: channels whose distance is a power of two
     would share the same few lines of the cache, and turning them takes five times as long.
     """
-    pictures, channels, height, width = shape
-    pixels = like.new_zeros((pictures, height, width, channels))
-    if lies_channels_last(like):
-        return pixels.permute(0, 3, 1, 2), pixels, []
-    planes = like.new_zeros((pictures, channels, height, width + 1))[..., :width]
-    return planes, pixels, [functools.partial(pixels.copy_, planes.permute(0, 2, 3, 1))]
+    cores, pictures, channels, height, width = shape
+    pixels = like.new_zeros((cores, pictures, height, width, channels))
+    if lies_channels_last(like.flatten(0, 1)):
+        return pixels.movedim(-1, 2), pixels, []
+    planes = like.new_zeros((cores, pictures, channels, height, width + 1))[..., :width]
+    return planes, pixels, [functools.partial(pixels.copy_, planes.movedim(2, -1))]
 
 
 def memory_for(count: int, *transformed: Tensor) -> Tensor:
