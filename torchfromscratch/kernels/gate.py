@@ -45,7 +45,7 @@ def wide_enough(numbers: Tensor, values: Tensor) -> Tensor:
 
 def _multiplied_bits(values: Tensor, output: Tensor) -> Tensor:
     """A float is 0 or −0 exactly if its bits are 0 or the smallest integer, which `abs` leaves negative."""
-    bits, result = BITS[output.dtype], torch.empty_like(values)
+    bits, result = BITS[output.dtype], torch.empty_like(output)
     for value, out, piece in pieces_of([values, output, result], PIECE):
         torch.abs(out.view(bits), out=piece.view(bits)).clamp_(0, 1).mul_(value.view(bits))
     return result

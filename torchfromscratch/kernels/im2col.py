@@ -8,7 +8,7 @@ row, where the channels of a pixel lie together, or column by column, where the 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -25,24 +25,20 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y: every window's row times every filter, plus b."""
     size = windows.output_size(input.shape[2:])
     filters = filter_rows(weight, windows).unsqueeze(1)  # (G, 1, O/G, K)
-    shape, channels_last, output = (input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), None
-    written_in_place = windows.groups == 1 and in_cpu_memory(input, weight)
-    if written_in_place:
-        output = empty(shape, channels_last, like=input)
-    for pictures, bands in parts(input, size, filters.shape[0] * filters.shape[3]):
-        view = window_view(part_of(input, pictures), windows, size)
-        for band in bands:
-            matrix = window_matrix(view, band, windows)
-            if written_in_place:
-                multiply_into(part_of(part_of(output, pictures), band, 2), matrix[0], filters[0], bias)
-                continue
-            product = torch.matmul(matrix, filters.mT).mT if channels_last else torch.matmul(filters, matrix.mT)
-            if bias is not None:
-                product = product + bias.view(windows.groups, 1, -1, 1)
-            if output is None:
-                output = empty(shape, channels_last, like=product)
-            y = part_of(part_of(output, pictures), band, 2)
-            y.copy_(product.transpose(0, 1).reshape(y.shape))  # from (G, n, O/G, outputs)
+    shape, channels_last = (input.shape[0], weight.shape[0], *size), any_channels_last(input, weight)
+    in_place = windows.groups == 1 and in_cpu_memory(input, weight, *([] if bias is None else [bias]))
+    output = empty(shape, channels_last, like=input) if in_place else None
+    for pictures, band, matrix in window_matrices(input, windows, size):
+        if in_place and output is not None:
+            multiply_into(part_of(part_of(output, pictures), band, 2), matrix[0], filters[0], bias)
+            continue
+        product = torch.matmul(matrix, filters.mT).mT if channels_last else torch.matmul(filters, matrix.mT)
+        if bias is not None:
+            product = product + bias.view(windows.groups, 1, -1, 1)
+        if output is None:
+            output = empty(shape, channels_last, like=product)
+        y = part_of(part_of(output, pictures), band, 2)
+        y.copy_(product.transpose(0, 1).reshape(y.shape))  # from (G, n, O/G, outputs)
     assert output is not None
     return output
 
@@ -99,17 +95,14 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     size, groups, out_channels = tuple(grad_output.shape[2:]), windows.groups, grad_output.shape[1]
     row_length = input.shape[1] // groups * math.prod(windows.kernel_size)
     total = input.new_zeros((groups, row_length, out_channels // groups))
-    for pictures, bands in parts(input, size, groups * row_length):
-        view = window_view(part_of(input, pictures), windows, size)
-        for band in bands:
-            matrix = window_matrix(view, band, windows)
-            gradients = part_of(part_of(grad_output, pictures), band, 2)
-            if matrix.stride(-1) == 1:
-                matrix = matrix.reshape(groups, matrix.shape[1:3].numel(), row_length)
-                total = torch.baddbmm(total, matrix.mT, output_rows(gradients, windows))
-            else:  # column by column: a product for each picture, as joining them would turn the matrix
-                by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
-                total = total + torch.matmul(matrix.mT, by_group.mT).sum(1)
+    for pictures, band, matrix in window_matrices(input, windows, size):
+        gradients = part_of(part_of(grad_output, pictures), band, 2)
+        if matrix.stride(-1) == 1:
+            matrix = matrix.reshape(groups, matrix.shape[1:3].numel(), row_length)
+            total = torch.baddbmm(total, matrix.mT, output_rows(gradients, windows))
+        else:  # column by column: a product for each picture, as joining them would turn the matrix
+            by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
+            total = total + torch.matmul(matrix.mT, by_group.mT).sum(1)
     filters_last = total.mT.reshape(out_channels, *windows.kernel_size, input.shape[1] // groups)
     return channels_to_front(filters_last, any_channels_last(input, grad_output))
 
@@ -120,6 +113,16 @@ def parts(batch: Tensor, output_size: Sequence[int], row_length: int) -> list[tu
     elements = math.prod(rest) * row_length
     bands = slices(batch, along_height, elements)
     return [(pictures, bands) for pictures in chunks(batch, along_height * elements)]
+
+
+def window_matrices(
+    input: Tensor, windows: Windows, output_size: Sequence[int]
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Pictures, a band of their outputs, and the matrix of the windows there."""
+    for pictures, bands in parts(input, output_size, input.shape[1] * math.prod(windows.kernel_size)):
+        view = window_view(part_of(input, pictures), windows, output_size)
+        for band in bands:
+            yield pictures, band, window_matrix(view, band, windows)
 
 
 def window_view(pictures: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
