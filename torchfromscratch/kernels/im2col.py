@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of, slices
-from torchfromscratch.kernels.layout import any_channels_last, channels_to_front, empty, lies_channels_last
+from torchfromscratch.kernels.layout import any_channels_last, channels_to_front, empty
 from torchfromscratch.kernels.memory import in_cpu_memory
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.rotation import as_correlation
@@ -30,7 +30,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     output = empty(shape, channels_last, like=input) if in_place else None
     for pictures, band, matrix in window_matrices(input, windows, size):
         if in_place and output is not None:
-            multiply_into(part_of(part_of(output, pictures), band, 2), matrix[0], filters[0], bias)
+            multiply_into(part_of(part_of(output, pictures), band, 2), matrix[0], filters[0], bias, channels_last)
             continue
         product = torch.matmul(matrix, filters.mT).mT if channels_last else torch.matmul(filters, matrix.mT)
         if bias is not None:
@@ -43,11 +43,11 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     return output
 
 
-def multiply_into(output: Tensor, matrix: Tensor, filters: Tensor, bias: Tensor | None) -> None:
+def multiply_into(output: Tensor, matrix: Tensor, filters: Tensor, bias: Tensor | None, channels_last: bool) -> None:
     """Some pictures' windows (n, outputs, K) times the filters (1, O, K), plus the bias, into y (n, O, *output)."""
     (pictures, outputs, _), channels = matrix.shape, filters.shape[1]
     rows, columns = matrix, filters.mT.expand(pictures, -1, -1)
-    if lies_channels_last(output):
+    if channels_last:
         output = output.movedim(1, -1).view(pictures, outputs, channels)
     else:
         output, rows, columns = output.view(pictures, channels, outputs), columns.mT, rows.mT
