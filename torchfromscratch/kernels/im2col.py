@@ -30,7 +30,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     output = empty(shape, channels_last, like=input) if in_place else None
     for pictures, band, matrix in window_matrices(input, windows, size):
         if in_place and output is not None:
-            multiply_into(part_of(part_of(output, pictures), band, 2), matrix[0], filters[0], bias, channels_last)
+            multiply_into(part_of(part_of(output, pictures), band, 2), matrix[0], filters[0, 0], bias, channels_last)
             continue
         product = torch.matmul(matrix, filters.mT).mT if channels_last else torch.matmul(filters, matrix.mT)
         if bias is not None:
@@ -44,27 +44,43 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
 
 
 def multiply_into(output: Tensor, matrix: Tensor, filters: Tensor, bias: Tensor | None, channels_last: bool) -> None:
-    """Some pictures' windows (n, outputs, K) times the filters (1, O, K), plus the bias, into y (n, O, *output)."""
-    (pictures, outputs, _), channels = matrix.shape, filters.shape[1]
-    rows, columns = matrix, filters.mT.expand(pictures, -1, -1)
-    if channels_last:
-        output = output.movedim(1, -1).view(pictures, outputs, channels)
+    """Some pictures' windows (n, outputs, K) times the filters (O, K), plus the bias, into y (n, O, *output).
+
+    One product for all pictures where the windows lie row by row, one for each where they lie column by column.
+    """
+    (pictures, outputs, row), channels = matrix.shape, filters.shape[0]
+    last = output.movedim(1, -1)
+    if matrix.stride(-1) == 1:
+        shape = pictures * outputs, channels
+        products = last.view(shape) if channels_last else matrix.new_empty(shape)
+        multiply(matrix.reshape(pictures * outputs, row), filters.mT, bias, products)
+        if not channels_last:
+            last.copy_(products.view(last.shape))
+    elif channels_last:
+        multiply(matrix, filters.mT.expand(pictures, -1, -1), bias, last.view(pictures, outputs, channels))
     else:
-        output, rows, columns = output.view(pictures, channels, outputs), columns.mT, rows.mT
         bias = None if bias is None else bias.unsqueeze(1)
+        multiply(filters.expand(pictures, -1, -1), matrix.mT, bias, output.view(pictures, channels, outputs))
+
+
+def multiply(left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """left · right + bias, of matrices or of many."""
     if bias is None:
-        torch.bmm(rows, columns, out=output)
+        torch.matmul(left, right, out=out)
+    elif left.dim() == 2:
+        torch.addmm(bias, left, right, out=out)
     else:
-        torch.baddbmm(bias, rows, columns, out=output)
+        torch.baddbmm(bias, left, right, out=out)
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx, shapes as in `convolution.full_convolution`.
 
     A stride would put s − 1 zeros between the elements of dL/dy; rather than multiply by them, each window's
-    share, dL/dy times the filters, is sent back to where the window was. Narrow types are summed there in float32.
+    share, dL/dy times the filters, is sent back to where the window was. So it is where the kernel is larger than
+    dL/dy, and rotating it would take longer than that. Narrow types are summed there in float32.
     """
-    if set(windows.stride) == {1}:
+    if set(windows.stride) == {1} and weight.numel() <= grad_output.numel():
         return correlate(*as_correlation(grad_output, weight, windows, input_size))
     groups, (_, channels, *kernel_size) = windows.groups, weight.shape
     size = tuple(grad_output.shape[2:])
@@ -91,19 +107,29 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
-    """dL/dw: the sum over all windows of dL/dy there times the window's row."""
+    """dL/dw: the sum over all windows of dL/dy there times the window's row.
+
+    It is summed up with the filters as columns where there are more windows than numbers in a row: their number,
+    often a multiple of sixteen, is what a product is quick along, and turning the sum is little work then.
+    """
     size, groups, out_channels = tuple(grad_output.shape[2:]), windows.groups, grad_output.shape[1]
     row_length = input.shape[1] // groups * math.prod(windows.kernel_size)
-    total = input.new_zeros((groups, row_length, out_channels // groups))
+    as_columns = grad_output.shape[0] * math.prod(size) >= row_length
+    shape = (row_length, out_channels // groups) if as_columns else (out_channels // groups, row_length)
+    total = input.new_zeros((groups, *shape))
     for pictures, band, matrix in window_matrices(input, windows, size):
         gradients = part_of(part_of(grad_output, pictures), band, 2)
         if matrix.stride(-1) == 1:
             matrix = matrix.reshape(groups, matrix.shape[1:3].numel(), row_length)
-            total = torch.baddbmm(total, matrix.mT, output_rows(gradients, windows))
+            gradients = output_rows(gradients, windows)
+            factors = (matrix.mT, gradients) if as_columns else (gradients.mT, matrix)
+            total = total.baddbmm_(*factors) if in_cpu_memory(input, grad_output) else total.baddbmm(*factors)
         else:  # column by column: a product for each picture, as joining them would turn the matrix
             by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
-            total = total + torch.matmul(matrix.mT, by_group.mT).sum(1)
-    filters_last = total.mT.reshape(out_channels, *windows.kernel_size, input.shape[1] // groups)
+            factors = (matrix.mT, by_group.mT) if as_columns else (by_group, matrix)
+            total = total + torch.matmul(*factors).sum(1)
+    rows = total.mT if as_columns else total
+    filters_last = rows.reshape(out_channels, *windows.kernel_size, input.shape[1] // groups)
     return channels_to_front(filters_last, any_channels_last(input, grad_output))
 
 

@@ -49,7 +49,7 @@ def empty(shape: Sequence[int], channels_last: bool, like: Tensor) -> Tensor:
     strides, step = [0] * len(shape), 1
     for dim in (1, *range(len(shape) - 1, 1, -1), 0):
         strides[dim] = step
-        step *= max(1, shape[dim])
+        step = step * max(1, shape[dim])  # no `*=`: torch.jit.trace hands over sizes as tensors
     return like.new_empty_strided(tuple(shape), tuple(strides))
 
 
