@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.layout import any_channels_last, as_channels_last
+from torchfromscratch.kernels.memory import stands_for_many
 from torchfromscratch.kernels.precision import widened
 
 TEMPORARIES = 2  # tensors of a part's size that a walk reads and writes beside the batch itself
@@ -50,7 +51,7 @@ def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statisti
         mean, variance = _moments([_part(x, span) for span in group], over)
         rho = (variance + over.eps).rsqrt()
         for span in group:
-            y = _part(output, span).copy_(_part(x, span)).sub_(mean)
+            y = _less(_part(x, span), mean, _part(output, span))
             y = y.mul_(weight * rho) if weight.shape == rho.shape else y.mul_(rho).mul_(weight)
             if bias is not None:
                 y.add_(bias)
@@ -79,8 +80,9 @@ def gradients(
         sum_g = _total([sum_over(_part(g, span), shared) for span in group])
         products = []
         for span in group:
-            product = _part(grad_input, span).copy_(_part(g, span))  # memory that dL/dx takes later
-            products.append(sum_over(product.mul_(_deviation(_part(x, span), mu, buffer)), shared))
+            deviation = _less(_part(x, span), mu, buffer.narrow(0, 0, _part(x, span).shape[0]))
+            product = _times(_part(g, span), deviation, _part(grad_input, span))  # memory that dL/dx takes later
+            products.append(sum_over(product, shared))
         sum_gd = _total(products)
         grad_weights.append(sum_over(sum_gd * rho, constant.difference(over.dims)))
         grad_biases.append(sum_over(sum_g, constant.difference(over.dims)))
@@ -90,15 +92,14 @@ def gradients(
         count = sum([over.count(_part(x, span)) for span in group])
         inner, outer = (None, weight * rho) if weight.shape == rho.shape else (weight, rho)
         sum_h, sum_hd = (sum_g, sum_gd) if inner is None else (inner * sum_g, inner * sum_gd)
-        mean_h = sum_over(sum_h, varying) / count
+        mean_h = sum_over(sum_h, varying) / count if over.centred else torch.zeros_like(rho)
         slope = sum_over(sum_hd, varying) / count / above_zero
         for span in group:
-            h = _part(grad_input, span).copy_(_part(g, span))
+            h, deviation = _part(g, span), _less(_part(x, span), mu, buffer.narrow(0, 0, _part(x, span).shape[0]))
             if inner is not None:
-                h.mul_(inner)
-            if over.centred:
-                h.sub_(mean_h)
-            h.addcmul_(_deviation(_part(x, span), mu, buffer), slope, value=-1).mul_(outer)
+                h = _times(h, inner, _part(grad_input, span))
+            h = _less(h, mean_h, _part(grad_input, span))
+            h.addcmul_(deviation, slope, value=-1).mul_(outer)
     # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
     return grad_input.to(input.dtype), _total(grad_weights), _total(grad_biases).clone()
 
@@ -127,7 +128,7 @@ def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:
     totals, squares = [], []
     buffer = torch.empty_like(parts[0])
     for part in parts:
-        deviation = _deviation(part, shift, buffer)
+        deviation = _less(part, shift, buffer.narrow(0, 0, part.shape[0]))
         totals.append(sum_over(deviation, over.dims))
         squares.append(sum_over(deviation.mul_(deviation), over.dims))
     count = sum([over.count(part) for part in parts])
@@ -137,9 +138,18 @@ def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:
     return shift + mean, (mean_square - mean * mean).clamp(min=0)
 
 
-def _deviation(x: Tensor, mean: Tensor, buffer: Tensor) -> Tensor:
-    """x − μ, in the memory of `buffer`, which is as long as the longest part."""
-    return buffer.narrow(0, 0, x.shape[0]).copy_(x).sub_(mean)
+def _less(a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
+    """a − b, in `memory` as long as a."""
+    if torch.compiler.is_compiling() or stands_for_many(a, b):
+        return memory.copy_(a).sub_(b)
+    return torch.sub(a, b, out=memory)
+
+
+def _times(a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
+    """a · b, in `memory` as long as a."""
+    if torch.compiler.is_compiling() or stands_for_many(a, b):
+        return memory.copy_(a).mul_(b)
+    return torch.mul(a, b, out=memory)
 
 
 def _total(parts: list[Tensor]) -> Tensor:
