@@ -22,6 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, map_over_batch
+from torchfromscratch.kernels import operations
 from torchfromscratch.kernels import pooling as kernel
 from torchfromscratch.kernels import spans as span_kernel
 from torchfromscratch.kernels.layout import any_channels_last, as_channels_last
@@ -39,7 +40,7 @@ class MaxPool(Function):
 
     @staticmethod
     def forward(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-        return kernel.max_windows(input, windows)
+        return operations.max_windows(input, windows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -106,7 +107,7 @@ class SendBack(Function):
 
     @staticmethod
     def forward(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-        return kernel.send_back(grad_output, winners, windows, input_size)
+        return operations.send_back(grad_output, winners, windows, input_size)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -1,9 +1,10 @@
-"""Convolution as the layers call it: to a compiler, one operation that is computed at run time as in eager code.
+"""Convolution and max pooling as the layers call them: to a compiler, operations that are computed as in eager code.
 
 Traced whole, the formulas of `winograd` take a compiler minutes and come out slower: it fuses a transform, but
-keeps nothing in the cache between the transforms and the products. So on a CPU torch.compile is handed these
-operations, and fuses what lies between them. A graph to be exported holds plain operations, as it is to run
-where this package is not; so does one for a GPU.
+keeps nothing in the cache between the transforms and the products. Those of `pooling` become loops over single
+elements, which take six times as long. So on a CPU torch.compile is handed these operations, and fuses what lies
+between them. A graph to be exported holds plain operations, as it is to run where this package is not; so does
+one for a GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels import convolution as kernel
+from torchfromscratch.kernels import convolution, pooling
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.windows import Windows
 
@@ -23,21 +24,35 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y, shapes as in `convolution.correlate`."""
     if _is_compiled(input):
         return torch.ops.torchfromscratch.correlate(input, weight, bias, *_written_out(windows))
-    return kernel.correlate(input, weight, bias, windows)
+    return convolution.correlate(input, weight, bias, windows)
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx, shapes as in `convolution.full_convolution`."""
     if _is_compiled(grad_output):
         return torch.ops.torchfromscratch.full_convolution(grad_output, weight, input_size, *_written_out(windows))
-    return kernel.full_convolution(grad_output, weight, windows, input_size)
+    return convolution.full_convolution(grad_output, weight, windows, input_size)
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
     if _is_compiled(input):
         return torch.ops.torchfromscratch.weight_gradient(input, grad_output, *_written_out(windows))
-    return kernel.weight_gradient(input, grad_output, windows)
+    return convolution.weight_gradient(input, grad_output, windows)
+
+
+def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """y and its winners, shapes as in `pooling`."""
+    if _is_compiled(input):
+        return torch.ops.torchfromscratch.max_windows(input, *_written_out(windows))
+    return pooling.max_windows(input, windows)
+
+
+def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+    """dL/dx, shapes as in `pooling`."""
+    if _is_compiled(grad_output):
+        return torch.ops.torchfromscratch.send_back(grad_output, winners, input_size, *_written_out(windows))
+    return pooling.send_back(grad_output, winners, windows, input_size)
 
 
 def _is_compiled(tensor: Tensor) -> bool:
@@ -45,9 +60,9 @@ def _is_compiled(tensor: Tensor) -> bool:
 
 
 def _written_out(windows: Windows) -> tuple:
-    """Windows in the types that an operation may take; `ceil_mode` is pooling's."""
+    """Windows in the types that an operation may take."""
     w = windows
-    return w.kernel_size, w.stride, w.padding, w.dilation, w.groups, w.algorithm
+    return w.kernel_size, w.stride, w.padding, w.dilation, w.groups, w.ceil_mode, w.algorithm
 
 
 def _windows(
@@ -55,10 +70,9 @@ def _windows(
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
-    groups: int,
-    algorithm: str | None,
+    *others: Any,
 ) -> Windows:
-    return Windows(tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation), groups, algorithm=algorithm)
+    return Windows(tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation), *others)
 
 
 # What the operations answer with, for compilers, and how it is computed.
@@ -70,7 +84,7 @@ def _correlate_like(input: Tensor, weight: Tensor, bias: Tensor | None, *written
 
 
 def _correlate(input: Tensor, weight: Tensor, bias: Tensor | None, *written: Any) -> Tensor:
-    return kernel.correlate(input, weight, bias, _windows(*written))
+    return convolution.correlate(input, weight, bias, _windows(*written))
 
 
 def _full_convolution_like(grad_output: Tensor, weight: Tensor, input_size: Sequence[int], *written: Any) -> Tensor:
@@ -79,7 +93,7 @@ def _full_convolution_like(grad_output: Tensor, weight: Tensor, input_size: Sequ
 
 
 def _full_convolution(grad_output: Tensor, weight: Tensor, input_size: Sequence[int], *written: Any) -> Tensor:
-    return kernel.full_convolution(grad_output, weight, _windows(*written), input_size)
+    return convolution.full_convolution(grad_output, weight, _windows(*written), input_size)
 
 
 def _weight_gradient_like(input: Tensor, grad_output: Tensor, *written: Any) -> Tensor:
@@ -89,21 +103,49 @@ def _weight_gradient_like(input: Tensor, grad_output: Tensor, *written: Any) -> 
 
 
 def _weight_gradient(input: Tensor, grad_output: Tensor, *written: Any) -> Tensor:
-    return kernel.weight_gradient(input, grad_output, _windows(*written))
+    return convolution.weight_gradient(input, grad_output, _windows(*written))
 
 
-GEOMETRY = "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, int groups, str? algorithm"
+def _max_windows_like(input: Tensor, *written: Any) -> tuple[Tensor, Tensor]:
+    return pooling.empty_maxima(input, _windows(*written))
 
-for name, operands, compute, like in (
-    ("correlate", "Tensor input, Tensor weight, Tensor? bias", _correlate, _correlate_like),
+
+def _max_windows(input: Tensor, *written: Any) -> tuple[Tensor, Tensor]:
+    return pooling.max_windows(input, _windows(*written))
+
+
+def _send_back_like(grad_output: Tensor, winners: Tensor, input_size: Sequence[int], *written: Any) -> Tensor:
+    return empty((*grad_output.shape[:2], *input_size), any_channels_last(grad_output), like=grad_output)
+
+
+def _send_back(grad_output: Tensor, winners: Tensor, input_size: Sequence[int], *written: Any) -> Tensor:
+    return pooling.send_back(grad_output, winners, _windows(*written), input_size)
+
+
+GEOMETRY = (
+    "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dilation, "
+    "int groups, bool ceil_mode, str? algorithm"
+)
+
+for name, operands, result, compute, like in (
+    ("correlate", "Tensor input, Tensor weight, Tensor? bias", "Tensor", _correlate, _correlate_like),
     (
         "full_convolution",
         "Tensor grad_output, Tensor weight, SymInt[] input_size",
+        "Tensor",
         _full_convolution,
         _full_convolution_like,
     ),
-    ("weight_gradient", "Tensor input, Tensor grad_output", _weight_gradient, _weight_gradient_like),
+    ("weight_gradient", "Tensor input, Tensor grad_output", "Tensor", _weight_gradient, _weight_gradient_like),
+    ("max_windows", "Tensor input", "(Tensor, Tensor)", _max_windows, _max_windows_like),
+    (
+        "send_back",
+        "Tensor grad_output, Tensor winners, SymInt[] input_size",
+        "Tensor",
+        _send_back,
+        _send_back_like,
+    ),
 ):
-    torch.library.define(f"torchfromscratch::{name}", f"({operands}, {GEOMETRY}) -> Tensor")
+    torch.library.define(f"torchfromscratch::{name}", f"({operands}, {GEOMETRY}) -> {result}")
     torch.library.impl(f"torchfromscratch::{name}", "CPU", compute)
     torch.library.register_fake(f"torchfromscratch::{name}", like)

@@ -35,8 +35,7 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     lowest = -math.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
     output_size = windows.output_size(input.shape[2:])
     firsts = first_inside(windows, output_size, input.device)
-    largest = empty((*input.shape[:2], *output_size), any_channels_last(input), like=input)
-    winners = torch.empty_like(largest, dtype=torch.int8 if len(windows.taps) <= 2**7 else torch.int32)
+    largest, winners = empty_maxima(input, windows)
     arithmetic = input.is_floating_point() and in_cpu_memory(input)
     for part in chunks(input, input.shape[1:].numel()):
         padded = windows.pad(part_of(input, part), lowest)
@@ -46,6 +45,13 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
         part_of(largest, part).copy_(best)
         part_of(winners, part).copy_(numbers)
     return largest, winners
+
+
+def empty_maxima(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """Memory for the largest element of each window and for its number, in one byte if that is enough."""
+    shape = (*input.shape[:2], *windows.output_size(input.shape[2:]))
+    largest = empty(shape, any_channels_last(input), like=input)
+    return largest, torch.empty_like(largest, dtype=torch.int8 if len(windows.taps) <= 2**7 else torch.int32)
 
 
 def _max_windows(padded: Tensor, firsts: list[Tensor], windows: Windows, arithmetic: bool) -> tuple[Tensor, Tensor]:
@@ -103,8 +109,6 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size
     padded = empty(shape, any_channels_last(grad_output), like=grad_output)
     without_gaps = windows.stride == windows.kernel_size == windows.extent
     tile_the_input = without_gaps and shape[2:] == tuple(map(operator.mul, size, windows.stride))
-    if tile_the_input and torch.compiler.is_compiling():
-        return padded.copy_(_side_by_side(grad_output, winners, windows))
     if not tile_the_input:
         padded.zero_()
     for part in chunks(padded, padded.shape[1:].numel()):
@@ -114,16 +118,6 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size
             share = where_equal(gradients, numbers, number)
             there.copy_(share) if tile_the_input else there.add_(share)
     return windows.unpad(padded, input_size)
-
-
-def _side_by_side(grad_output: Tensor, winners: Tensor, windows: Windows) -> Tensor:
-    """The shares of all taps of windows that tile the input, as one formula: compilers write slowly into parts."""
-    dims = windows.dims
-    shares = torch.stack([where_equal(grad_output, winners, number) for number in range(len(windows.taps))])
-    by_tap = shares.view(*windows.kernel_size, *grad_output.shape)  # (*k, N, C, *output)
-    pairs = [dim for pair in zip(range(dims + 2, 2 * dims + 2), range(dims), strict=True) for dim in pair]
-    size = [o * k for o, k in zip(grad_output.shape[2:], windows.kernel_size, strict=True)]
-    return by_tap.permute(dims, dims + 1, *pairs).reshape(*grad_output.shape[:2], *size)
 
 
 def _send_back_by_index(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
