@@ -161,6 +161,19 @@ def test_other_types_as_torch(name: str, dtype: torch.dtype) -> None:
     assert_as_torch(name, [input], size)
 
 
+@pytest.mark.parametrize("nan", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int64], ids=str)
+def test_numbers_of_many_taps(dtype: torch.dtype, nan: bool) -> None:
+    """More than a bfloat16 can count to, and the winners among the last of them."""
+    x = torch.arange(3 * 2 * 21 * 22).view(3, 2, 21, 22).remainder(200).to(dtype)
+    if nan and dtype.is_floating_point:
+        x[1, 1, 19, 18] = math.nan
+    for padding in (0, 9):
+        actual = F.max_pool2d(x, 20, stride=1, padding=padding, return_indices=True)
+        expected = TF.max_pool2d(x, 20, stride=1, padding=padding, return_indices=True)
+        assert_equal(list(actual), list(expected))
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize(("stride", "padding", "ceil_mode"), [(1, 0, False), (2, 1, False), (3, 1, True)])
 def test_derivatives(dims: int, stride: int, padding: int, ceil_mode: bool, device: str) -> None:

@@ -60,25 +60,27 @@ def _max_windows(padded: Tensor, firsts: list[Tensor], windows: Windows, arithme
     Numbers grow from tap to tap, so the last winner's is the largest of the winners'. Comparisons in place, as
     floats, take a CPU a third of the time that truth values take it, but NaN loses them.
     """
-    largest, numbers, taps_before = padded, padded.new_zeros(()), 1
+    largest, taps_before, counts = padded, 1, padded.dtype if arithmetic else torch.int32
+    numbers: Tensor | None = None  # while all are 0
     for dim in reversed(range(windows.dims)):
-        values = seen_along(dim, largest, windows, firsts[dim].shape[0])
-        numbers_of = (
-            seen_along(dim, numbers, windows, firsts[dim].shape[0]) if numbers.dim() else [numbers] * len(values)
-        )
-        best, numbers = values[0], numbers_of[0]
+        size = firsts[dim].shape[0]
+        values = seen_along(dim, largest, windows, size)
+        before = [None] * len(values) if numbers is None else seen_along(dim, numbers, windows, size)
+        best, numbers = values[0], before[0]
         if windows.padding[dim]:
-            numbers = numbers + taps_before * firsts[dim].view(-1, *[1] * (windows.dims - 1 - dim))
-        for tap in range(1, windows.kernel_size[dim]):
-            value = values[tap]
+            first = taps_before * firsts[dim].view(-1, *[1] * (windows.dims - 1 - dim))
+            numbers = torch.zeros_like(best, dtype=counts).add_(first) if numbers is None else numbers + first
+        for tap, (value, row_numbers) in enumerate(zip(values[1:], before[1:], strict=True), 1):
             if arithmetic:
                 wins = torch.gt(value, best, out=torch.empty_like(value))
             else:
-                wins = ((value > best) | (value != value)).to(value.dtype)
+                wins = ((value > best) | (value != value)).to(counts)
             best = torch.maximum(best, value)
-            numbers = torch.maximum(numbers, wins.mul_(numbers_of[tap] + tap * taps_before))
+            number = tap * taps_before if row_numbers is None else row_numbers + tap * taps_before
+            shares = wins if row_numbers is None and number == 1 else wins.mul_(number)
+            numbers = shares if numbers is None else torch.maximum(numbers, shares)
         largest, taps_before = best, taps_before * windows.kernel_size[dim]
-    return largest, numbers
+    return largest, torch.zeros_like(largest, dtype=counts) if numbers is None else numbers
 
 
 def seen_along(dim: int, data: Tensor, windows: Windows, size: int) -> list[Tensor]:
