@@ -23,8 +23,9 @@ from torchfromscratch.kernels.memory import in_cpu_memory
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
-# Sending back tap by tap walks over all windows for each tap, an index over each window once.
-TAPS_ONE_BY_ONE = 16
+# Sending back tap by tap walks over all windows for each tap, an index over each window once: 3×3 taps take
+# 13.9 and 7.6 ms of contiguous pictures, 9.8 and 11 channels last (64 × 112², batch 8).
+TAPS_ONE_BY_ONE = 8
 
 
 def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
