@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -233,3 +234,14 @@ def test_complex(name: str, dtype: torch.dtype) -> None:
     if dtype == torch.complex128:
         assert gradcheck(function, tensors, fast_mode=True, check_forward_ad=True)
         assert gradgradcheck(function, tensors, fast_mode=True)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "last"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_infinities_stay_with_the_taps_that_see_them(memory_format: torch.memory_format, stride: int) -> None:
+    x, w = (t.detach() for t in random_tensors((2, 3, 6, 7), (3, 1, 3, 3)))
+    x[0, 1, 0, 0], x[1, 2, 3, 6], x[1, 0, 5, 2] = math.inf, -math.inf, math.nan
+    tensors = [x.contiguous(memory_format=memory_format).requires_grad_(), w.requires_grad_()]
+    options = {"stride": stride, "padding": 1, "groups": 3}
+    actual = answers(lambda *given: F.conv2d(*given, **options), tensors)
+    assert_equal(actual, answers(lambda *given: TF.conv2d(*given, **options), tensors))

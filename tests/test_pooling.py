@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as TF
 from hypothesis import strategies as st
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import gradcheck, gradgradcheck
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import torchfromscratch.functional as F
 from tests.subjects import answers, assert_as_torch, assert_equal, outcome, random_tensors, strides
@@ -203,3 +205,19 @@ def test_every_element_of_the_gradient_is_written(options: dict[str, int], monke
 
     monkeypatch.setattr(kernel, "empty", unwritten)
     assert_as_torch("max_pool2d", random_tensors((2, 3, 6, 6)), options)
+
+
+def test_recorded_operations_know_nan() -> None:
+    """What is traced of an input without NaN is right for one with NaN, though eager code looks for them first."""
+    x = random_tensors((2, 3, 6, 6))[0].detach()
+    with_nan = x.clone()
+    with_nan[1, 2, 3, 2] = math.nan
+
+    def pool(x: Tensor) -> Tensor:
+        return F.max_pool2d(x, 3, 2, 1)
+
+    expected = TF.max_pool2d(with_nan, 3, 2, 1)
+    assert_equal([torch.jit.trace(pool, x)(with_nan)], [expected])
+    assert_equal([make_fx(pool)(x)(with_nan)], [expected])
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert pool(mode.from_tensor(x)).shape == expected.shape

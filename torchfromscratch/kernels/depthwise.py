@@ -18,6 +18,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.layout import any_channels_last, empty, lies_channels_last
+from torchfromscratch.kernels.memory import in_cpu_memory
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows, spatial
 
@@ -29,13 +30,13 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     numbers = [factors(weight[spatial(tap)], windows) for tap in windows.taps]
     for part in chunks(output, 2 * output.shape[1:].numel()):
         seen, y = seen_by_taps(part_of(input, part), windows, size), by_channel(part_of(output, part), windows)
-        sums = y if seen[0].shape[-1] == size[-1] else torch.empty_like(seen[0].expand(*y.shape[:-1], -1))
-        torch.mul(seen[0], numbers[0], out=sums)
+        in_place = in_cpu_memory(input, weight) and seen[0].shape[-1] == size[-1]
+        sums = torch.mul(seen[0], numbers[0], out=y) if in_place else seen[0] * numbers[0]
         for x, w in zip(seen[1:], numbers[1:], strict=True):
             sums.addcmul_(x, w)
         if bias is not None:
             sums += factors(bias, windows)
-        if sums is not y:
+        if not in_place:
             y.copy_(sums[..., : size[-1]])
     return output
 
@@ -70,7 +71,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
         behind = seen[0].shape[-1] - size[-1]
         gradients = by_channel(torch.constant_pad_nd(gradients, [0, behind]) if behind else gradients, windows)
         for x, share in zip(seen, part_of(shares, part, 1), strict=True):
-            share.copy_((gradients * x).sum(over).flatten(1))
+            share.copy_((gradients * x)[..., : size[-1]].sum(over).flatten(1))
     shape = (grad_output.shape[1], 1, *windows.kernel_size)
     return empty(shape, any_channels_last(input, grad_output), like=input).copy_(shares.sum(1).mT.view(shape))
 

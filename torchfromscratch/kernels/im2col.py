@@ -26,12 +26,14 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     size = windows.output_size(input.shape[2:])
     filters = filter_rows(weight, windows).unsqueeze(1)  # (G, 1, O/G, K)
     shape, channels_last = (input.shape[0], weight.shape[0], *size), any_channels_last(input, weight)
-    in_place = windows.groups == 1 and in_cpu_memory(input, weight, *([] if bias is None else [bias]))
-    output = empty(shape, channels_last, like=input) if in_place else None
+    output: Tensor | None = None
+    if windows.groups == 1 and in_cpu_memory(input, weight, *([] if bias is None else [bias])):
+        output = empty(shape, channels_last, like=input)
+        for pictures, band, matrix in window_matrices(input, windows, size):
+            y = part_of(part_of(output, pictures), band, 2)
+            multiply_into(y, matrix[0], filters[0, 0], bias, channels_last)
+        return output
     for pictures, band, matrix in window_matrices(input, windows, size):
-        if in_place and output is not None:
-            multiply_into(part_of(part_of(output, pictures), band, 2), matrix[0], filters[0, 0], bias, channels_last)
-            continue
         product = torch.matmul(matrix, filters.mT).mT if channels_last else torch.matmul(filters, matrix.mT)
         if bias is not None:
             product = product + bias.view(windows.groups, 1, -1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
 def stands_for_many(*tensors: Tensor) -> bool:
@@ -15,6 +16,16 @@ def stands_for_many(*tensors: Tensor) -> bool:
         return False
     functorch = torch._C._functorch
     return any([functorch.is_batchedtensor(t) or functorch.is_legacy_batchedtensor(t) for t in tensors])
+
+
+def may_be_looked_at(*tensors: Tensor) -> bool:
+    """Whether Python may branch on what the tensors hold: not where their operations are recorded to be run again."""
+    return (
+        in_cpu_memory(*tensors)
+        and all([type(t) in (Tensor, torch.nn.Parameter) for t in tensors])
+        and not torch.jit.is_tracing()
+        and get_proxy_mode() is None
+    )
 
 
 def in_cpu_memory(*tensors: Tensor) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.memory import in_cpu_memory
+from torchfromscratch.kernels.memory import may_be_looked_at
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
@@ -37,7 +37,7 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     output_size = windows.output_size(input.shape[2:])
     firsts = first_inside(windows, output_size, input.device)
     largest, winners = empty_maxima(input, windows)
-    arithmetic = input.is_floating_point() and in_cpu_memory(input)
+    arithmetic = input.is_floating_point() and may_be_looked_at(input)
     for part in chunks(input, input.shape[1:].numel()):
         padded = windows.pad(part_of(input, part), lowest)
         best, numbers = _max_windows(widened(padded), firsts, windows, arithmetic)
@@ -58,8 +58,8 @@ def empty_maxima(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
 def _max_windows(padded: Tensor, firsts: list[Tensor], windows: Windows, arithmetic: bool) -> tuple[Tensor, Tensor]:
     """Along the last dimension, then along the one before: a window's largest is the largest of its rows' largest.
 
-    Numbers grow from tap to tap, so the last winner's is the largest of the winners'. Comparisons in place, as
-    floats, take a CPU a third of the time that truth values take it, but NaN loses them.
+    Numbers grow from tap to tap, so the last winner's is the largest of the winners'. With `arithmetic`,
+    comparisons are written as floats: that takes a CPU a third of the time of truth values, but NaN loses them.
     """
     largest, taps_before, counts = padded, 1, padded.dtype if arithmetic else torch.int32
     numbers: Tensor | None = None  # while all are 0
