@@ -98,7 +98,8 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     cores = count_cores(input.shape[0], size, max(channels, out_channels))
     x, y, filters = input.unflatten(0, (cores, -1)), output.unflatten(0, (cores, -1)), filters.repeat(cores, 1, 1)
     for shape, parts in partition(x, size, max(channels, out_channels)):
-        inputs, outputs = Inputs(x, windows, shape), Outputs(y, shape)
+        scratch = scratch_for(shape, max(channels, out_channels), like=x)
+        inputs, outputs = Inputs(x, windows, shape, scratch), Outputs(y, shape, scratch)
         for tiles in parts:
             torch.bmm(inputs.transformed(x, tiles), filters.mT, out=outputs.products)
             outputs.write(tiles.of(y), bias)
@@ -117,7 +118,8 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     x, g = input.unflatten(0, (cores, -1)), grad_output.unflatten(0, (cores, -1))
     total = input.new_zeros((cores * SEEN**2, out_channels, channels))
     for shape, parts in partition(x, size, max(channels, out_channels)):
-        inputs, gradients = Inputs(x, windows, shape), Gradients(g, shape)
+        scratch = scratch_for(shape, max(channels, out_channels), like=x)
+        inputs, gradients = Inputs(x, windows, shape, scratch), Gradients(g, shape, scratch)
         for tiles in parts:
             total.baddbmm_(gradients.transformed(tiles.of(g)).mT, inputs.transformed(x, tiles))
     return filters_from(total.unflatten(0, (cores, -1)).sum(0), any_channels_last(input, grad_output))
@@ -182,18 +184,18 @@ class Inputs:
     The steps of the computation and what they read and write are laid down once, for every part.
     """
 
-    def __init__(self, input: Tensor, windows: Windows, shape: Shape) -> None:
+    def __init__(self, input: Tensor, windows: Windows, shape: Shape, scratch: Tensor) -> None:
         (cores, pictures, rows, columns), channels = shape, input.shape[2]
         self.padding = windows.padding
         self.inside = slice(0)  # the rows of `padded` that hold the input
         self.padded, pixels, turn = landing(input, (cores, pictures, channels, rows * TILE + 2, columns * TILE + 2))
         by_row = pixels.unfold(2, SEEN, TILE).movedim(-1, 0)  # (6, cores, n, rows, padded width, C)
-        along_height = empty_by_core(by_row.shape, input)
+        along_height, between = take(by_row.shape, scratch)
         by_column = along_height.unfold(4, SEEN, TILE).movedim(-1, 0)  # (6, 6, cores, n, rows, columns, C)
-        along_both = empty_by_core(by_column.shape, input)
-        between = memory_for(4, by_row, by_column)
+        memory = input.new_empty((cores, by_column.numel() // cores))
+        along_both, _ = take(by_column.shape, memory)
         self.steps = [*turn, *to_points(by_row, along_height, between), *to_points(by_column, along_both, between)]
-        self.points = along_both.movedim(2, 0).view(cores * SEEN**2, -1, channels)
+        self.points = memory.view(cores * SEEN**2, -1, channels)
 
     def transformed(self, input: Tensor, tiles: Tiles) -> Tensor:
         """Of these tiles of the input (cores, n, C, H, W): (cores · 36, tiles of a core, C)."""
@@ -213,14 +215,18 @@ class Inputs:
 class Outputs:
     """Aᵀ m A, in memory that one part of the tiles after the other is computed in."""
 
-    def __init__(self, output: Tensor, shape: Shape) -> None:
+    def __init__(self, output: Tensor, shape: Shape, scratch: Tensor) -> None:
         (cores, pictures, rows, columns), channels = shape, output.shape[2]
-        self.products = output.new_empty((cores * SEEN**2, pictures * rows * columns, channels))
-        by_column = self.products.view(cores, SEEN, SEEN, pictures, rows, columns, channels).movedim(0, 2)
-        along_width = empty_by_core((TILE, *by_column.shape[1:]), output)
-        self.pixels = output.new_empty((cores, pictures, rows * TILE, columns * TILE, channels))
-        by_tile = self.pixels.view(cores, pictures, rows, TILE, columns, TILE, channels).permute(3, 5, 0, 1, 2, 4, 6)
-        by_row, between = along_width.transpose(0, 1), memory_for(4, by_column, along_width.transpose(0, 1))
+        memory = output.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
+        self.products = memory.view(cores * SEEN**2, -1, channels)
+        by_column, _ = take((SEEN, SEEN, *shape, channels), memory)
+        along_width, between = take((TILE, *by_column.shape[1:]), scratch)
+        by_row = along_width.transpose(0, 1)  # (6, 4, cores, n, rows, columns, O)
+        # in the place of the products, which are not needed any more
+        self.pixels = memory[:, : memory.shape[1] // SEEN**2 * TILE**2].view(
+            cores, pictures, rows * TILE, columns * TILE, channels
+        )
+        by_tile = self.pixels.unflatten(3, (columns, TILE)).unflatten(2, (rows, TILE)).permute(3, 5, 0, 1, 2, 4, 6)
         self.steps = [*from_points(by_column, along_width, between), *from_points(by_row, by_tile, between)]
 
     def write(self, output: Tensor, bias: Tensor | None) -> None:
@@ -236,17 +242,17 @@ class Outputs:
 class Gradients:
     """A dL/dy Aᵀ, in memory that one part of the tiles after the other is computed in."""
 
-    def __init__(self, grad_output: Tensor, shape: Shape) -> None:
+    def __init__(self, grad_output: Tensor, shape: Shape, scratch: Tensor) -> None:
         (cores, pictures, rows, columns), channels = shape, grad_output.shape[2]
         self.whole, pixels, turn = landing(grad_output, (cores, pictures, channels, rows * TILE, columns * TILE))
         by_row = pixels.unflatten(2, (rows, TILE)).movedim(3, 0)  # (4, cores, n, rows, width, O)
-        along_height = empty_by_core((SEEN, *by_row.shape[1:]), grad_output)
+        along_height, between = take((SEEN, *by_row.shape[1:]), scratch)
         by_column = along_height.unflatten(4, (columns, TILE)).movedim(5, 0)  # (4, 6, cores, n, rows, columns, O)
-        along_both = empty_by_core((SEEN, *by_column.shape[1:]), grad_output)
-        between = memory_for(4, by_row, by_column)
+        memory = grad_output.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
+        along_both, _ = take((SEEN, *by_column.shape[1:]), memory)
         to_height, to_both = (by_row, along_height, between), (by_column, along_both, between)
         self.steps = [*turn, *gradient_to_points(*to_height), *gradient_to_points(*to_both)]
-        self.points = along_both.movedim(2, 0).view(cores * SEEN**2, -1, channels)
+        self.points = memory.view(cores * SEEN**2, -1, channels)
 
     def transformed(self, grad_output: Tensor) -> Tensor:
         """Of these tiles' part of dL/dy (cores, n, O, height, width): (cores · 36, tiles of a core, O)."""
@@ -274,20 +280,19 @@ def landing(like: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor, list[St
     return planes, pixels, [functools.partial(pixels.copy_, planes.movedim(2, -1))]
 
 
-def memory_for(count: int, *transformed: Tensor) -> Tensor:
-    """Memory for `count` slices of whichever of the tensors has the largest, which their transforms take in turn."""
-    return transformed[0].new_empty(count * max(tensor[0].numel() for tensor in transformed))
+def scratch_for(shape: Shape, channels: int, like: Tensor) -> Tensor:
+    """Memory (cores, numbers) for what is computed on the way to the points of some tiles, and back from them."""
+    cores, pictures, rows, columns = shape
+    along_height = SEEN * rows * (columns * TILE + 2)
+    between = 4 * max(rows * (columns * TILE + 2), SEEN * rows * columns)
+    return like.new_empty((cores, (along_height + between) * pictures * channels))
 
 
-def empty_by_core(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Memory for `shape`, as `by_core` lays it."""
-    return by_core(like.new_empty(math.prod(shape)), shape)
-
-
-def by_core(memory: Tensor, shape: Sequence[int]) -> Tensor:
-    """`shape` (…, cores, n, rows, columns, channels) in the beginning of `memory`, one core's after the other's."""
+def take(shape: Sequence[int], memory: Tensor) -> tuple[Tensor, Tensor]:
+    """`shape` (…, cores, n, rows, columns, channels) from the memory (cores, numbers) of each core, and what is left."""
     *points, cores = shape[:-4]
-    return memory[: math.prod(shape)].view(cores, *points, *shape[-4:]).movedim(0, len(points))
+    numbers = math.prod(shape) // cores
+    return memory[:, :numbers].view(cores, *points, *shape[-4:]).movedim(0, len(points)), memory[:, numbers:]
 
 
 def run(steps: list[Step]) -> None:
@@ -297,7 +302,7 @@ def run(steps: list[Step]) -> None:
 
 def to_points(x: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
     """Bᵀ x along the first dimension, written so that what two rows share is computed once."""
-    shared = by_core(between, x[:4].shape)
+    shared, _ = take(x[:4].shape, between)
     even, odd = shared[1:3], shared[::3]  # powers, of the polynomials of P and of Q
     yield functools.partial(torch.sub, x[3:5], x[1:3], alpha=Q**2, out=shared[:2])
     yield functools.partial(torch.sub, x[1:3], x[3:5], alpha=Q**2, out=shared[2:])
@@ -310,7 +315,7 @@ def to_points(x: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
 def from_points(m: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
     """Aᵀ m along the first dimension, written so that what two rows share is computed once."""
     positive, negative = m[1:5:2], m[2:5:2]
-    sums, differences = by_core(between, (2, *positive.shape))
+    (sums, differences), _ = take((2, *positive.shape), between)
     yield functools.partial(torch.add, positive, negative, out=sums)
     yield functools.partial(torch.sub, positive, negative, out=differences)
     yield functools.partial(torch.add, m[::5], differences, alpha=Q, out=out[::3])
@@ -322,7 +327,7 @@ def from_points(m: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
 
 def gradient_to_points(g: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
     """A g along the first dimension, written so that what two rows share is computed once."""
-    shared = by_core(between, g.shape)
+    shared, _ = take(g.shape, between)
     even, odd = shared[1:3], shared[::3]
     yield functools.partial(torch.add, g[:2], g[2:], alpha=P**2, out=shared[:2])
     yield functools.partial(torch.add, g[2:], g[:2], alpha=P**2, out=shared[2:])
