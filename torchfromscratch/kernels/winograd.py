@@ -44,17 +44,17 @@ LEAST_TILES = 64  # that pay for the reading of the filters
 TILE = 4  # outputs of a tile along each dimension
 SEEN = 6  # inputs that they see; as many points
 P, Q = 5 / 8, 8 / 5
-POINTS = (P, -P, Q, -Q)  # and 0 before them, ∞ behind
-SCALES = (1 / P, -1 / P, 1 / Q**2, 1 / Q**2)  # of the columns of Aᵀ, so that its rows hold as many ones as can be
+POINTS = (P, -P, -Q, Q)  # and 0 before them, ∞ behind
+SCALES = (1 / P, 1 / P, -1 / Q**2, 1 / Q**2)  # of the columns of Aᵀ, so that its rows hold as many ones as can be
 
 # What `to_points`, `from_points` and `gradient_to_points` multiply by, step by step.
 # Bᵀ: the coefficients of a polynomial for each point that is 0 at all the others. Those of Q are P's backwards.
 INPUT_TRANSFORM = (
     (1, 0, -(P**2) - Q**2, 0, 1, 0),
     (0, -Q, -(Q**2), P, 1, 0),
-    (0, Q, -(Q**2), -P, 1, 0),
+    (0, -Q, Q**2, P, -1, 0),
+    (0, -1, P, Q**2, -Q, 0),
     (0, 1, P, -(Q**2), -Q, 0),
-    (0, 1, -P, -(Q**2), Q, 0),
     (0, 1, 0, -(P**2) - Q**2, 0, 1),
 )
 # Aᵀ: powers of the points.
@@ -190,11 +190,11 @@ class Inputs:
         self.inside = slice(0)  # the rows of `padded` that hold the input
         self.padded, pixels, turn = landing(input, (cores, pictures, channels, rows * TILE + 2, columns * TILE + 2))
         by_row = pixels.unfold(2, SEEN, TILE).movedim(-1, 0)  # (6, cores, n, rows, padded width, C)
-        along_height, between = take(by_row.shape, scratch)
+        along_height = take(by_row.shape, scratch)
         by_column = along_height.unfold(4, SEEN, TILE).movedim(-1, 0)  # (6, 6, cores, n, rows, columns, C)
         memory = input.new_empty((cores, by_column.numel() // cores))
-        along_both, _ = take(by_column.shape, memory)
-        self.steps = [*turn, *to_points(by_row, along_height, between), *to_points(by_column, along_both, between)]
+        along_both = take(by_column.shape, memory)
+        self.steps = [*turn, *to_points(by_row, along_height), *to_points(by_column, along_both)]
         self.points = memory.view(cores * SEEN**2, -1, channels)
 
     def transformed(self, input: Tensor, tiles: Tiles) -> Tensor:
@@ -219,15 +219,15 @@ class Outputs:
         (cores, pictures, rows, columns), channels = shape, output.shape[2]
         memory = output.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
         self.products = memory.view(cores * SEEN**2, -1, channels)
-        by_column, _ = take((SEEN, SEEN, *shape, channels), memory)
-        along_width, between = take((TILE, *by_column.shape[1:]), scratch)
+        by_column = take((SEEN, SEEN, *shape, channels), memory)
+        along_width = take((TILE, *by_column.shape[1:]), scratch)
         by_row = along_width.transpose(0, 1)  # (6, 4, cores, n, rows, columns, O)
         # in the place of the products, which are not needed any more
         self.pixels = memory[:, : memory.shape[1] // SEEN**2 * TILE**2].view(
             cores, pictures, rows * TILE, columns * TILE, channels
         )
         by_tile = self.pixels.unflatten(3, (columns, TILE)).unflatten(2, (rows, TILE)).permute(3, 5, 0, 1, 2, 4, 6)
-        self.steps = [*from_points(by_column, along_width, between), *from_points(by_row, by_tile, between)]
+        self.steps = [*from_points(by_column, along_width), *from_points(by_row, by_tile)]
 
     def write(self, output: Tensor, bias: Tensor | None) -> None:
         """From the products to these tiles' part of the output (cores, n, O, height, width)."""
@@ -246,12 +246,11 @@ class Gradients:
         (cores, pictures, rows, columns), channels = shape, grad_output.shape[2]
         self.whole, pixels, turn = landing(grad_output, (cores, pictures, channels, rows * TILE, columns * TILE))
         by_row = pixels.unflatten(2, (rows, TILE)).movedim(3, 0)  # (4, cores, n, rows, width, O)
-        along_height, between = take((SEEN, *by_row.shape[1:]), scratch)
+        along_height = take((SEEN, *by_row.shape[1:]), scratch)
         by_column = along_height.unflatten(4, (columns, TILE)).movedim(5, 0)  # (4, 6, cores, n, rows, columns, O)
         memory = grad_output.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
-        along_both, _ = take((SEEN, *by_column.shape[1:]), memory)
-        to_height, to_both = (by_row, along_height, between), (by_column, along_both, between)
-        self.steps = [*turn, *gradient_to_points(*to_height), *gradient_to_points(*to_both)]
+        along_both = take((SEEN, *by_column.shape[1:]), memory)
+        self.steps = [*turn, *gradient_to_points(by_row, along_height), *gradient_to_points(by_column, along_both)]
         self.points = memory.view(cores * SEEN**2, -1, channels)
 
     def transformed(self, grad_output: Tensor) -> Tensor:
@@ -281,18 +280,15 @@ def landing(like: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor, list[St
 
 
 def scratch_for(shape: Shape, channels: int, like: Tensor) -> Tensor:
-    """Memory (cores, numbers) for what is computed on the way to the points of some tiles, and back from them."""
+    """Memory (cores, numbers) for tiles that are transformed along one of their two dimensions."""
     cores, pictures, rows, columns = shape
-    along_height = SEEN * rows * (columns * TILE + 2)
-    between = 4 * max(rows * (columns * TILE + 2), SEEN * rows * columns)
-    return like.new_empty((cores, (along_height + between) * pictures * channels))
+    return like.new_empty((cores, SEEN * pictures * rows * (columns * TILE + 2) * channels))
 
 
-def take(shape: Sequence[int], memory: Tensor) -> tuple[Tensor, Tensor]:
-    """`shape` (…, cores, n, rows, columns, channels) from the memory (cores, numbers) of each core, and what is left."""
+def take(shape: Sequence[int], memory: Tensor) -> Tensor:
+    """`shape` (…, cores, n, rows, columns, channels), of each core in the beginning of its memory (cores, numbers)."""
     *points, cores = shape[:-4]
-    numbers = math.prod(shape) // cores
-    return memory[:, :numbers].view(cores, *points, *shape[-4:]).movedim(0, len(points)), memory[:, numbers:]
+    return memory[:, : math.prod(shape) // cores].view(cores, *points, *shape[-4:]).movedim(0, len(points))
 
 
 def run(steps: list[Step]) -> None:
@@ -300,39 +296,36 @@ def run(steps: list[Step]) -> None:
         step()
 
 
-def to_points(x: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
-    """Bᵀ x along the first dimension, written so that what two rows share is computed once."""
-    shared, _ = take(x[:4].shape, between)
-    even, odd = shared[1:3], shared[::3]  # powers, of the polynomials of P and of Q
-    yield functools.partial(torch.sub, x[3:5], x[1:3], alpha=Q**2, out=shared[:2])
-    yield functools.partial(torch.sub, x[1:3], x[3:5], alpha=Q**2, out=shared[2:])
-    yield functools.partial(torch.add, even, odd, alpha=P, out=out[1:5:2])
-    yield functools.partial(torch.sub, even, odd, alpha=P, out=out[2:5:2])
+def to_points(x: Tensor, out: Tensor) -> Iterator[Step]:
+    """Bᵀ x along the first dimension, written so that what two rows share is computed once, where it stays."""
+    odd, even = out[1:5:3], out[2:4]  # powers, of the polynomials of P and of Q
+    yield functools.partial(torch.sub, x[3:5], x[1:3], alpha=Q**2, out=out[1:3])
+    yield functools.partial(torch.sub, x[1:3], x[3:5], alpha=Q**2, out=out[3:5])
+    yield functools.partial(torch.add, even, odd, alpha=P, out=odd)
+    yield functools.partial(torch.sub, odd, even, alpha=2, out=even)
     yield functools.partial(torch.add, x[4:], x[:2], out=out[::5])
     yield functools.partial(out[::5].sub_, x[2:4], alpha=P**2 + Q**2)
 
 
-def from_points(m: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
-    """Aᵀ m along the first dimension, written so that what two rows share is computed once."""
-    positive, negative = m[1:5:2], m[2:5:2]
-    (sums, differences), _ = take((2, *positive.shape), between)
-    yield functools.partial(torch.add, positive, negative, out=sums)
-    yield functools.partial(torch.sub, positive, negative, out=differences)
+def from_points(m: Tensor, out: Tensor) -> Iterator[Step]:
+    """Aᵀ m along the first dimension, written so that what two rows share is computed once, in the place of m."""
+    sums, differences = m[1:5:3], m[2:4]
+    yield functools.partial(sums.sub_, differences)
+    yield functools.partial(torch.add, sums, differences, alpha=2, out=differences)
+    yield functools.partial(torch.add, sums[0], differences[1], alpha=P, out=out[1])
+    yield functools.partial(torch.add, sums[1], differences[0], alpha=P, out=out[2])
     yield functools.partial(torch.add, m[::5], differences, alpha=Q, out=out[::3])
     yield functools.partial(out[0].add_, sums[1], alpha=P**2)
     yield functools.partial(out[3].add_, sums[0], alpha=P**2)
-    yield functools.partial(torch.add, sums[0], differences[1], alpha=P, out=out[1])
-    yield functools.partial(torch.add, sums[1], differences[0], alpha=P, out=out[2])
 
 
-def gradient_to_points(g: Tensor, out: Tensor, between: Tensor) -> Iterator[Step]:
-    """A g along the first dimension, written so that what two rows share is computed once."""
-    shared, _ = take(g.shape, between)
-    even, odd = shared[1:3], shared[::3]
-    yield functools.partial(torch.add, g[:2], g[2:], alpha=P**2, out=shared[:2])
-    yield functools.partial(torch.add, g[2:], g[:2], alpha=P**2, out=shared[2:])
-    yield functools.partial(torch.add, even, odd, alpha=Q, out=out[1:5:2])
-    yield functools.partial(torch.sub, even, odd, alpha=Q, out=out[2:5:2])
+def gradient_to_points(g: Tensor, out: Tensor) -> Iterator[Step]:
+    """A g along the first dimension, written so that what two rows share is computed once, where it stays."""
+    odd, even = out[1:5:3], out[2:4]
+    yield functools.partial(torch.add, g[:2], g[2:], alpha=P**2, out=out[1:3])
+    yield functools.partial(torch.add, g[2:], g[:2], alpha=P**2, out=out[3:5])
+    yield functools.partial(torch.add, even, odd, alpha=Q, out=odd)
+    yield functools.partial(torch.sub, odd, even, alpha=2, out=even)
     yield functools.partial(out[::5].copy_, g[::3])
 
 
