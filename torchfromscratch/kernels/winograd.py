@@ -189,12 +189,12 @@ class Inputs:
         self.padding = windows.padding
         self.inside = slice(0)  # the rows of `padded` that hold the input
         self.padded, pixels, turn = landing(input, (cores, pictures, channels, rows * TILE + 2, columns * TILE + 2))
-        by_row = pixels.unfold(2, SEEN, TILE).movedim(-1, 0)  # (6, cores, n, rows, padded width, C)
-        along_height = take(by_row.shape, scratch)
-        by_column = along_height.unfold(4, SEEN, TILE).movedim(-1, 0)  # (6, 6, cores, n, rows, columns, C)
-        memory = input.new_empty((cores, by_column.numel() // cores))
-        along_both = take(by_column.shape, memory)
-        self.steps = [*turn, *to_points(by_row, along_height), *to_points(by_column, along_both)]
+        by_column = pixels.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, cores, n, padded height, columns, C)
+        along_width = take(by_column.shape, scratch)
+        by_row = along_width.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, 6, cores, n, rows, columns, C)
+        memory = input.new_empty((cores, by_row.numel() // cores))
+        along_both = take(by_row.shape, memory)
+        self.steps = [*turn, *to_points(by_column, along_width), *to_points(by_row, along_both)]
         self.points = memory.view(cores * SEEN**2, -1, channels)
 
     def transformed(self, input: Tensor, tiles: Tiles) -> Tensor:
@@ -219,15 +219,15 @@ class Outputs:
         (cores, pictures, rows, columns), channels = shape, output.shape[2]
         memory = output.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
         self.products = memory.view(cores * SEEN**2, -1, channels)
-        by_column = take((SEEN, SEEN, *shape, channels), memory)
-        along_width = take((TILE, *by_column.shape[1:]), scratch)
-        by_row = along_width.transpose(0, 1)  # (6, 4, cores, n, rows, columns, O)
+        by_row = take((SEEN, SEEN, *shape, channels), memory)
+        along_height = take((TILE, *by_row.shape[1:]), scratch)
+        by_column = along_height.transpose(0, 1)  # (6, 4, cores, n, rows, columns, O)
         # in the place of the products, which are not needed any more
         self.pixels = memory[:, : memory.shape[1] // SEEN**2 * TILE**2].view(
             cores, pictures, rows * TILE, columns * TILE, channels
         )
-        by_tile = self.pixels.unflatten(3, (columns, TILE)).unflatten(2, (rows, TILE)).permute(3, 5, 0, 1, 2, 4, 6)
-        self.steps = [*from_points(by_column, along_width), *from_points(by_row, by_tile)]
+        by_tile = self.pixels.unflatten(3, (columns, TILE)).unflatten(2, (rows, TILE)).permute(5, 3, 0, 1, 2, 4, 6)
+        self.steps = [*from_points(by_row, along_height), *from_points(by_column, by_tile)]
 
     def write(self, output: Tensor, bias: Tensor | None) -> None:
         """From the products to these tiles' part of the output (cores, n, O, height, width)."""
@@ -245,12 +245,12 @@ class Gradients:
     def __init__(self, grad_output: Tensor, shape: Shape, scratch: Tensor) -> None:
         (cores, pictures, rows, columns), channels = shape, grad_output.shape[2]
         self.whole, pixels, turn = landing(grad_output, (cores, pictures, channels, rows * TILE, columns * TILE))
-        by_row = pixels.unflatten(2, (rows, TILE)).movedim(3, 0)  # (4, cores, n, rows, width, O)
-        along_height = take((SEEN, *by_row.shape[1:]), scratch)
-        by_column = along_height.unflatten(4, (columns, TILE)).movedim(5, 0)  # (4, 6, cores, n, rows, columns, O)
+        by_column = pixels.unflatten(3, (columns, TILE)).movedim(4, 0)  # (4, cores, n, height, columns, O)
+        along_width = take((SEEN, *by_column.shape[1:]), scratch)
+        by_row = along_width.unflatten(3, (rows, TILE)).movedim(4, 0)  # (4, 6, cores, n, rows, columns, O)
         memory = grad_output.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
-        along_both = take((SEEN, *by_column.shape[1:]), memory)
-        self.steps = [*turn, *gradient_to_points(by_row, along_height), *gradient_to_points(by_column, along_both)]
+        along_both = take((SEEN, *by_row.shape[1:]), memory)
+        self.steps = [*turn, *gradient_to_points(by_column, along_width), *gradient_to_points(by_row, along_both)]
         self.points = memory.view(cores * SEEN**2, -1, channels)
 
     def transformed(self, grad_output: Tensor) -> Tensor:
@@ -282,7 +282,7 @@ def landing(like: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor, list[St
 def scratch_for(shape: Shape, channels: int, like: Tensor) -> Tensor:
     """Memory (cores, numbers) for tiles that are transformed along one of their two dimensions."""
     cores, pictures, rows, columns = shape
-    return like.new_empty((cores, SEEN * pictures * rows * (columns * TILE + 2) * channels))
+    return like.new_empty((cores, SEEN * pictures * (rows * TILE + 2) * columns * channels))
 
 
 def take(shape: Sequence[int], memory: Tensor) -> Tensor:
@@ -343,6 +343,6 @@ def filters_from(points: Tensor, channels_last: bool) -> Tensor:
 
 
 def filter_transform(like: Tensor) -> Tensor:
-    """From the taps (height, width) of a kernel to its points (width, height): (36, 9)."""
+    """From the taps (height, width) of a kernel to its points (height, width): (36, 9)."""
     along = torch.tensor(FILTER_TRANSFORM, dtype=torch.float64)
-    return torch.einsum("jl,ik->jikl", along, along).reshape(SEEN**2, 9).to(like)
+    return torch.einsum("ik,jl->ijkl", along, along).reshape(SEEN**2, 9).to(like)
