@@ -33,7 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.layout import any_channels_last, empty, lies_channels_last
+from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
@@ -186,15 +186,15 @@ class Inputs:
 
     def __init__(self, input: Tensor, windows: Windows, shape: Shape, scratch: Tensor) -> None:
         (cores, pictures, rows, columns), channels = shape, input.shape[2]
-        self.padding = windows.padding
+        self.padding, self.scratch = windows.padding, scratch
         self.inside = slice(0)  # the rows of `padded` that hold the input
-        self.padded, pixels, turn = landing(input, (cores, pictures, channels, rows * TILE + 2, columns * TILE + 2))
-        by_column = pixels.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, cores, n, padded height, columns, C)
+        self.padded = input.new_zeros((cores, pictures, rows * TILE + 2, columns * TILE + 2, channels))
+        by_column = self.padded.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, cores, n, padded height, columns, C)
         along_width = take(by_column.shape, scratch)
         by_row = along_width.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, 6, cores, n, rows, columns, C)
         memory = input.new_empty((cores, by_row.numel() // cores))
         along_both = take(by_row.shape, memory)
-        self.steps = [*turn, *to_points(by_column, along_width), *to_points(by_row, along_both)]
+        self.steps = [*to_points(by_column, along_width), *to_points(by_row, along_both)]
         self.points = memory.view(cores * SEEN**2, -1, channels)
 
     def transformed(self, input: Tensor, tiles: Tiles) -> Tensor:
@@ -202,12 +202,12 @@ class Inputs:
         height, width = input.shape[3:]
         top, left = tiles.first * TILE - self.padding[0], -self.padding[1]
         first = max(0, top)
-        seen = slice(first, max(first, min(height, top + self.padded.shape[3])))
+        seen = slice(first, max(first, min(height, top + self.padded.shape[2])))
         inside = slice(seen.start - top, seen.stop - top)
         if inside != self.inside:
             self.padded.zero_()
             self.inside = inside
-        self.padded[:, :, :, inside, -left : width - left] = input[:, tiles.pictures, :, seen]
+        land(input[:, tiles.pictures, :, seen], self.padded[:, :, inside, -left : width - left], self.scratch)
         run(self.steps)
         return self.points
 
@@ -244,20 +244,21 @@ class Gradients:
 
     def __init__(self, grad_output: Tensor, shape: Shape, scratch: Tensor) -> None:
         (cores, pictures, rows, columns), channels = shape, grad_output.shape[2]
-        self.whole, pixels, turn = landing(grad_output, (cores, pictures, channels, rows * TILE, columns * TILE))
-        by_column = pixels.unflatten(3, (columns, TILE)).movedim(4, 0)  # (4, cores, n, height, columns, O)
+        self.scratch = scratch
+        self.whole = grad_output.new_zeros((cores, pictures, rows * TILE, columns * TILE, channels))
+        by_column = self.whole.unflatten(3, (columns, TILE)).movedim(4, 0)  # (4, cores, n, height, columns, O)
         along_width = take((SEEN, *by_column.shape[1:]), scratch)
         by_row = along_width.unflatten(3, (rows, TILE)).movedim(4, 0)  # (4, 6, cores, n, rows, columns, O)
         memory = grad_output.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
         along_both = take((SEEN, *by_row.shape[1:]), memory)
-        self.steps = [*turn, *gradient_to_points(by_column, along_width), *gradient_to_points(by_row, along_both)]
+        self.steps = [*gradient_to_points(by_column, along_width), *gradient_to_points(by_row, along_both)]
         self.points = memory.view(cores * SEEN**2, -1, channels)
 
     def transformed(self, grad_output: Tensor) -> Tensor:
         """Of these tiles' part of dL/dy (cores, n, O, height, width): (cores · 36, tiles of a core, O)."""
         height, width = grad_output.shape[3:]
-        self.whole[..., height:, :].zero_()
-        self.whole[..., :height, :width] = grad_output
+        self.whole[:, :, height:].zero_()
+        land(grad_output, self.whole[:, :, :height, :width], self.scratch)
         run(self.steps)
         return self.points
 
@@ -265,24 +266,23 @@ class Gradients:
 Step = Callable[[], object]
 
 
-def landing(like: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor, list[Step]]:
-    """Zeros (cores, n, C, H, W) to copy pictures into, the same as (cores, n, H, W, C), and the step between them.
+def land(pictures: Tensor, there: Tensor, scratch: Tensor) -> None:
+    """Copies pictures (cores, n, C, height, width) to where they lie as (cores, n, height, width, C).
 
-    Rows of contiguous pictures end with an unused element: channels whose distance is a power of two
-    would share the same few lines of the cache, and turning them takes five times as long.
+    If they lie contiguous, by way of rows that end with an unused element: channels whose distance is a power of
+    two would share the same few lines of the cache, and turning them takes five times as long.
     """
-    cores, pictures, channels, height, width = shape
-    pixels = like.new_zeros((cores, pictures, height, width, channels))
-    if lies_channels_last(like.flatten(0, 1)):
-        return pixels.movedim(-1, 2), pixels, []
-    planes = like.new_zeros((cores, pictures, channels, height, width + 1))[..., :width]
-    return planes, pixels, [functools.partial(pixels.copy_, planes.movedim(2, -1))]
+    if pictures.stride(2) != 1:
+        *shape, width = pictures.shape
+        pictures = take((*shape, width + 1), scratch)[..., :width].copy_(pictures)
+    there.copy_(pictures.movedim(2, -1))
 
 
 def scratch_for(shape: Shape, channels: int, like: Tensor) -> Tensor:
-    """Memory (cores, numbers) for tiles that are transformed along one of their two dimensions."""
+    """Memory (cores, numbers) for pictures that are turned, and for what is transformed along one dimension."""
     cores, pictures, rows, columns = shape
-    return like.new_empty((cores, SEEN * pictures * (rows * TILE + 2) * columns * channels))
+    row = max(columns * TILE + 3, columns * SEEN)
+    return like.new_empty((cores, pictures * (rows * TILE + 2) * row * channels))
 
 
 def take(shape: Sequence[int], memory: Tensor) -> Tensor:
