@@ -95,10 +95,11 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     size = windows.output_size(input.shape[2:])
     filters = transformed_filters(weight)
     output = empty((input.shape[0], out_channels, *size), any_channels_last(input, weight), like=input)
-    cores = count_cores(input.shape[0], size, max(channels, out_channels))
+    most = max(channels, out_channels)
+    cores = count_cores(input.shape[0], size, most)
     x, y, filters = input.unflatten(0, (cores, -1)), output.unflatten(0, (cores, -1)), filters.repeat(cores, 1, 1)
-    for shape, parts in partition(x, size, max(channels, out_channels)):
-        scratch = scratch_for(shape, max(channels, out_channels), like=x)
+    for shape, parts in partition(x, size, most):
+        scratch = scratch_for(shape, most, like=x)
         inputs, outputs = Inputs(x, windows, shape, scratch), Outputs(y, shape, scratch)
         for tiles in parts:
             torch.bmm(inputs.transformed(x, tiles), filters.mT, out=outputs.products)
@@ -114,11 +115,12 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
     (batch, channels), (out_channels, *size) = input.shape[:2], grad_output.shape[1:]
-    cores = count_cores(batch, size, max(channels, out_channels))
+    most = max(channels, out_channels)
+    cores = count_cores(batch, size, most)
     x, g = input.unflatten(0, (cores, -1)), grad_output.unflatten(0, (cores, -1))
     total = input.new_zeros((cores * SEEN**2, out_channels, channels))
-    for shape, parts in partition(x, size, max(channels, out_channels)):
-        scratch = scratch_for(shape, max(channels, out_channels), like=x)
+    for shape, parts in partition(x, size, most):
+        scratch = scratch_for(shape, most, like=x)
         inputs, gradients = Inputs(x, windows, shape, scratch), Gradients(g, shape, scratch)
         for tiles in parts:
             total.baddbmm_(gradients.transformed(tiles.of(g)).mT, inputs.transformed(x, tiles))
@@ -223,9 +225,7 @@ class Outputs:
         along_height = take((TILE, *by_row.shape[1:]), scratch)
         by_column = along_height.transpose(0, 1)  # (6, 4, cores, n, rows, columns, O)
         # in the place of the products, which are not needed any more
-        self.pixels = memory[:, : memory.shape[1] // SEEN**2 * TILE**2].view(
-            cores, pictures, rows * TILE, columns * TILE, channels
-        )
+        self.pixels = take((cores, pictures, rows * TILE, columns * TILE, channels), memory)
         by_tile = self.pixels.unflatten(3, (columns, TILE)).unflatten(2, (rows, TILE)).permute(5, 3, 0, 1, 2, 4, 6)
         self.steps = [*from_points(by_row, along_height), *from_points(by_column, by_tile)]
 
