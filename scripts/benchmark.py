@@ -5,8 +5,8 @@
     python scripts/benchmark.py --device cuda
 
 The contenders take turns in one process: read the ratios, their median and the range of the middle half.
-Threads are bound to cores, unless OMP_PROC_BIND says otherwise: unbound, works of many short steps took
-longer in some processes. MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 before the command keeps
+Threads are bound to cores, unless OMP_PROC_BIND says otherwise: unbound, works of many short steps took longer in
+some processes. On Linux, MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 before the command keeps
 large blocks of memory in the process, which makes both sides faster.
 """
 

@@ -35,8 +35,7 @@ COMPLEX_COST = 5
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y[n, o, i] = b[o] + Σ_{c,k} w[o, c, k] · x[n, c, i·s + k·d − p]."""
-    operands = (input, weight) if bias is None else (input, weight, bias)
-    method = choose(operands, (input.shape[1], weight.shape[0]), input.shape[2:], windows)
+    method = choose((input, weight, bias), (input.shape[1], weight.shape[0]), input.shape[2:], windows)
     if rounds_often(method, input, windows):
         wide_bias = None if bias is None else bias.float()
         return method.correlate(input.float(), weight.float(), wide_bias, windows).to(input.dtype)
@@ -62,7 +61,10 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
 
 
 def choose(
-    operands: tuple[Tensor, ...], channels: tuple[int, int], input_size: Sequence[int], windows: Windows
+    operands: tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None],
+    channels: tuple[int, int],
+    input_size: Sequence[int],
+    windows: Windows,
 ) -> ModuleType:
     """The caller's algorithm, or the one that was measured to be the fastest for channels (C, O) and sizes.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import in_cpu_memory
+from torchfromscratch.kernels.memory import in_compiled_cpu_code, in_cpu_memory
 from torchfromscratch.kernels.pieces import pieces_of
 
 # integers as wide as the floats whose bits they hold
@@ -30,7 +30,7 @@ def gate(values: Tensor, output: Tensor) -> Tensor:
     bits = BITS.get(output.dtype)
     if bits and in_cpu_memory(values, output):
         return _multiplied_in_pieces(values, output)
-    if bits and output.device.type == "cpu" and torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    if bits and in_compiled_cpu_code(output):
         return (output.view(bits).abs().clamp(0, 1) * values.view(bits)).view(output.dtype)
     return torch.where(output <= 0, 0, values)
 

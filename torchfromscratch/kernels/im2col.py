@@ -27,7 +27,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     filters = filter_rows(weight, windows).unsqueeze(1)  # (G, 1, O/G, K)
     shape, channels_last = (input.shape[0], weight.shape[0], *size), any_channels_last(input, weight)
     output: Tensor | None = None
-    if windows.groups == 1 and in_cpu_memory(input, weight, *([] if bias is None else [bias])):
+    if windows.groups == 1 and in_cpu_memory(input, weight, bias):
         output = empty(shape, channels_last, like=input)
         for pictures, band, matrix in window_matrices(input, windows, size):
             y = part_of(part_of(output, pictures), band, 2)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
-def stands_for_many(*tensors: Tensor) -> bool:
+def stands_for_many(*tensors: Tensor | None) -> bool:
     """Whether one of the tensors stands for many, under vmap or where torch.autograd takes a batch of gradients.
 
     Such a tensor has no bits to look at, and what is not such a tensor cannot be overwritten with it.
@@ -15,7 +15,8 @@ def stands_for_many(*tensors: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return False
     functorch = torch._C._functorch
-    return any([functorch.is_batchedtensor(t) or functorch.is_legacy_batchedtensor(t) for t in tensors])
+    given = [t for t in tensors if t is not None]
+    return any([functorch.is_batchedtensor(t) or functorch.is_legacy_batchedtensor(t) for t in given])
 
 
 def may_be_looked_at(*tensors: Tensor) -> bool:
@@ -28,8 +29,13 @@ def may_be_looked_at(*tensors: Tensor) -> bool:
     )
 
 
-def in_cpu_memory(*tensors: Tensor) -> bool:
+def in_cpu_memory(*tensors: Tensor | None) -> bool:
     """Whether the tensors are bytes in the memory of a CPU, and no compiler's symbols for them."""
     if torch.compiler.is_compiling() or stands_for_many(*tensors):
         return False
-    return all([t.device.type == "cpu" for t in tensors])
+    return all([t is None or t.device.type == "cpu" for t in tensors])
+
+
+def in_compiled_cpu_code(tensor: Tensor) -> bool:
+    """Whether torch.compile, which is to run the graph itself and not to export it, traces a CPU's tensor."""
+    return tensor.device.type == "cpu" and torch.compiler.is_compiling() and not torch.compiler.is_exporting()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +51,7 @@ def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statisti
         mean, variance = _moments([_part(x, span) for span in group], over)
         rho = (variance + over.eps).rsqrt()
         for span in group:
-            y = _less(_part(x, span), mean, _part(output, span))
+            y = _computed(torch.sub, _part(x, span), mean, _part(output, span))
             y = y.mul_(weight * rho) if weight.shape == rho.shape else y.mul_(rho).mul_(weight)
             if bias is not None:
                 y.add_(bias)
@@ -76,30 +76,29 @@ def gradients(
         mu, above_zero = _part(mean, group[0]), _part(variance, group[0]) + over.eps
         rho = above_zero.rsqrt()
 
+        parts = [[_part(tensor, span) for tensor in (g, x, grad_input)] for span in group]
+
         # over the elements that share both γ and their statistics, then over those that share one of the two
-        sum_g = _total([sum_over(_part(g, span), shared) for span in group])
+        sum_g = _total([sum_over(g_part, shared) for g_part, _, _ in parts])
         products = []
-        for span in group:
-            deviation = _less(_part(x, span), mu, buffer.narrow(0, 0, _part(x, span).shape[0]))
-            product = _times(_part(g, span), deviation, _part(grad_input, span))  # memory that dL/dx takes later
-            products.append(sum_over(product, shared))
+        for g_part, x_part, memory in parts:  # memory that dL/dx takes later
+            deviation = _deviation(x_part, mu, buffer)
+            products.append(sum_over(_computed(torch.mul, g_part, deviation, memory), shared))
         sum_gd = _total(products)
         grad_weights.append(sum_over(sum_gd * rho, constant.difference(over.dims)))
         grad_biases.append(sum_over(sum_g, constant.difference(over.dims)))
 
         # In the order of ρ·((h − mean(h)) − d·mean(h·d) / (σ² + ε)): where few elements share their statistics,
         # what remains of h is small, and each rounding of the terms before they are subtracted would be felt.
-        count = sum([over.count(_part(x, span)) for span in group])
+        count = sum([over.count(x_part) for _, x_part, _ in parts])
         inner, outer = (None, weight * rho) if weight.shape == rho.shape else (weight, rho)
         sum_h, sum_hd = (sum_g, sum_gd) if inner is None else (inner * sum_g, inner * sum_gd)
         mean_h = sum_over(sum_h, varying) / count if over.centred else torch.zeros_like(rho)
         slope = sum_over(sum_hd, varying) / count / above_zero
-        for span in group:
-            h, deviation = _part(g, span), _less(_part(x, span), mu, buffer.narrow(0, 0, _part(x, span).shape[0]))
-            if inner is not None:
-                h = _times(h, inner, _part(grad_input, span))
-            h = _less(h, mean_h, _part(grad_input, span))
-            h.addcmul_(deviation, slope, value=-1).mul_(outer)
+        for g_part, x_part, memory in parts:
+            h = g_part if inner is None else _computed(torch.mul, g_part, inner, memory)
+            h = _computed(torch.sub, h, mean_h, memory)
+            h.addcmul_(_deviation(x_part, mu, buffer), slope, value=-1).mul_(outer)
     # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
     return grad_input.to(input.dtype), _total(grad_weights), _total(grad_biases).clone()
 
@@ -128,7 +127,7 @@ def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:
     totals, squares = [], []
     buffer = torch.empty_like(parts[0])
     for part in parts:
-        deviation = _less(part, shift, buffer.narrow(0, 0, part.shape[0]))
+        deviation = _deviation(part, shift, buffer)
         totals.append(sum_over(deviation, over.dims))
         squares.append(sum_over(deviation.mul_(deviation), over.dims))
     count = sum([over.count(part) for part in parts])
@@ -138,18 +137,16 @@ def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:
     return shift + mean, (mean_square - mean * mean).clamp(min=0)
 
 
-def _less(a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
-    """a − b, in `memory` as long as a."""
-    if torch.compiler.is_compiling() or stands_for_many(a, b):
-        return memory.copy_(a).sub_(b)
-    return torch.sub(a, b, out=memory)
+def _deviation(x: Tensor, mean: Tensor, buffer: Tensor) -> Tensor:
+    """x − μ, in the memory of `buffer`, which is as long as the longest part."""
+    return _computed(torch.sub, x, mean, buffer.narrow(0, 0, x.shape[0]))
 
 
-def _times(a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
-    """a · b, in `memory` as long as a."""
+def _computed(operation: Callable[..., Tensor], a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
+    """operation(a, b), in memory as long as a."""
     if torch.compiler.is_compiling() or stands_for_many(a, b):
-        return memory.copy_(a).mul_(b)
-    return torch.mul(a, b, out=memory)
+        return memory.copy_(operation(a, b))
+    return operation(a, b, out=memory)
 
 
 def _total(parts: list[Tensor]) -> Tensor:

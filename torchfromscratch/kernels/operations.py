@@ -17,46 +17,43 @@ from torch import Tensor
 
 from torchfromscratch.kernels import convolution, pooling
 from torchfromscratch.kernels.layout import any_channels_last, empty
+from torchfromscratch.kernels.memory import in_compiled_cpu_code
 from torchfromscratch.kernels.windows import Windows
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
-    if _is_compiled(input):
+    if in_compiled_cpu_code(input):
         return torch.ops.torchfromscratch.correlate(input, weight, bias, *_written_out(windows))
     return convolution.correlate(input, weight, bias, windows)
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx, shapes as in `convolution.full_convolution`."""
-    if _is_compiled(grad_output):
+    if in_compiled_cpu_code(grad_output):
         return torch.ops.torchfromscratch.full_convolution(grad_output, weight, input_size, *_written_out(windows))
     return convolution.full_convolution(grad_output, weight, windows, input_size)
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
-    if _is_compiled(input):
+    if in_compiled_cpu_code(input):
         return torch.ops.torchfromscratch.weight_gradient(input, grad_output, *_written_out(windows))
     return convolution.weight_gradient(input, grad_output, windows)
 
 
 def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """y and its winners, shapes as in `pooling`."""
-    if _is_compiled(input):
+    if in_compiled_cpu_code(input):
         return torch.ops.torchfromscratch.max_windows(input, *_written_out(windows))
     return pooling.max_windows(input, windows)
 
 
 def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx, shapes as in `pooling`."""
-    if _is_compiled(grad_output):
+    if in_compiled_cpu_code(grad_output):
         return torch.ops.torchfromscratch.send_back(grad_output, winners, input_size, *_written_out(windows))
     return pooling.send_back(grad_output, winners, windows, input_size)
-
-
-def _is_compiled(tensor: Tensor) -> bool:
-    return tensor.device.type == "cpu" and torch.compiler.is_compiling() and not torch.compiler.is_exporting()
 
 
 def _written_out(windows: Windows) -> tuple:

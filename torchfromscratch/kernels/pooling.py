@@ -65,8 +65,8 @@ def _max_windows(padded: Tensor, firsts: list[Tensor], windows: Windows, arithme
     numbers: Tensor | None = None  # while all are 0
     for dim in reversed(range(windows.dims)):
         size = firsts[dim].shape[0]
-        values = seen_along(dim, largest, windows, size)
-        before = [None] * len(values) if numbers is None else seen_along(dim, numbers, windows, size)
+        values = taps_along(dim, largest, windows, size)
+        before = [None] * len(values) if numbers is None else taps_along(dim, numbers, windows, size)
         best, numbers = values[0], before[0]
         if windows.padding[dim]:
             first = taps_before * firsts[dim].view(-1, *[1] * (windows.dims - 1 - dim))
@@ -84,13 +84,9 @@ def _max_windows(padded: Tensor, firsts: list[Tensor], windows: Windows, arithme
     return largest, torch.zeros_like(largest, dtype=counts) if numbers is None else numbers
 
 
-def seen_along(dim: int, data: Tensor, windows: Windows, size: int) -> list[Tensor]:
+def taps_along(dim: int, data: Tensor, windows: Windows, outputs: int) -> list[Tensor]:
     """What each tap along one dimension sees of the data; a copy if it lies apart, which is slow to compute with."""
-    step, at = windows.stride[dim], dim - windows.dims
-    starts = [tap * windows.dilation[dim] for tap in range(windows.kernel_size[dim])]
-    seen = [data.narrow(at, start, (size - 1) * step + 1) for start in starts]
-    if step > 1:
-        seen = [view.unfold(at, 1, step).squeeze(-1) for view in seen]
+    seen = [windows.seen_along(dim, number, data, outputs) for number in range(windows.kernel_size[dim])]
     return [view if 1 in view.stride() else view.clone() for view in seen]
 
 

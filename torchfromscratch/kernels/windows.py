@@ -111,8 +111,12 @@ class Windows:
 
     def seen_by(self, tap: Tap, padded: Tensor, output_size: Sequence[int], at: int = 2) -> Tensor:
         """What one tap sees of a padded input (…, *padded_size, …): a view (…, *output_size, …)."""
-        for dim, (k, d, s, o) in enumerate(zip(tap, self.dilation, self.stride, output_size, strict=True), at):
-            padded = padded.narrow(dim, k * d, (o - 1) * s + 1)
-            if s > 1:
-                padded = padded[(slice(None),) * dim + (slice(None, None, s),)]
+        for dim, (number, outputs) in enumerate(zip(tap, output_size, strict=True)):
+            padded = self.seen_along(dim, number, padded, outputs, at)
         return padded
+
+    def seen_along(self, dim: int, number: int, padded: Tensor, outputs: int, at: int = 2) -> Tensor:
+        """What the taps with this number along one spatial dimension see, for so many outputs along it: a view."""
+        stride = self.stride[dim]
+        seen = padded.narrow(at + dim, number * self.dilation[dim], (outputs - 1) * stride + 1)
+        return seen if stride == 1 else seen[(slice(None),) * (at + dim) + (slice(None, None, stride),)]

@@ -84,9 +84,13 @@ def fits(windows: Windows) -> bool:
 
 def saved_multiplications(batch: int, channels: tuple[int, int], output_size: Sequence[int]) -> int:
     """How many fewer than with windows, those of transforming the filters (as many as 64 tiles') taken off."""
-    tiles = batch * math.prod([math.ceil(size / TILE) for size in output_size])
     outputs = batch * math.prod(output_size)
-    return math.prod(channels) * (9 * outputs - SEEN**2 * (tiles + 64))
+    return math.prod(channels) * (9 * outputs - SEEN**2 * (count_tiles(batch, output_size) + 64))
+
+
+def count_tiles(batch: int, output_size: Sequence[int]) -> int:
+    """How many tiles cover the outputs of a batch."""
+    return batch * math.prod([math.ceil(size / TILE) for size in output_size])
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
@@ -150,8 +154,8 @@ def count_cores(batch: int, output_size: Sequence[int], channels: int) -> int:
     what is computed lies core by core: at every step, each of them finds in its own cache what it has written
     there before. For that they need filters of their own, which the tiles must be many enough to pay for.
     """
-    threads, tiles = torch.get_num_threads(), batch * math.prod([math.ceil(size / TILE) for size in output_size])
-    return math.gcd(batch, threads) if 2 * tiles >= threads * channels else 1
+    threads = torch.get_num_threads()
+    return math.gcd(batch, threads) if 2 * count_tiles(batch, output_size) >= threads * channels else 1
 
 
 def partition(input: Tensor, output_size: Sequence[int], channels: int) -> Iterator[tuple[Shape, Iterator[Tiles]]]:
