@@ -41,6 +41,7 @@ def test_as_torch_for_random_options(name: str, call: tuple[str, list[tuple[int,
     channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     size=st.tuples(st.integers(1, 14), st.integers(1, 14)),
     padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    followed=st.sampled_from([(True, True), (True, False), (False, True)]),
     share=st.sampled_from([1, winograd.SHARE]),
     threads=st.integers(1, 3),
 )
@@ -50,13 +51,20 @@ def test_winograd_as_torch(
     channels: tuple[int, int],
     size: tuple[int, int],
     padding: tuple[int, int],
+    followed: tuple[bool, bool],
     share: int,
     threads: int,
 ) -> None:
-    """Also where a core's share is less than a picture, and where there are more cores than pictures."""
+    """Also where a core's share is less than a picture, and where there are more cores than pictures.
+
+    Both gradients together and each of them alone.
+    """
     hypothesis.assume(all(length + 2 * p >= 3 for length, p in zip(size, padding, strict=True)))
-    x, w, b = random_tensors((batch, channels[0], *size), (channels[1], channels[0], 3, 3), (channels[1],))
-    tensors = [x.detach().contiguous(memory_format=memory_format).requires_grad_(), w, b]
+    shapes = (batch, channels[0], *size), (channels[1], channels[0], 3, 3), (channels[1],)
+    x, w, b = (tensor.detach() for tensor in random_tensors(*shapes))
+    follow_x, follow_w = followed
+    x = x.contiguous(memory_format=memory_format).requires_grad_(follow_x)
+    tensors = [x, w.requires_grad_(follow_w), b.requires_grad_()]
     with pytest.MonkeyPatch.context() as patch, torchfromscratch.algorithm("winograd"):
         patch.setattr(winograd, "SHARE", share)
         patch.setattr(winograd, "LEAST_TILES", min(share, winograd.LEAST_TILES))
@@ -81,24 +89,29 @@ def test_derivatives(name: str, device: str) -> None:
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_gradients_take_the_algorithm_of_their_forward_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    operations, called = {"correlate", "full_convolution", "weight_gradient"}, set()
+    """One by one, and both together, which Winograd's method finds in one transform."""
+    both = {"gradients"} if name == "winograd" else {"full_convolution", "weight_gradient"}
+    called = set()
 
     def spied(operation: str) -> Any:
         real = getattr(ALGORITHMS[name], operation)
 
-        def spy(*args: Any) -> Tensor:
+        def spy(*args: Any) -> Any:
             called.add(operation)
             return real(*args)
 
         return spy
 
-    for operation in operations:
+    for operation in {"full_convolution", "weight_gradient"} | both:
         monkeypatch.setattr(ALGORITHMS[name], operation, spied(operation))
-    x, w = random_tensors((2, 2, 6, 7), (3, 2, 3, 3))
-    with torchfromscratch.algorithm(name):
-        output = F.conv2d(x, w)
-    output.sum().backward()
-    assert called == operations
+    x, w = (tensor.detach() for tensor in random_tensors((2, 2, 6, 7), (3, 2, 3, 3)))
+    for followed, expected in (([x], {"full_convolution"}), ([w], {"weight_gradient"}), ([x, w], both)):
+        called.clear()
+        given = [tensor.clone().requires_grad_(any(tensor is one for one in followed)) for tensor in (x, w)]
+        with torchfromscratch.algorithm(name):
+            output = F.conv2d(*given)
+        output.sum().backward()
+        assert called == expected
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -201,7 +214,7 @@ def test_overlapping_windows_are_summed_in_float32(dtype: torch.dtype) -> None:
     [
         (winograd.to_points, torch.tensor(winograd.INPUT_TRANSFORM, dtype=torch.float64), 6, 6),
         (winograd.from_points, torch.tensor(winograd.OUTPUT_TRANSFORM, dtype=torch.float64), 6, 4),
-        (winograd.gradient_to_points, torch.tensor(winograd.OUTPUT_TRANSFORM, dtype=torch.float64).mT, 4, 6),
+        (winograd.block_to_points, torch.tensor(winograd.OUTPUT_TRANSFORM, dtype=torch.float64).mT, 4, 6),
     ],
     ids=["Bᵀ x", "Aᵀ m", "A g"],
 )

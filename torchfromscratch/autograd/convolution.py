@@ -10,7 +10,8 @@ The layer and both its gradients are partial derivatives of S:
 
 S is linear in each argument, so each of the three, differentiated by one of its two arguments, is one
 of the other two. Differentiation never leaves these three Functions, however often it is repeated.
-Read the other way round, FullConvolution is the layer ConvTranspose.
+Read the other way round, FullConvolution is the layer ConvTranspose. A fourth, Gradients, is the last two
+at once: a kernel may find both in what it computes of g.
 
 Source: lecture notes, "CNN Backpropagation", section 4; V. Dumoulin and F. Visin, "A guide to
 convolution arithmetic for deep learning", 2016.
@@ -55,9 +56,11 @@ class Correlation(Function):
             grad_output = as_channels_last(grad_output)
         needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
         grad_input = grad_weight = grad_bias = None
-        if needs_input:
+        if needs_input and needs_weight:
+            grad_input, grad_weight = gradients(input.conj(), weight.conj(), grad_output, ctx.windows)
+        elif needs_input:
             grad_input = full_convolution(grad_output, weight.conj(), None, ctx.windows, input.shape[2:])
-        if needs_weight:
+        elif needs_weight:
             grad_weight = weight_gradient(input.conj(), grad_output, ctx.windows)
         if needs_bias:
             grad_bias = sum_per_channel(grad_output)
@@ -165,9 +168,65 @@ class WeightGradient(Function):
         return weight_gradient(input_t, grad_output, ctx.windows) + weight_gradient(input, grad_t, ctx.windows)
 
 
+class Gradients(Function):
+    """FullConvolution of g with w, and WeightGradient of x and g.
+
+    x (N, C, *input), w (O, C/groups, *k), g (N, O, *output) → as x, as w.
+    """
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+        return kernel.gradients(input, weight, grad_output, windows)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        *tensors, ctx.windows = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad_x: Tensor, grad_w: Tensor) -> tuple:
+        input, weight, grad_output = ctx.saved_tensors
+        if any_channels_last(grad_output, weight):
+            grad_x = as_channels_last(grad_x)
+        needs_input, needs_weight, needs_output, _ = ctx.needs_input_grad
+        grad_input = grad_weight = grad_grad_output = None
+        if needs_input:
+            grad_input = full_convolution(grad_output.conj(), grad_w, None, ctx.windows, input.shape[2:])
+        if needs_weight:
+            grad_weight = weight_gradient(grad_x, grad_output.conj(), ctx.windows)
+        if needs_output:
+            grad_grad_output = correlation(grad_x, weight.conj(), None, ctx.windows) + correlation(
+                input.conj(), grad_w, None, ctx.windows
+            )
+        return grad_input, grad_weight, grad_grad_output, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple:
+        of_input, of_weight, of_output, _ = in_dims
+        size = input.shape[2:] if of_input is None else input.movedim(of_input, 0).shape[3:]
+        dims = of_output, of_weight, None, None, None
+        grad_input = FullConvolution.vmap(info, dims, grad_output, weight, None, windows, size)
+        grad_weight = WeightGradient.vmap(info, (of_input, of_output, None), input, grad_output, windows)
+        return tuple(zip(grad_input, grad_weight, strict=True))
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, grad_t: Tensor, _: None) -> tuple[Tensor, Tensor]:
+        input, weight, grad_output = ctx.saved_tensors
+        size = input.shape[2:]
+        return (
+            full_convolution(grad_t, weight, None, ctx.windows, size)
+            + full_convolution(grad_output, weight_t, None, ctx.windows, size),
+            weight_gradient(input_t, grad_output, ctx.windows) + weight_gradient(input, grad_t, ctx.windows),
+        )
+
+
 correlation = differentiable(Correlation)
 full_convolution = differentiable(FullConvolution)
 weight_gradient = differentiable(WeightGradient)
+gradients = differentiable(Gradients)
 
 
 def sum_per_channel(grad_output: Tensor) -> Tensor:

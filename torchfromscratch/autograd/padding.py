@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
-from torchfromscratch.kernels.layout import channels_to_front, lies_channels_last
+from torchfromscratch.kernels.layout import in_format, lies_channels_last
 
 Widths = Sequence[tuple[int, int]]  # of the left and the right edge, for each of the last dimensions
 
@@ -92,7 +92,7 @@ class PadEdges(Function):
     def forward(input: Tensor, widths: Widths, mode: str) -> Tensor:
         parts, spread, _ = MODES[mode]
         if lies_channels_last(input):
-            input = channels_to_front(input.movedim(1, -1), channels_last=True)
+            input = in_format(input, channels_last=True)
         for dim, (left, right) in enumerate(widths, start=input.dim() - len(widths)):
             (left_start, left_length), (right_start, right_length) = parts(input.shape[dim], left, right)
             left_edge = spread(input.narrow(dim, left_start, left_length), dim, left)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.normalization import normalize, normalize_by_constants
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.kernels.layout import channels_to_front, lies_channels_last
+from torchfromscratch.kernels.layout import in_format, lies_channels_last
 from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import NARROW_TYPES
 
@@ -207,7 +207,7 @@ def group_norm(
 def _laid_out(input: Tensor) -> Tensor:
     """As torch's kernels take it: channels last where it lies so, else contiguous; without gaps."""
     if lies_channels_last(input):
-        return channels_to_front(input.movedim(1, -1), channels_last=True)
+        return in_format(input, channels_last=True)
     return input.contiguous()
 
 

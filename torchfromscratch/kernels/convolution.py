@@ -7,7 +7,8 @@
     weight_gradient   ∂S/∂w    dL/dw  cross-correlation of x with dL/dy
 
 x is (N, C, *input), w (O, C/groups, *k) and g (N, O, *output), for any number of spatial dimensions. Each
-algorithm is a module with these three functions, and knows nothing of differentiation.
+algorithm is a module with these three functions, and knows nothing of differentiation. `gradients` are the last
+two together, which an algorithm may compute for less than one after the other.
 """
 
 from __future__ import annotations
@@ -58,6 +59,16 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     if rounds_often(method, input, windows):
         return method.weight_gradient(input.float(), grad_output.float(), windows).to(input.dtype)
     return method.weight_gradient(input, grad_output, windows)
+
+
+def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """dL/dx and dL/dw."""
+    channels = input.shape[1], weight.shape[0]
+    method = choose((grad_output, weight, input), channels, input.shape[2:], windows)
+    if method is winograd and not rounds_often(method, input, windows):
+        return winograd.gradients(input, weight, grad_output, windows)
+    grad_input = full_convolution(grad_output, weight, windows, input.shape[2:])
+    return grad_input, weight_gradient(input, grad_output, windows)
 
 
 def choose(

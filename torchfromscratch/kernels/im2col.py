@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of, slices
-from torchfromscratch.kernels.layout import any_channels_last, channels_to_front, empty
+from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
 from torchfromscratch.kernels.memory import in_cpu_memory
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.rotation import as_correlation
@@ -132,7 +132,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
             total = total + torch.matmul(*factors).sum(1)
     rows = total.mT if as_columns else total
     filters_last = rows.reshape(out_channels, *windows.kernel_size, input.shape[1] // groups)
-    return channels_to_front(filters_last, any_channels_last(input, grad_output))
+    return in_format(filters_last.movedim(-1, 1), any_channels_last(input, grad_output))
 
 
 def parts(batch: Tensor, output_size: Sequence[int], row_length: int) -> list[tuple[slice, list[slice]]]:

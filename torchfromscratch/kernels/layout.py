@@ -27,15 +27,14 @@ def lies_channels_last(tensor: Tensor) -> bool:
     return True
 
 
-def channels_to_front(last: Tensor, channels_last: bool) -> Tensor:
-    """(N, *spatial, C) as (N, C, *spatial) in the memory format asked for."""
-    batch, *size, channels = last.shape
-    return empty((batch, channels, *size), channels_last, like=last).copy_(last.movedim(-1, 1))
+def in_format(tensor: Tensor, channels_last: bool) -> Tensor:
+    """A copy of (N, C, *spatial) in the memory format asked for."""
+    return empty(tensor.shape, channels_last, like=tensor).copy_(tensor)
 
 
 def as_channels_last(gradient: Tensor) -> Tensor:
     """`gradient` (N, C, *spatial) channels last, as what it belongs to: behind a Flatten it lies contiguous."""
-    return gradient if any_channels_last(gradient) else channels_to_front(gradient.movedim(1, -1), True)
+    return gradient if any_channels_last(gradient) else in_format(gradient, channels_last=True)
 
 
 def empty(shape: Sequence[int], channels_last: bool, like: Tensor) -> Tensor:
@@ -56,5 +55,5 @@ def empty(shape: Sequence[int], channels_last: bool, like: Tensor) -> Tensor:
 def laid_out_like(picture: Tensor, output: Tensor) -> Tensor:
     """`output` channels last where `picture` (N, C, height, width) is: torch's averages keep no other format."""
     if picture.dim() == 4 and lies_channels_last(picture):
-        return channels_to_front(output.movedim(1, -1), True)
+        return in_format(output, channels_last=True)
     return output

@@ -42,6 +42,13 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     return convolution.weight_gradient(input, grad_output, windows)
 
 
+def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """dL/dx and dL/dw, shapes as in `convolution.gradients`."""
+    if in_compiled_cpu_code(input):
+        return torch.ops.torchfromscratch.gradients(input, weight, grad_output, *_written_out(windows))
+    return convolution.gradients(input, weight, grad_output, windows)
+
+
 def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """y and its winners, shapes as in `pooling`."""
     if in_compiled_cpu_code(input):
@@ -103,6 +110,15 @@ def _weight_gradient(input: Tensor, grad_output: Tensor, *written: Any) -> Tenso
     return convolution.weight_gradient(input, grad_output, _windows(*written))
 
 
+def _gradients_like(input: Tensor, weight: Tensor, grad_output: Tensor, *written: Any) -> tuple[Tensor, Tensor]:
+    grad_input = _full_convolution_like(grad_output, weight, input.shape[2:], *written)
+    return grad_input, _weight_gradient_like(input, grad_output, *written)
+
+
+def _gradients(input: Tensor, weight: Tensor, grad_output: Tensor, *written: Any) -> tuple[Tensor, Tensor]:
+    return convolution.gradients(input, weight, grad_output, _windows(*written))
+
+
 def _max_windows_like(input: Tensor, *written: Any) -> tuple[Tensor, Tensor]:
     return pooling.empty_maxima(input, _windows(*written))
 
@@ -134,6 +150,7 @@ for name, operands, result, compute, like in (
         _full_convolution_like,
     ),
     ("weight_gradient", "Tensor input, Tensor grad_output", "Tensor", _weight_gradient, _weight_gradient_like),
+    ("gradients", "Tensor input, Tensor weight, Tensor grad_output", "(Tensor, Tensor)", _gradients, _gradients_like),
     ("max_windows", "Tensor input", "(Tensor, Tensor)", _max_windows, _max_windows_like),
     (
         "send_back",

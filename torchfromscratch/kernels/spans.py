@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.layout import channels_to_front, laid_out_like
+from torchfromscratch.kernels.layout import in_format, laid_out_like
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
@@ -109,7 +109,7 @@ def spread(
         total = shares.new_zeros((*result.shape[:dim], size, *result.shape[dim + 1 :]))
         result = total.index_add(dim, position.view(-1), shares)
     result = result.to(grad_output.dtype)
-    return channels_to_front(result.movedim(1, -1), True) if channels_last else result
+    return in_format(result, channels_last=True) if channels_last else result
 
 
 def _divisors(spans: Sequence[Spans], device: torch.device) -> Tensor:

@@ -33,8 +33,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.rotation import as_correlation
+from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
+from torchfromscratch.kernels.rotation import as_correlation, rotate180
 from torchfromscratch.kernels.windows import Windows
 
 # How many numbers a core computes of each point at a time: four times as many, which is what the shortest steps
@@ -47,7 +47,7 @@ P, Q = 5 / 8, 8 / 5
 POINTS = (P, -P, -Q, Q)  # and 0 before them, ∞ behind
 SCALES = (1 / P, 1 / P, -1 / Q**2, 1 / Q**2)  # of the columns of Aᵀ, so that its rows hold as many ones as can be
 
-# What `to_points`, `from_points` and `gradient_to_points` multiply by, step by step.
+# What `to_points`, `from_points` and `block_to_points` multiply by, step by step.
 # Bᵀ: the coefficients of a polynomial for each point that is 0 at all the others. Those of Q are P's backwards.
 INPUT_TRANSFORM = (
     (1, 0, -(P**2) - Q**2, 0, 1, 0),
@@ -95,15 +95,11 @@ def count_tiles(batch: int, output_size: Sequence[int]) -> int:
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
-    out_channels, channels = weight.shape[:2]
-    size = windows.output_size(input.shape[2:])
-    filters = transformed_filters(weight)
-    output = empty((input.shape[0], out_channels, *size), any_channels_last(input, weight), like=input)
-    most = max(channels, out_channels)
-    cores = count_cores(input.shape[0], size, most)
-    x, y, filters = input.unflatten(0, (cores, -1)), output.unflatten(0, (cores, -1)), filters.repeat(cores, 1, 1)
-    for shape, parts in partition(x, size, most):
-        scratch = scratch_for(shape, most, like=x)
+    size, channels = windows.output_size(input.shape[2:]), max(weight.shape[:2])
+    output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
+    cores = count_cores(input.shape[0], size, channels)
+    x, y, filters = by_core(input, cores), by_core(output, cores), transformed_filters(weight).repeat(cores, 1, 1)
+    for shape, scratch, parts in partition(x, size, channels):
         inputs, outputs = Inputs(x, windows, shape, scratch), Outputs(y, shape, scratch)
         for tiles in parts:
             torch.bmm(inputs.transformed(x, tiles), filters.mT, out=outputs.products)
@@ -118,17 +114,39 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
-    (batch, channels), (out_channels, *size) = input.shape[:2], grad_output.shape[1:]
-    most = max(channels, out_channels)
-    cores = count_cores(batch, size, most)
-    x, g = input.unflatten(0, (cores, -1)), grad_output.unflatten(0, (cores, -1))
-    total = input.new_zeros((cores * SEEN**2, out_channels, channels))
-    for shape, parts in partition(x, size, most):
-        scratch = scratch_for(shape, most, like=x)
-        inputs, gradients = Inputs(x, windows, shape, scratch), Gradients(g, shape, scratch)
+    size, channels = grad_output.shape[2:], (grad_output.shape[1], input.shape[1])
+    cores = count_cores(input.shape[0], size, max(channels))
+    x, g = by_core(input, cores), by_core(grad_output, cores)
+    total = input.new_zeros((cores * SEEN**2, *channels))
+    for shape, scratch, parts in partition(x, size, max(channels)):
+        inputs, blocks = Inputs(x, windows, shape, scratch), Blocks(g, shape, scratch)
         for tiles in parts:
-            total.baddbmm_(gradients.transformed(tiles.of(g)).mT, inputs.transformed(x, tiles))
-    return filters_from(total.unflatten(0, (cores, -1)).sum(0), any_channels_last(input, grad_output))
+            total.baddbmm_(blocks.transformed(tiles.of(g)).mT, inputs.transformed(x, tiles))
+    return in_format(filters_from(total, cores), any_channels_last(input, grad_output))
+
+
+def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """dL/dx and dL/dw, shapes as in `convolution.gradients`, from one transform of dL/dy.
+
+    dL/dx is a correlation of dL/dy with the rotated kernel, so the gradient of that one is a correlation of dL/dy
+    with x: x takes the place that a gradient has in `weight_gradient`, and dL/dy that of an input.
+    """
+    grad_output, rotated, _, turned = as_correlation(grad_output, weight, windows, input.shape[2:])
+    size, channels = input.shape[2:], rotated.shape[:2]
+    channels_last = any_channels_last(grad_output, weight), any_channels_last(input, grad_output)
+    grad_input = empty(input.shape, channels_last[0], like=input)
+    cores = count_cores(input.shape[0], size, max(channels))
+    x, dx, g = by_core(input, cores), by_core(grad_input, cores), by_core(grad_output, cores)
+    filters, total = transformed_filters(rotated).repeat(cores, 1, 1), input.new_zeros((cores * SEEN**2, *channels))
+    for shape, scratch, parts in partition(g, size, max(channels)):
+        inputs, outputs = Inputs(g, turned, shape, scratch), Outputs(dx, shape, scratch)
+        blocks = Blocks(x, shape, scratch, outputs.memory)
+        for tiles in parts:
+            points = inputs.transformed(g, tiles)
+            torch.bmm(points, filters.mT, out=outputs.products)
+            outputs.write(tiles.of(dx), None)
+            total.baddbmm_(blocks.transformed(tiles.of(x)).mT, points)
+    return grad_input, in_format(rotate180(filters_from(total, cores)), channels_last[1])
 
 
 Shape = tuple[int, int, int, int]  # of some tiles: cores, pictures of each, rows and columns
@@ -158,10 +176,13 @@ def count_cores(batch: int, output_size: Sequence[int], channels: int) -> int:
     return math.gcd(batch, threads) if 2 * count_tiles(batch, output_size) >= threads * channels else 1
 
 
-def partition(input: Tensor, output_size: Sequence[int], channels: int) -> Iterator[tuple[Shape, Iterator[Tiles]]]:
+def partition(
+    input: Tensor, output_size: Sequence[int], channels: int
+) -> Iterator[tuple[Shape, Tensor, Iterator[Tiles]]]:
     """The tiles of (cores, n, C, H, W) in parts that fit the caches, several pictures or some rows of one.
 
-    Those of equal shape come together.
+    Those of equal shape come together, with memory (cores, numbers) for what is only passed from step to step:
+    pictures that are turned, and what is transformed along one dimension.
     """
     (cores, batch), (rows, columns) = input.shape[:2], (math.ceil(size / TILE) for size in output_size)
     at_once = max(LEAST_TILES, SHARE // channels) * torch.get_num_threads() // cores
@@ -176,7 +197,15 @@ def partition(input: Tensor, output_size: Sequence[int], channels: int) -> Itera
         for start in range(0, batch, pictures)
         for first in range(0, rows, rows_at_once)
     ]
-    return itertools.groupby(tiles, key=lambda part: part.shape)
+    for shape, parts in itertools.groupby(tiles, key=lambda part: part.shape):
+        _, n, height, width = shape
+        row = max(width * TILE + 3, width * SEEN)
+        yield shape, input.new_empty((cores, n * (height * TILE + 2) * row * channels)), parts
+
+
+def by_core(batch: Tensor, cores: int) -> Tensor:
+    """(N, …) → (cores, n, …), as a view."""
+    return batch.unflatten(0, (cores, -1))
 
 
 def evenly(total: int, most: int) -> int:
@@ -211,9 +240,8 @@ class Inputs:
         seen = slice(first, max(first, min(height, top + self.padded.shape[2])))
         inside = slice(seen.start - top, seen.stop - top)
         if inside != self.inside:
-            self.padded.zero_()
-            self.inside = inside
-        land(input[:, tiles.pictures, :, seen], self.padded[:, :, inside, -left : width - left], self.scratch)
+            self.inside, self.there = inside, self.padded.zero_()[:, :, inside, -left : width - left]
+        land(input[:, tiles.pictures, :, seen], self.there, self.scratch)
         run(self.steps)
         return self.points
 
@@ -223,7 +251,7 @@ class Outputs:
 
     def __init__(self, output: Tensor, shape: Shape, scratch: Tensor) -> None:
         (cores, pictures, rows, columns), channels = shape, output.shape[2]
-        memory = output.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
+        self.memory = memory = output.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
         self.products = memory.view(cores * SEEN**2, -1, channels)
         by_row = take((SEEN, SEEN, *shape, channels), memory)
         along_height = take((TILE, *by_row.shape[1:]), scratch)
@@ -243,26 +271,28 @@ class Outputs:
             torch.add(pixels, bias.view(-1, 1, 1), out=output)
 
 
-class Gradients:
-    """A dL/dy Aᵀ, in memory that one part of the tiles after the other is computed in."""
+class Blocks:
+    """A g Aᵀ of what is summed up over in a filter's gradient, which every tile sees 4×4 elements of."""
 
-    def __init__(self, grad_output: Tensor, shape: Shape, scratch: Tensor) -> None:
-        (cores, pictures, rows, columns), channels = shape, grad_output.shape[2]
+    def __init__(self, data: Tensor, shape: Shape, scratch: Tensor, memory: Tensor | None = None) -> None:
+        (cores, pictures, rows, columns), channels = shape, data.shape[2]
         self.scratch = scratch
-        self.whole = grad_output.new_zeros((cores, pictures, rows * TILE, columns * TILE, channels))
-        by_column = self.whole.unflatten(3, (columns, TILE)).movedim(4, 0)  # (4, cores, n, height, columns, O)
+        self.whole = data.new_zeros((cores, pictures, rows * TILE, columns * TILE, channels))
+        by_column = self.whole.unflatten(3, (columns, TILE)).movedim(4, 0)  # (4, cores, n, height, columns, C)
         along_width = take((SEEN, *by_column.shape[1:]), scratch)
-        by_row = along_width.unflatten(3, (rows, TILE)).movedim(4, 0)  # (4, 6, cores, n, rows, columns, O)
-        memory = grad_output.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
+        by_row = along_width.unflatten(3, (rows, TILE)).movedim(4, 0)  # (4, 6, cores, n, rows, columns, C)
+        if memory is None:
+            memory = data.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
         along_both = take((SEEN, *by_row.shape[1:]), memory)
-        self.steps = [*gradient_to_points(by_column, along_width), *gradient_to_points(by_row, along_both)]
+        self.steps = [*block_to_points(by_column, along_width), *block_to_points(by_row, along_both)]
         self.points = memory.view(cores * SEEN**2, -1, channels)
 
-    def transformed(self, grad_output: Tensor) -> Tensor:
-        """Of these tiles' part of dL/dy (cores, n, O, height, width): (cores · 36, tiles of a core, O)."""
-        height, width = grad_output.shape[3:]
-        self.whole[:, :, height:].zero_()
-        land(grad_output, self.whole[:, :, :height, :width], self.scratch)
+    def transformed(self, data: Tensor) -> Tensor:
+        """Of these tiles' part of the data (cores, n, C, height, width): (cores · 36, tiles of a core, C)."""
+        height, width = data.shape[3:]
+        if height < self.whole.shape[2]:
+            self.whole[:, :, height:].zero_()
+        land(data, self.whole[:, :, :height, :width], self.scratch)
         run(self.steps)
         return self.points
 
@@ -280,13 +310,6 @@ def land(pictures: Tensor, there: Tensor, scratch: Tensor) -> None:
         *shape, width = pictures.shape
         pictures = take((*shape, width + 1), scratch)[..., :width].copy_(pictures)
     there.copy_(pictures.movedim(2, -1))
-
-
-def scratch_for(shape: Shape, channels: int, like: Tensor) -> Tensor:
-    """Memory (cores, numbers) for pictures that are turned, and for what is transformed along one dimension."""
-    cores, pictures, rows, columns = shape
-    row = max(columns * TILE + 3, columns * SEEN)
-    return like.new_empty((cores, pictures * (rows * TILE + 2) * row * channels))
 
 
 def take(shape: Sequence[int], memory: Tensor) -> Tensor:
@@ -323,7 +346,7 @@ def from_points(m: Tensor, out: Tensor) -> Iterator[Step]:
     yield functools.partial(out[3].add_, sums[0], alpha=P**2)
 
 
-def gradient_to_points(g: Tensor, out: Tensor) -> Iterator[Step]:
+def block_to_points(g: Tensor, out: Tensor) -> Iterator[Step]:
     """A g along the first dimension, written so that what two rows share is computed once, where it stays."""
     odd, even = out[1:5:3], out[2:4]
     yield functools.partial(torch.add, g[:2], g[2:], alpha=P**2, out=out[1:3])
@@ -339,11 +362,11 @@ def transformed_filters(weight: Tensor) -> Tensor:
     return (filter_transform(weight) @ by_tap).view(SEEN**2, *weight.shape[:2])
 
 
-def filters_from(points: Tensor, channels_last: bool) -> Tensor:
-    """The transpose of `transformed_filters`: (36, O, C) → (O, C, 3, 3)."""
-    by_tap = filter_transform(points).mT @ points.flatten(1)
-    filters = by_tap.view(3, 3, *points.shape[1:]).permute(2, 3, 0, 1)
-    return empty(filters.shape, channels_last, like=points).copy_(filters)
+def filters_from(points: Tensor, cores: int) -> Tensor:
+    """The transpose of `transformed_filters`, summed over the cores: (cores · 36, O, C) → (O, C, 3, 3)."""
+    total = by_core(points, cores).sum(0)
+    by_tap = filter_transform(total).mT @ total.flatten(1)
+    return by_tap.view(3, 3, *total.shape[1:]).permute(2, 3, 0, 1)
 
 
 def filter_transform(like: Tensor) -> Tensor:
