@@ -16,8 +16,6 @@ BITS = {
     torch.bfloat16: torch.int16,
 }
 
-PIECE = 2**15  # elements of a piece for each thread, so that its three arrays stay in the cache of a core
-
 
 def gate(values: Tensor, output: Tensor) -> Tensor:
     """`values` where `output` ≥ 0 is positive or NaN, and 0 elsewhere, be they infinite or NaN there.
@@ -50,6 +48,6 @@ def wide_enough(numbers: Tensor, values: Tensor) -> Tensor:
 
 def _multiplied_in_pieces(values: Tensor, output: Tensor) -> Tensor:
     bits, result = BITS[output.dtype], torch.empty_like(output)
-    for value, out, piece in pieces_of([values, output, result], PIECE):
-        torch.abs(out.view(bits), out=piece.view(bits)).clamp_(0, 1).mul_(value.view(bits))
+    for value, out, piece in pieces_of([values.view(bits), output.view(bits), result.view(bits)]):
+        torch.abs(out, out=piece).clamp_(0, 1).mul_(value)
     return result

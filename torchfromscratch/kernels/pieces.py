@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 def in_pieces(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     """`formula(*args)`, a function of each element of its tensors and of constants."""
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
-    pieces, output = pieces_of(tensors, PIECE), None
+    pieces, output = pieces_of(tensors), None
     if len(pieces) == 1:
         return formula(*args)
     start, first = 0, tensors[0]
@@ -36,15 +36,14 @@ def in_pieces(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     return output
 
 
-def pieces_of(tensors: list[Tensor], size: int) -> list[list[Tensor]]:
-    """Pieces of the tensors, of `size` elements for each thread; the tensors whole where they are no plain memory."""
+def pieces_of(tensors: list[Tensor]) -> list[Sequence[Tensor]]:
+    """Pieces of the tensors, one of each at a time; the tensors whole where they are short or no plain memory."""
     if torch.compiler.is_compiling():
         return [tensors]
-    elements, step = tensors[0].numel(), size * torch.get_num_threads()
-    if elements <= step or not _are_plain_memory(tensors):
+    step = PIECE * torch.get_num_threads()
+    if tensors[0].numel() <= step or not _are_plain_memory(tensors):
         return [tensors]
-    lines = [flat(tensor) for tensor in tensors]
-    return [[line[start : start + step] for line in lines] for start in range(0, elements, step)]
+    return list(zip(*[flat(tensor).split(step) for tensor in tensors], strict=True))
 
 
 def flat(tensor: Tensor) -> Tensor:
