@@ -19,7 +19,7 @@ from torch import Tensor
 from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.memory import may_be_looked_at
+from torchfromscratch.kernels.memory import may_be_looked_at, stands_for_many
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
@@ -120,15 +120,16 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size
 
 
 def _send_back_by_index(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    positions = flat_positions(winners, windows, input_size)
     batch, channels = grad_output.shape[:2]
-    pixels = math.prod(input_size)
     if any_channels_last(grad_output):
-        nothing = grad_output.new_zeros((batch, pixels, channels))
-        total = nothing.scatter_add(1, _pixels(positions), _pixels(grad_output))
-        return total.view(batch, *input_size, channels).movedim(-1, 1)
-    nothing = grad_output.new_zeros((batch, channels, pixels))
-    return nothing.scatter_add(2, _planes(positions), _planes(grad_output)).view(batch, channels, *input_size)
+        arranged, dim, shape = _pixels, 1, (batch, math.prod(input_size), channels)
+    else:
+        arranged, dim, shape = _planes, 2, (batch, channels, math.prod(input_size))
+    positions = arranged(flat_positions(winners, windows, input_size))
+    nothing, gradients = grad_output.new_zeros(shape), arranged(grad_output)
+    add = nothing.scatter_add if stands_for_many(grad_output, winners) else nothing.scatter_add_
+    total = add(dim, positions, gradients)
+    return total.view(batch, *input_size, channels).movedim(-1, 1) if dim == 1 else total.unflatten(2, input_size)
 
 
 def flat_positions(winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:

@@ -98,7 +98,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     size, channels = windows.output_size(input.shape[2:]), max(weight.shape[:2])
     output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
     cores = count_cores(input.shape[0], size, channels)
-    x, y, filters = by_core(input, cores), by_core(output, cores), transformed_filters(weight).repeat(cores, 1, 1)
+    x, y, filters = by_core(input, cores), by_core(output, cores), transformed_filters(weight, cores)
     for shape, scratch, parts in partition(x, size, channels):
         inputs, outputs = Inputs(x, windows, shape, scratch), Outputs(y, shape, scratch)
         for tiles in parts:
@@ -117,11 +117,11 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     size, channels = grad_output.shape[2:], (grad_output.shape[1], input.shape[1])
     cores = count_cores(input.shape[0], size, max(channels))
     x, g = by_core(input, cores), by_core(grad_output, cores)
-    total = input.new_zeros((cores * SEEN**2, *channels))
+    total: Tensor | None = None
     for shape, scratch, parts in partition(x, size, max(channels)):
         inputs, blocks = Inputs(x, windows, shape, scratch), Blocks(g, shape, scratch)
         for tiles in parts:
-            total.baddbmm_(blocks.transformed(tiles.of(g)).mT, inputs.transformed(x, tiles))
+            total = add_products(total, blocks.transformed(tiles.of(g)), inputs.transformed(x, tiles))
     return in_format(filters_from(total, cores), any_channels_last(input, grad_output))
 
 
@@ -137,7 +137,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     grad_input = empty(input.shape, channels_last[0], like=input)
     cores = count_cores(input.shape[0], size, max(channels))
     x, dx, g = by_core(input, cores), by_core(grad_input, cores), by_core(grad_output, cores)
-    filters, total = transformed_filters(rotated).repeat(cores, 1, 1), input.new_zeros((cores * SEEN**2, *channels))
+    filters, total = transformed_filters(rotated, cores), None
     for shape, scratch, parts in partition(g, size, max(channels)):
         inputs, outputs = Inputs(g, turned, shape, scratch), Outputs(dx, shape, scratch)
         blocks = Blocks(x, shape, scratch, outputs.memory)
@@ -145,7 +145,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
             points = inputs.transformed(g, tiles)
             torch.bmm(points, filters.mT, out=outputs.products)
             outputs.write(tiles.of(dx), None)
-            total.baddbmm_(blocks.transformed(tiles.of(x)).mT, points)
+            total = add_products(total, blocks.transformed(tiles.of(x)), points)
     return grad_input, in_format(rotate180(filters_from(total, cores)), channels_last[1])
 
 
@@ -356,20 +356,25 @@ def block_to_points(g: Tensor, out: Tensor) -> Iterator[Step]:
     yield functools.partial(out[::5].copy_, g[::3])
 
 
-def transformed_filters(weight: Tensor) -> Tensor:
-    """G w Gᵀ: (O, C, 3, 3) → (36, O, C)."""
+def add_products(total: Tensor | None, blocks: Tensor, inputs: Tensor) -> Tensor:
+    """What filters' gradients sum up at each point, (…, tiles, O) and (…, tiles, C) → (…, O, C), added to the total."""
+    return torch.bmm(blocks.mT, inputs) if total is None else total.baddbmm_(blocks.mT, inputs)
+
+
+def transformed_filters(weight: Tensor, cores: int) -> Tensor:
+    """G w Gᵀ, for each core anew: (O, C, 3, 3) → (cores · 36, O, C)."""
     by_tap = weight.reshape(-1, 9).mT if weight.is_contiguous() else weight.permute(2, 3, 0, 1).reshape(9, -1)
-    return (filter_transform(weight) @ by_tap).view(SEEN**2, *weight.shape[:2])
+    return (filter_transform(weight, cores) @ by_tap).view(-1, *weight.shape[:2])
 
 
-def filters_from(points: Tensor, cores: int) -> Tensor:
-    """The transpose of `transformed_filters`, summed over the cores: (cores · 36, O, C) → (O, C, 3, 3)."""
-    total = by_core(points, cores).sum(0)
-    by_tap = filter_transform(total).mT @ total.flatten(1)
-    return by_tap.view(3, 3, *total.shape[1:]).permute(2, 3, 0, 1)
+def filters_from(points: Tensor | None, cores: int) -> Tensor:
+    """The transpose of `transformed_filters`: (cores · 36, O, C) → (O, C, 3, 3), summed over the cores."""
+    assert points is not None
+    by_tap = filter_transform(points, cores).mT @ points.flatten(1)
+    return by_tap.view(3, 3, *points.shape[1:]).permute(2, 3, 0, 1)
 
 
-def filter_transform(like: Tensor) -> Tensor:
-    """From the taps (height, width) of a kernel to its points (height, width): (36, 9)."""
+def filter_transform(like: Tensor, cores: int) -> Tensor:
+    """From the taps (height, width) of a kernel to its points (cores, height, width): (cores · 36, 9)."""
     along = torch.tensor(FILTER_TRANSFORM, dtype=torch.float64)
-    return torch.einsum("ik,jl->ijkl", along, along).reshape(SEEN**2, 9).to(like)
+    return torch.einsum("ik,jl->ijkl", along, along).reshape(SEEN**2, 9).to(like).repeat(cores, 1)
