@@ -16,7 +16,7 @@ import torchfromscratch
 import torchfromscratch.functional as F
 from tests.subjects import answers, assert_equal, largest_error, outcome, random_tensors, scale, strides
 from tests.test_convolution import calls
-from torchfromscratch.kernels import depthwise, direct, fourier, im2col, winograd
+from torchfromscratch.kernels import chunks, depthwise, direct, fourier, im2col, winograd
 from torchfromscratch.kernels.convolution import ALGORITHMS, choose
 from torchfromscratch.kernels.windows import Windows
 
@@ -73,6 +73,45 @@ def test_winograd_as_torch(
     expected = answers(lambda *given: TF.conv2d(*given, padding=padding), tensors)
     assert_equal(actual, expected)
     assert strides(actual[0]) == strides(F.conv2d(*tensors, padding=padding))
+
+
+@pytest.mark.parametrize("channels_last", [False, True], ids=FORMAT_NAMES)
+@hypothesis.settings(max_examples=200)  # many of them have nothing behind a row
+@hypothesis.given(
+    batch=st.integers(1, 3),
+    channels=st.integers(2, 4),
+    multiplier=st.integers(1, 2),
+    dims=st.lists(  # size, kernel, stride, padding, dilation
+        st.tuples(*(st.integers(*ends) for ends in ((3, 9), (1, 3), (1, 3), (0, 3), (1, 2)))), min_size=1, max_size=3
+    ),
+    followed=st.sampled_from([(True, True), (True, False), (False, True)]),
+    chunk_bytes=st.sampled_from([1, chunks.CHUNK_BYTES]),
+)
+def test_depthwise_as_torch(
+    channels_last: bool,
+    batch: int,
+    channels: int,
+    multiplier: int,
+    dims: list[tuple[int, ...]],
+    followed: tuple[bool, bool],
+    chunk_bytes: int,
+) -> None:
+    """Both gradients together and each of them alone; also a picture at a time."""
+    size, kernel, stride, padding, dilation = zip(*dims, strict=True)
+    shapes = (batch, channels, *size), (channels * multiplier, 1, *kernel), (channels * multiplier,)
+    x, w, b = (tensor.detach() for tensor in random_tensors(*shapes))
+    if channels_last and len(dims) > 1:
+        x = x.contiguous(memory_format=torch.channels_last if len(dims) == 2 else torch.channels_last_3d)
+    tensors = [x.requires_grad_(followed[0]), w.requires_grad_(followed[1]), b.requires_grad_()]
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": channels}
+    expected = outcome(lambda *given: getattr(TF, f"conv{len(dims)}d")(*given, **options), tensors)
+    hypothesis.assume(isinstance(expected, list))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CHUNK_BYTES", chunk_bytes)
+        actual = answers(lambda *given: getattr(F, f"conv{len(dims)}d")(*given, **options), tensors)
+    assert_equal(actual, expected)
+    if len(dims) < 3:  # of volumes in float64, torch gives the format up
+        assert [strides(tensor) for tensor in actual] == [strides(tensor) for tensor in expected]
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

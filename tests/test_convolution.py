@@ -238,10 +238,15 @@ def test_complex(name: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "last"])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_depthwise_infinities_stay_with_the_taps_that_see_them(memory_format: torch.memory_format, stride: int) -> None:
-    x, w = (t.detach() for t in random_tensors((2, 3, 6, 7), (3, 1, 3, 3)))
-    x[0, 1, 0, 0], x[1, 2, 3, 6], x[1, 0, 5, 2] = math.inf, -math.inf, math.nan
+@pytest.mark.parametrize("infinite", ["x", "dL/dy"])
+def test_depthwise_infinities_stay_with_the_taps_that_see_them(
+    memory_format: torch.memory_format, stride: int, infinite: str
+) -> None:
+    x, w, g = (t.detach() for t in random_tensors((2, 3, 6, 7), (3, 1, 3, 3), (2, 3, *((6, 7), (3, 4))[stride - 1])))
+    some = x if infinite == "x" else g
+    some[0, 1, 0, 0], some[1, 2, 2, -1], some[1, 0, -1, 2] = math.inf, -math.inf, math.nan
     tensors = [x.contiguous(memory_format=memory_format).requires_grad_(), w.requires_grad_()]
     options = {"stride": stride, "padding": 1, "groups": 3}
-    actual = answers(lambda *given: F.conv2d(*given, **options), tensors)
-    assert_equal(actual, answers(lambda *given: TF.conv2d(*given, **options), tensors))
+    ours, theirs = F.conv2d(*tensors, **options), TF.conv2d(*tensors, **options)
+    assert_equal([ours], [theirs])
+    assert_equal(torch.autograd.grad(ours, tensors, g), torch.autograd.grad(theirs, tensors, g))

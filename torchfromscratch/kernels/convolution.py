@@ -65,8 +65,9 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     """dL/dx and dL/dw."""
     channels = input.shape[1], weight.shape[0]
     method = choose((grad_output, weight, input), channels, input.shape[2:], windows)
-    if method is winograd and not rounds_often(method, input, windows):
-        return winograd.gradients(input, weight, grad_output, windows)
+    if method in (depthwise, winograd) and not rounds_often(method, input, windows):
+        both: tuple[Tensor, Tensor] = method.gradients(input, weight, grad_output, windows)
+        return both
     grad_input = full_convolution(grad_output, weight, windows, input.shape[2:])
     return grad_input, weight_gradient(input, grad_output, windows)
 

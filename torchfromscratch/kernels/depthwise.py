@@ -5,11 +5,12 @@ As in `direct`, what tap k of every window sees is a view xₖ, but wₖ is a nu
     y = Σₖ wₖ · xₖ        (dL/dx)ₖ += wₖ · dL/dy        dL/dwₖ = Σ dL/dy · xₖ
 
 A few pictures at a time, so that the sum stays in the cache while taps are added to it, and in long runs:
-of whole rows where the channels lie together, of whole channels where they lie one after the other.
+of whole pixels where the channels lie together, of whole channels where they lie one after the other.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -17,9 +18,9 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
-from torchfromscratch.kernels.layout import any_channels_last, empty, lies_channels_last
-from torchfromscratch.kernels.memory import in_cpu_memory
-from torchfromscratch.kernels.rotation import as_correlation
+from torchfromscratch.kernels.layout import any_channels_last, empty, in_format, lies_channels_last
+from torchfromscratch.kernels.memory import computed, may_be_looked_at
+from torchfromscratch.kernels.rotation import as_correlation, rotate180
 from torchfromscratch.kernels.windows import Windows, spatial
 
 
@@ -27,89 +28,181 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y, shapes as in `convolution.correlate`."""
     size = windows.output_size(input.shape[2:])
     output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
-    numbers = [factors(weight[spatial(tap)], windows) for tap in windows.taps]
+    numbers = factors_by_tap(weight, windows)
+    constants = None if bias is None else factors(bias, windows)
+    seen = Seen(windows, size)
     for part in chunks(output, 2 * output.shape[1:].numel()):
-        seen, y = seen_by_taps(part_of(input, part), windows, size), by_channel(part_of(output, part), windows)
-        in_place = in_cpu_memory(input, weight) and seen[0].shape[-1] == size[-1]
-        sums = torch.mul(seen[0], numbers[0], out=y) if in_place else seen[0] * numbers[0]
-        for x, w in zip(seen[1:], numbers[1:], strict=True):
-            sums.addcmul_(x, w)
-        if bias is not None:
-            sums += factors(bias, windows)
-        if not in_place:
-            y.copy_(sums[..., : size[-1]])
+        add_up(seen.by_taps(part_of(input, part)), numbers, constants, by_channel(part_of(output, part), windows))
     return output
+
+
+def add_up(seen: list[Tensor], numbers: list[Tensor], bias: Tensor | None, y: Tensor) -> None:
+    """Σₖ wₖ · xₖ + b, into y (n, G, m, *output)."""
+    shape = *y.shape[:-1], seen[0].shape[-1]
+    sums = computed(torch.mul, seen[0], numbers[0], y if shape == y.shape else y.new_empty(shape))
+    for x, w in zip(seen[1:], numbers[1:], strict=True):
+        sums.addcmul_(x, w)
+    if bias is not None:
+        computed(torch.add, sums[..., : y.shape[-1]], bias, y)
+    elif shape != y.shape:
+        y.copy_(sums[..., : y.shape[-1]])
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx, shapes as in `convolution.full_convolution`."""
-    if set(windows.stride) == {1} and weight.shape[0] == windows.groups:
+    if turns_into_correlation(weight, windows):
         return correlate(*as_correlation(grad_output, weight, windows, input_size))
     batch, size = grad_output.shape[0], grad_output.shape[2:]
     channels_last = any_channels_last(grad_output, weight)
     output = empty((batch, windows.groups, *input_size), channels_last, like=grad_output)
-    multiplier = weight.shape[0] // windows.groups
+    numbers, multiplier = factors_by_tap(weight, windows), weight.shape[0] // windows.groups
     for part in chunks(output, 2 * output.shape[1:].numel()):
         gradients = by_channel(part_of(grad_output, part), windows)
         shape = (gradients.shape[0], windows.groups, *windows.padded_size(input_size))
         padded = empty(shape, channels_last, like=grad_output).zero_()
-        for tap in windows.taps:
+        for tap, of_tap in zip(windows.taps, numbers, strict=True):
             there = windows.seen_by(tap, padded, size)
-            matrix = factors(weight[spatial(tap)], windows)
             for number in range(multiplier):
-                there.addcmul_(gradients[:, :, number], matrix[:, number])
+                there.addcmul_(gradients[:, :, number], of_tap[:, number])
         part_of(output, part).copy_(windows.unpad(padded, input_size))
     return output
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
-    size, over = grad_output.shape[2:], tuple(range(3, 3 + windows.dims))
-    shares = input.new_empty((len(windows.taps), *grad_output.shape[:2]))  # of each picture
-    for part in chunks(grad_output, 2 * grad_output.shape[1:].numel()):
-        seen, gradients = seen_by_taps(part_of(input, part), windows, size), part_of(grad_output, part)
-        behind = seen[0].shape[-1] - size[-1]
-        gradients = by_channel(torch.constant_pad_nd(gradients, [0, behind]) if behind else gradients, windows)
-        for x, share in zip(seen, part_of(shares, part, 1), strict=True):
-            share.copy_((gradients * x)[..., : size[-1]].sum(over).flatten(1))
-    shape = (grad_output.shape[1], 1, *windows.kernel_size)
-    return empty(shape, any_channels_last(input, grad_output), like=input).copy_(shares.sum(1).mT.view(shape))
+    if may_be_looked_at(input, grad_output):
+        grad_weight = summed_products(input, grad_output, windows, exact=False)
+        if grad_weight.isfinite().all():
+            return grad_weight
+    return summed_products(input, grad_output, windows, exact=True)
 
 
-def seen_by_taps(pictures: Tensor, windows: Windows, output_size: Sequence[int]) -> list[Tensor]:
-    """What each tap sees of some pictures (n, G, *input), as views (n, G, 1, *output).
+def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """dL/dx and dL/dw, shapes as in `convolution.gradients`, from what each tap sees of dL/dy, if each sees all.
 
-    Where the channels lie one after the other, the rows of the views are as long as those of the padded
-    pictures, so that those of a channel are one run: what is behind the outputs in a row is of no use. And
-    pictures that are seen in strides are parted into those that lie a stride apart, for runs without gaps.
+    As dL/dx is a correlation of dL/dy with the rotated kernel, the gradient of that one is the sum of x times what
+    its taps see of dL/dy.
     """
-    if lies_channels_last(pictures) or windows.dims == 1:
-        padded = windows.pad(pictures)
-        return [windows.seen_by(tap, padded, output_size).unsqueeze(2) for tap in windows.taps]
-    dims, stride, extent = windows.dims, windows.stride, windows.padded_size(pictures.shape[2:])
-    size = [math.ceil(length / s) for length, s in zip(extent, stride, strict=True)]
-    size[-2] += 1  # for what the last row of the views has behind it
-    amounts = []
-    for length, p, i, s in reversed(list(zip(size, windows.padding, pictures.shape[2:], stride, strict=True))):
-        amounts += [p, length * s - p - i]
-    padded = torch.constant_pad_nd(pictures, amounts)
-    split = padded.view(*pictures.shape[:2], *[length for pair in zip(size, stride, strict=True) for length in pair])
-    apart = split.permute(*range(3, 3 + 2 * dims, 2), 0, 1, *range(2, 2 + 2 * dims, 2)).contiguous()
-    seen = []
-    for tap in windows.taps:
+    if not (turns_into_correlation(weight, windows) and may_be_looked_at(input, grad_output)):
+        grad_input = full_convolution(grad_output, weight, windows, input.shape[2:])
+        return grad_input, weight_gradient(input, grad_output, windows)
+    g, rotated, _, turned = as_correlation(grad_output, weight, windows, input.shape[2:])
+    grad_input = empty(input.shape, any_channels_last(grad_output, weight), like=input)
+    numbers, shares = factors_by_tap(rotated, turned), input.new_empty((len(turned.taps), *input.shape[:2]))
+    seen, products = Seen(turned, input.shape[2:]), Products(turned)
+    for part in chunks(input, 2 * input.shape[1:].numel()):
+        views = seen.by_taps(part_of(g, part))
+        add_up(views, numbers, None, by_channel(part_of(grad_input, part), turned))
+        products.sum_up(part_of(input, part), views, part_of(shares, part, 1), exact=False)
+    grad_weight = rotate180(filters_from(shares, turned), windows.groups)
+    if not grad_weight.isfinite().all():
+        return grad_input, weight_gradient(input, grad_output, windows)
+    return grad_input, in_format(grad_weight, any_channels_last(input, grad_output))
+
+
+def turns_into_correlation(weight: Tensor, windows: Windows) -> bool:
+    """Whether dL/dx is a depthwise correlation itself."""
+    return set(windows.stride) == {1} and weight.shape[0] == windows.groups
+
+
+def summed_products(input: Tensor, grad_output: Tensor, windows: Windows, exact: bool) -> Tensor:
+    """dL/dw; what `exact` is for says `Products`."""
+    shares = input.new_empty((len(windows.taps), *grad_output.shape[:2]))  # of each picture
+    seen, products = Seen(windows, grad_output.shape[2:]), Products(windows)
+    for part in chunks(grad_output, 2 * grad_output.shape[1:].numel()):
+        views = seen.by_taps(part_of(input, part))
+        products.sum_up(part_of(grad_output, part), views, part_of(shares, part, 1), exact)
+    return in_format(filters_from(shares, windows), any_channels_last(input, grad_output))
+
+
+def filters_from(shares: Tensor, windows: Windows) -> Tensor:
+    """Each picture's share in dL/dw (taps, N, O), summed over the pictures: (O, 1, *k)."""
+    return shares.sum(1).mT.view(shares.shape[2], 1, *windows.kernel_size)
+
+
+class Products:
+    """The products of dL/dy with what each tap sees, in memory that one part of the batch after the other takes.
+
+    Where the rows of the views go on behind the outputs, dL/dy is continued with zeros. Zero times an infinity is NaN,
+    so the sums are exact only if they leave out what is there, which takes longer, or are finite.
+    """
+
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows
+        self.rows = self.memory = torch.empty(0)
+
+    def sum_up(self, data: Tensor, seen: list[Tensor], shares: Tensor, exact: bool) -> None:
+        """Σ over the outputs of data (n, G·m, *output) · xₖ, of each picture and kernel: shares (taps, n, G·m)."""
+        factor, width, row = by_channel(data, self.windows), data.shape[-1], seen[0].shape[-1]
+        shape = *factor.shape[:-1], row
+        if row > width:
+            if self.rows.shape != shape:
+                self.rows = data.new_zeros(shape)
+            self.rows[..., :width] = factor
+            factor = self.rows
+        if self.memory.shape != shape:
+            self.memory = torch.empty_like(factor)
+        over, sums = tuple(range(3, factor.dim())), []
+        for x in seen:
+            product = computed(torch.mul, factor, x, self.memory)
+            sums.append((product[..., :width] if exact else product).sum(over))
+        shares.copy_(torch.stack(sums).flatten(2))
+
+
+class Seen:
+    """What each tap sees, as views (n, G, 1, *output) of memory that part after part of the batch is copied to.
+
+    Pictures that are seen in strides are parted there into those that lie a stride apart, for runs without gaps. And
+    where the channels lie one after the other, the rows of the views are as long as those in memory, so that those
+    of a channel are one run: what is behind the outputs in a row is of no use.
+    """
+
+    def __init__(self, windows: Windows, output_size: Sequence[int]) -> None:
+        self.windows, self.output_size = windows, output_size
+        self.memory = torch.empty(0)
+        self.views: list[Tensor] = []
+
+    def by_taps(self, pictures: Tensor) -> list[Tensor]:
+        """Of pictures (n, G, *input), which lie as those before them."""
+        windows, channels_last = self.windows, lies_channels_last(pictures)
+        stride, extent = windows.stride, windows.padded_size(pictures.shape[2:])
+        if self.memory.shape[windows.dims : windows.dims + 2] != pictures.shape[:2]:
+            runs = windows.dims > 1 and not channels_last
+            size = [math.ceil(length / s) for length, s in zip(extent, stride, strict=True)]
+            if runs:
+                size[-2] += 1  # for what the last row of the views has behind it
+            shape = (math.prod(stride) * pictures.shape[0], pictures.shape[1], *size)
+            memory = empty(shape, channels_last, like=pictures).zero_()
+            self.memory = memory.unflatten(0, (*stride, pictures.shape[0]))
+            self.views = [self._seen_by(tap, size[-1] if runs else self.output_size[-1]) for tap in windows.taps]
+        for phase in itertools.product(*map(range, stride)):
+            there, here = [], []
+            for r, p, s, length in zip(phase, windows.padding, stride, pictures.shape[2:], strict=True):
+                first = max(0, math.ceil((p - r) / s))  # position of the memory that holds a picture's
+                start = first * s + r - p
+                there.append(slice(first, first + len(range(start, length, s))))
+                here.append(slice(start, None, s))
+            self.memory[phase][spatial(there)] = pictures[spatial(here)]
+        return self.views
+
+    def _seen_by(self, tap: Sequence[int], row: int) -> Tensor:
+        windows = self.windows
         at = [k * d for k, d in zip(tap, windows.dilation, strict=True)]
-        those = apart[tuple(position % s for position, s in zip(at, stride, strict=True))]
-        steps = those.stride()[2:]
-        offset = sum(position // s * step for position, s, step in zip(at, stride, steps, strict=True))
-        shape = (*those.shape[:2], 1, *output_size[:-1], size[-1])
-        strides = (*those.stride()[:2], 0, *steps)
-        seen.append(those.as_strided(shape, strides, those.storage_offset() + offset))
-    return seen
+        apart = self.memory[tuple(position % s for position, s in zip(at, windows.stride, strict=True))]
+        steps = apart.stride()[2:]
+        offset = sum(position // s * step for position, s, step in zip(at, windows.stride, steps, strict=True))
+        shape = (*apart.shape[:2], 1, *self.output_size[:-1], row)
+        return apart.as_strided(shape, (*apart.stride()[:2], 0, *steps), apart.storage_offset() + offset)
 
 
 def by_channel(data: Tensor, windows: Windows) -> Tensor:
     """(n, G·m, *size) → (n, G, m, *size), as a view: m is the number of kernels that a channel has."""
-    return data.view(data.shape[0], windows.groups, data.shape[1] // windows.groups, *data.shape[2:])
+    return data.unflatten(1, (windows.groups, -1))
+
+
+def factors_by_tap(weight: Tensor, windows: Windows) -> list[Tensor]:
+    """wₖ for each tap k."""
+    return [factors(weight[spatial(tap)], windows) for tap in windows.taps]
 
 
 def factors(values: Tensor, windows: Windows) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
@@ -39,3 +41,10 @@ def in_cpu_memory(*tensors: Tensor | None) -> bool:
 def in_compiled_cpu_code(tensor: Tensor) -> bool:
     """Whether torch.compile, which is to run the graph itself and not to export it, traces a CPU's tensor."""
     return tensor.device.type == "cpu" and torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+
+
+def computed(operation: Callable[..., Tensor], a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
+    """operation(a, b), in memory of the result's shape."""
+    if torch.compiler.is_compiling() or stands_for_many(a, b):
+        return memory.copy_(operation(a, b))
+    return operation(a, b, out=memory)

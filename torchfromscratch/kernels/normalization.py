@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.layout import any_channels_last, as_channels_last
-from torchfromscratch.kernels.memory import stands_for_many
+from torchfromscratch.kernels.memory import computed
 from torchfromscratch.kernels.precision import widened
 
 TEMPORARIES = 2  # tensors of a part's size that a walk reads and writes beside the batch itself
@@ -51,7 +51,7 @@ def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statisti
         mean, variance = _moments([_part(x, span) for span in group], over)
         rho = (variance + over.eps).rsqrt()
         for span in group:
-            y = _computed(torch.sub, _part(x, span), mean, _part(output, span))
+            y = computed(torch.sub, _part(x, span), mean, _part(output, span))
             y = y.mul_(weight * rho) if weight.shape == rho.shape else y.mul_(rho).mul_(weight)
             if bias is not None:
                 y.add_(bias)
@@ -83,7 +83,7 @@ def gradients(
         products = []
         for g_part, x_part, memory in parts:  # memory that dL/dx takes later
             deviation = _deviation(x_part, mu, buffer)
-            products.append(sum_over(_computed(torch.mul, g_part, deviation, memory), shared))
+            products.append(sum_over(computed(torch.mul, g_part, deviation, memory), shared))
         sum_gd = _total(products)
         grad_weights.append(sum_over(sum_gd * rho, constant.difference(over.dims)))
         grad_biases.append(sum_over(sum_g, constant.difference(over.dims)))
@@ -96,8 +96,8 @@ def gradients(
         mean_h = sum_over(sum_h, varying) / count if over.centred else torch.zeros_like(rho)
         slope = sum_over(sum_hd, varying) / count / above_zero
         for g_part, x_part, memory in parts:
-            h = g_part if inner is None else _computed(torch.mul, g_part, inner, memory)
-            h = _computed(torch.sub, h, mean_h, memory)
+            h = g_part if inner is None else computed(torch.mul, g_part, inner, memory)
+            h = computed(torch.sub, h, mean_h, memory)
             h.addcmul_(_deviation(x_part, mu, buffer), slope, value=-1).mul_(outer)
     # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
     return grad_input.to(input.dtype), _total(grad_weights), _total(grad_biases).clone()
@@ -139,14 +139,7 @@ def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:
 
 def _deviation(x: Tensor, mean: Tensor, buffer: Tensor) -> Tensor:
     """x − μ, in the memory of `buffer`, which is as long as the longest part."""
-    return _computed(torch.sub, x, mean, buffer.narrow(0, 0, x.shape[0]))
-
-
-def _computed(operation: Callable[..., Tensor], a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
-    """operation(a, b), in memory as long as a."""
-    if torch.compiler.is_compiling() or stands_for_many(a, b):
-        return memory.copy_(operation(a, b))
-    return operation(a, b, out=memory)
+    return computed(torch.sub, x, mean, buffer.narrow(0, 0, x.shape[0]))
 
 
 def _total(parts: list[Tensor]) -> Tensor:
