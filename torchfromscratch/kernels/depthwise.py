@@ -30,8 +30,9 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
     numbers = factors_by_tap(weight, windows)
     constants = None if bias is None else factors(bias, windows)
-    seen = Seen(windows, size)
-    for part in chunks(output, 2 * output.shape[1:].numel()):
+    parts = chunks(output, 2 * output.shape[1:].numel())
+    seen = Seen(part_of(input, parts[0]), windows, size)
+    for part in parts:
         add_up(seen.by_taps(part_of(input, part)), numbers, constants, by_channel(part_of(output, part), windows))
     return output
 
@@ -89,8 +90,10 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     g, rotated, _, turned = as_correlation(grad_output, weight, windows, input.shape[2:])
     grad_input = empty(input.shape, any_channels_last(grad_output, weight), like=input)
     numbers, shares = factors_by_tap(rotated, turned), input.new_empty((len(turned.taps), *input.shape[:2]))
-    seen, products = Seen(turned, input.shape[2:]), Products(turned)
-    for part in chunks(input, 2 * input.shape[1:].numel()):
+    parts = chunks(input, 2 * input.shape[1:].numel())
+    seen = Seen(part_of(g, parts[0]), turned, input.shape[2:])
+    products = Products(part_of(input, parts[0]), seen.row, turned)
+    for part in parts:
         views = seen.by_taps(part_of(g, part))
         add_up(views, numbers, None, by_channel(part_of(grad_input, part), turned))
         products.sum_up(part_of(input, part), views, part_of(shares, part, 1), exact=False)
@@ -108,8 +111,10 @@ def turns_into_correlation(weight: Tensor, windows: Windows) -> bool:
 def summed_products(input: Tensor, grad_output: Tensor, windows: Windows, exact: bool) -> Tensor:
     """dL/dw; what `exact` is for says `Products`."""
     shares = input.new_empty((len(windows.taps), *grad_output.shape[:2]))  # of each picture
-    seen, products = Seen(windows, grad_output.shape[2:]), Products(windows)
-    for part in chunks(grad_output, 2 * grad_output.shape[1:].numel()):
+    parts = chunks(grad_output, 2 * grad_output.shape[1:].numel())
+    seen = Seen(part_of(input, parts[0]), windows, grad_output.shape[2:])
+    products = Products(part_of(grad_output, parts[0]), seen.row, windows)
+    for part in parts:
         views = seen.by_taps(part_of(input, part))
         products.sum_up(part_of(grad_output, part), views, part_of(shares, part, 1), exact)
     return in_format(filters_from(shares, windows), any_channels_last(input, grad_output))
@@ -127,24 +132,22 @@ class Products:
     so the sums are exact only if they leave out what is there, which takes longer, or are finite.
     """
 
-    def __init__(self, windows: Windows) -> None:
+    def __init__(self, longest: Tensor, row: int, windows: Windows) -> None:
+        """For parts like the longest one of dL/dy (n, G·m, *output), and views with rows of such a length."""
+        factor = by_channel(longest, windows)
         self.windows = windows
-        self.rows = self.memory = torch.empty(0)
+        self.rows = factor.new_zeros((*factor.shape[:-1], row)) if row > factor.shape[-1] else None
+        self.memory = torch.empty_like(factor if self.rows is None else self.rows)
 
     def sum_up(self, data: Tensor, seen: list[Tensor], shares: Tensor, exact: bool) -> None:
         """Σ over the outputs of data (n, G·m, *output) · xₖ, of each picture and kernel: shares (taps, n, G·m)."""
-        factor, width, row = by_channel(data, self.windows), data.shape[-1], seen[0].shape[-1]
-        shape = *factor.shape[:-1], row
-        if row > width:
-            if self.rows.shape != shape:
-                self.rows = data.new_zeros(shape)
-            self.rows[..., :width] = factor
-            factor = self.rows
-        if self.memory.shape != shape:
-            self.memory = torch.empty_like(factor)
+        batch, width, factor = data.shape[0], data.shape[-1], by_channel(data, self.windows)
+        if self.rows is not None:
+            self.rows[:batch, ..., :width] = factor
+            factor = self.rows[:batch]
         over, sums = tuple(range(3, factor.dim())), []
         for x in seen:
-            product = computed(torch.mul, factor, x, self.memory)
+            product = computed(torch.mul, factor, x, self.memory[:batch])
             sums.append((product[..., :width] if exact else product).sum(over))
         shares.copy_(torch.stack(sums).flatten(2))
 
@@ -157,42 +160,41 @@ class Seen:
     of a channel are one run: what is behind the outputs in a row is of no use.
     """
 
-    def __init__(self, windows: Windows, output_size: Sequence[int]) -> None:
-        self.windows, self.output_size = windows, output_size
-        self.memory = torch.empty(0)
-        self.views: list[Tensor] = []
+    def __init__(self, longest: Tensor, windows: Windows, output_size: Sequence[int]) -> None:
+        """For parts like the longest one (n, G, *input)."""
+        self.windows = windows
+        channels_last, extent = lies_channels_last(longest), windows.padded_size(longest.shape[2:])
+        size = [math.ceil(length / s) for length, s in zip(extent, windows.stride, strict=True)]
+        self.row = output_size[-1]
+        if windows.dims > 1 and not channels_last:
+            self.row = size[-1]
+            size[-2] += 1  # for what the last row of the views has behind it
+        shape = (math.prod(windows.stride) * longest.shape[0], longest.shape[1], *size)
+        memory = empty(shape, channels_last, like=longest).zero_()
+        self.memory = memory.unflatten(0, (*windows.stride, longest.shape[0]))
+        self.views = [self._seen_by(tap, (*output_size[:-1], self.row)) for tap in windows.taps]
 
     def by_taps(self, pictures: Tensor) -> list[Tensor]:
-        """Of pictures (n, G, *input), which lie as those before them."""
-        windows, channels_last = self.windows, lies_channels_last(pictures)
-        stride, extent = windows.stride, windows.padded_size(pictures.shape[2:])
-        if self.memory.shape[windows.dims : windows.dims + 2] != pictures.shape[:2]:
-            runs = windows.dims > 1 and not channels_last
-            size = [math.ceil(length / s) for length, s in zip(extent, stride, strict=True)]
-            if runs:
-                size[-2] += 1  # for what the last row of the views has behind it
-            shape = (math.prod(stride) * pictures.shape[0], pictures.shape[1], *size)
-            memory = empty(shape, channels_last, like=pictures).zero_()
-            self.memory = memory.unflatten(0, (*stride, pictures.shape[0]))
-            self.views = [self._seen_by(tap, size[-1] if runs else self.output_size[-1]) for tap in windows.taps]
-        for phase in itertools.product(*map(range, stride)):
+        """Of some pictures (n, G, *input)."""
+        windows, batch = self.windows, pictures.shape[0]
+        for phase in itertools.product(*map(range, windows.stride)):
             there, here = [], []
-            for r, p, s, length in zip(phase, windows.padding, stride, pictures.shape[2:], strict=True):
+            for r, p, s, length in zip(phase, windows.padding, windows.stride, pictures.shape[2:], strict=True):
                 first = max(0, math.ceil((p - r) / s))  # position of the memory that holds a picture's
                 start = first * s + r - p
                 there.append(slice(first, first + len(range(start, length, s))))
                 here.append(slice(start, None, s))
-            self.memory[phase][spatial(there)] = pictures[spatial(here)]
-        return self.views
+            self.memory[phase][:batch][spatial(there)] = pictures[spatial(here)]
+        return [view[:batch] for view in self.views]
 
-    def _seen_by(self, tap: Sequence[int], row: int) -> Tensor:
-        windows = self.windows
-        at = [k * d for k, d in zip(tap, windows.dilation, strict=True)]
-        apart = self.memory[tuple(position % s for position, s in zip(at, windows.stride, strict=True))]
+    def _seen_by(self, tap: Sequence[int], size: Sequence[int]) -> Tensor:
+        at = [k * d for k, d in zip(tap, self.windows.dilation, strict=True)]
+        stride = self.windows.stride
+        apart = self.memory[tuple(position % s for position, s in zip(at, stride, strict=True))]
         steps = apart.stride()[2:]
-        offset = sum(position // s * step for position, s, step in zip(at, windows.stride, steps, strict=True))
-        shape = (*apart.shape[:2], 1, *self.output_size[:-1], row)
-        return apart.as_strided(shape, (*apart.stride()[:2], 0, *steps), apart.storage_offset() + offset)
+        offset = sum(position // s * step for position, s, step in zip(at, stride, steps, strict=True))
+        shape, strides = (*apart.shape[:2], 1, *size), (*apart.stride()[:2], 0, *steps)
+        return apart.as_strided(shape, strides, apart.storage_offset() + offset)
 
 
 def by_channel(data: Tensor, windows: Windows) -> Tensor:
