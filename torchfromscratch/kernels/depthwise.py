@@ -79,10 +79,10 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """dL/dx and dL/dw, shapes as in `convolution.gradients`, from what each tap sees of dL/dy, if each sees all.
+    """dL/dx and dL/dw, shapes as in `convolution.gradients`.
 
-    As dL/dx is a correlation of dL/dy with the rotated kernel, the gradient of that one is the sum of x times what
-    its taps see of dL/dy.
+    Where dL/dx is a correlation of dL/dy with the rotated kernel, the gradient of that one is the sum of x times what
+    its taps see of dL/dy: both come from the same views.
     """
     if not (turns_into_correlation(weight, windows) and may_be_looked_at(input, grad_output)):
         grad_input = full_convolution(grad_output, weight, windows, input.shape[2:])

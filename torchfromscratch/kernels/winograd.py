@@ -8,7 +8,8 @@ values at six points, that product takes one multiplication a point:
 In two dimensions the transforms are applied along the height and then along the width, and the products,
 summed over the channels, are 36 matrix multiplications. The transforms are linear, so the gradient of w
 goes through their transposes, Gᵀ [ (A dL/dy) · (Bᵀ x) ], and that of x is a correlation of dL/dy with the
-rotated kernel.
+rotated kernel. As the rotated kernel's own gradient is Gᵀ [ (A x) · (Bᵀ dL/dy) ], both gradients together need
+dL/dy transformed only once.
 
 Each of the sixteen outputs is a sum over all the inputs of its tile, so an infinity or a NaN in one of them
 makes NaN of all sixteen, as it does in any implementation of the method.
@@ -126,11 +127,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """dL/dx and dL/dw, shapes as in `convolution.gradients`, from one transform of dL/dy.
-
-    dL/dx is a correlation of dL/dy with the rotated kernel, so the gradient of that one is a correlation of dL/dy
-    with x: x takes the place that a gradient has in `weight_gradient`, and dL/dy that of an input.
-    """
+    """dL/dx and dL/dw, shapes as in `convolution.gradients`, from one transform of dL/dy: it takes an input's place."""
     grad_output, rotated, _, turned = as_correlation(grad_output, weight, windows, input.shape[2:])
     size, channels = input.shape[2:], rotated.shape[:2]
     channels_last = any_channels_last(grad_output, weight), any_channels_last(input, grad_output)
@@ -272,7 +269,7 @@ class Outputs:
 
 
 class Blocks:
-    """A g Aᵀ of what is summed up over in a filter's gradient, which every tile sees 4×4 elements of."""
+    """A g Aᵀ of dL/dy, or of what takes its place in a filter's gradient: 4×4 elements a tile, none of them twice."""
 
     def __init__(self, data: Tensor, shape: Shape, scratch: Tensor, memory: Tensor | None = None) -> None:
         (cores, pictures, rows, columns), channels = shape, data.shape[2]
