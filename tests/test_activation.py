@@ -206,6 +206,18 @@ def test_softsign_of_complex_numbers() -> None:
     assert torch.autograd.gradgradcheck(F.softsign, (x,))
 
 
+@pytest.mark.parametrize("name", ["relu", "max_pool2d"])
+def test_gradients_that_are_lazily_negative(name: str) -> None:
+    """As the imaginary part of a conjugate is: its bits are those of its opposite."""
+    x = torch.randn(1, 1, 2, 8, requires_grad=True)
+    ours, theirs = (
+        functional.relu(x) if name == "relu" else functional.max_pool2d(x, 2) for functional in (F, torch.nn.functional)
+    )
+    g = torch.randn(ours.shape, dtype=torch.complex64).conj().imag
+    assert g.is_neg()
+    assert torch.equal(*[torch.autograd.grad(y, x, g)[0] for y in (ours, theirs)])
+
+
 def test_complex_gradients_are_no_lazy_conjugates() -> None:
     """A tensor that is only marked as conjugate has no `.numpy()`."""
     x = torch.randn(3, dtype=torch.complex64, requires_grad=True)

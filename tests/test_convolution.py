@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+import torchfromscratch
 import torchfromscratch.functional as F
 from tests.subjects import answers, assert_as_torch, assert_equal, assert_same_outcome, outcome, random_tensors, strides
 from torchfromscratch import nn
@@ -153,16 +155,70 @@ def test_memory_format_as_torchs(call: Any, input_last: bool, weight_last: bool)
 
 
 @pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
-@pytest.mark.parametrize("which", [0, 1])
-def test_gradients_lie_as_the_operands_whatever_comes_back(name: str, which: int) -> None:
-    """As in torch, channels last where an operand is, also for dL/dy contiguous, as it is behind a Flatten."""
-    tensors = random_tensors((2, 4, 6, 6), (4, 4, 3, 3))
-    tensors[which] = tensors[which].detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-    x_gradients = []
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("last", itertools.product([False, True], repeat=3), ids=str)
+def test_gradients_lie_as_the_operands_whatever_comes_back(name: str, groups: int, last: tuple[bool, ...]) -> None:
+    """As in torch, channels last where an operand is, whether dL/dy is so or, as behind a Flatten, is not."""
+    tensors = random_tensors((2, 4, 6, 6), (4, 4 // groups, 3, 3), dtype=torch.float32)
+    formats = [torch.channels_last if is_last else torch.contiguous_format for is_last in last]
+    x, w = (t.detach().contiguous(memory_format=f).requires_grad_() for t, f in zip(tensors, formats, strict=False))
+    found = []
     for functional in (F, TF):
-        output = getattr(functional, name)(*tensors)
-        x_gradients.append(torch.autograd.grad(output, tensors[0], torch.ones(output.shape, dtype=output.dtype))[0])
-    assert strides(x_gradients[0]) == strides(x_gradients[1])
+        output = getattr(functional, name)(x, w, groups=groups)
+        grad_output = torch.ones(output.shape).contiguous(memory_format=formats[2])
+        found.append([output, *torch.autograd.grad(output, [x, w], grad_output)])
+    assert [strides(ours) for ours in found[0]] == [strides(theirs) for theirs in found[1]]
+
+
+@pytest.mark.parametrize(("groups", "algorithm"), [(1, "winograd"), (1, "im2col"), (2, None)])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_no_gradient_is_lost_in_the_padding(groups: int, algorithm: str | None, value: float) -> None:
+    """A window that sees nothing but padding has no share in dL/dx, but a NaN behind it belongs into dL/dw."""
+    x, w = random_tensors((1, 2, 5, 5), (2, 2 // groups, 3, 3))
+    theirs = TF.conv2d(x, w, padding=4, groups=groups)
+    with torchfromscratch.algorithm(algorithm) if algorithm else contextlib.nullcontext():
+        ours = F.conv2d(x, w, padding=4, groups=groups)
+    grad_output = torch.ones_like(ours)
+    grad_output[0, 0, 0, 0] = value
+    assert_equal([torch.autograd.grad(ours, [x, w], grad_output)[1]], [torch.autograd.grad(theirs, w, grad_output)[0]])
+
+
+@pytest.mark.parametrize("mapped", [m for m in itertools.product([False, True], repeat=3) if any(m)], ids=str)
+@pytest.mark.parametrize("algorithm", ["winograd", "im2col"])
+def test_gradients_mapped_over_any_operand(mapped: tuple[bool, ...], algorithm: str) -> None:
+    """Also with an algorithm that is not made for the groups that mapped weights become."""
+    shapes = (2, 2, 6, 6), (2, 2, 3, 3), (2, 2, 4, 4)
+    given = [t.detach() for t in random_tensors(*[(3,) * of + shape for of, shape in zip(mapped, shapes, strict=True)])]
+
+    def pull_back(function: Any) -> Any:
+        def gradients(x: Tensor, w: Tensor, g: Tensor) -> Any:
+            return torch.func.vjp(function, x, w)[1](g)
+
+        return torch.func.vmap(gradients, tuple(0 if of else None for of in mapped))(*given)
+
+    with torchfromscratch.algorithm(algorithm):
+        actual = pull_back(lambda x, w: F.conv2d(x, w))
+    assert_equal(actual, pull_back(lambda x, w: TF.conv2d(x, w)))
+
+
+def test_what_does_not_depend_on_an_infinity_stays_finite() -> None:
+    """dL/dx holds no x, so its own gradients are those of the weight and dL/dy alone."""
+    x, w, g = random_tensors((1, 2, 5, 5), (2, 2, 3, 3), (1, 2, 3, 3))
+    x.data[0, 0, 2, 2] = math.inf
+    (grad_input, _) = torch.autograd.grad(F.conv2d(x, w), (x, w), g, create_graph=True)
+    of_x, of_g = torch.autograd.grad(grad_input.sum(), (x, g), allow_unused=True)
+    assert of_x is None
+    assert of_g.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_narrow_depthwise_products_are_summed_wide(dtype: torch.dtype) -> None:
+    """Of single taps too: 300² is beyond float16, 300·300 − 300·299 is not."""
+    x = torch.full((1, 2, 1, 2), 300.0, dtype=dtype)
+    w = torch.ones(2, 1, 1, 1, dtype=dtype, requires_grad=True)
+    g = torch.tensor([300.0, -299.0], dtype=dtype).expand(1, 2, 1, 2)
+    (ours,), (theirs,) = (torch.autograd.grad(f.conv2d(x, w, groups=2), w, g) for f in (F, TF))
+    assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("kernel", [1, 3])

@@ -285,12 +285,17 @@ def test_mapping_over_models_equals_one_model_after_the_other() -> None:
         torch.testing.assert_close(mapped, torch.stack(one_by_one))
 
 
-def test_gradient_of_batch_norm_lies_as_the_input() -> None:
-    """Channels last, though dL/dy is contiguous, as it is behind a view."""
-    x = torch.randn(2, 4, 3, 5).contiguous(memory_format=torch.channels_last).requires_grad_()
-    y = F.batch_norm(x, None, None, training=True)
-    (gradient,) = torch.autograd.grad(y, x, torch.ones(2, 4, 3, 5))
-    assert gradient.is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name != "rms_norm"])  # torch's lies as dL/dy does
+@pytest.mark.parametrize("x_last", [False, True])
+@pytest.mark.parametrize("g_last", [False, True])
+def test_gradient_lies_as_torchs(layer: str, x_last: bool, g_last: bool) -> None:
+    """As the input does, whether dL/dy is so or, as it is behind a view, is not."""
+    formats = {True: torch.channels_last, False: torch.contiguous_format}
+    x = torch.randn(2, 4, 6, 5).contiguous(memory_format=formats[x_last]).requires_grad_()
+    g = torch.randn(2, 4, 6, 5).contiguous(memory_format=formats[g_last])
+    ours, theirs = (torch.autograd.grad(LAYERS[layer](namespace, x), x, g)[0] for namespace in (F, torch.nn.functional))
+    assert ours.stride() == theirs.stride()
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

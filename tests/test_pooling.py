@@ -104,6 +104,21 @@ def test_memory_format_as_torchs(call: Any, order: list[int]) -> None:
         assert [strides(y) for y in actual[compared]] == [strides(y) for y in expected[compared]]
 
 
+@pytest.mark.parametrize("kernel", [2, 3])
+@pytest.mark.parametrize("x_last", [False, True])
+@pytest.mark.parametrize("g_last", [False, True])
+def test_gradients_lie_as_the_input_whatever_comes_back(kernel: int, x_last: bool, g_last: bool) -> None:
+    formats = {True: torch.channels_last, False: torch.contiguous_format}
+    (x,) = random_tensors((2, 4, 7, 7))
+    x = x.detach().contiguous(memory_format=formats[x_last]).requires_grad_()
+    found = []
+    for functional in (F, TF):
+        output = functional.max_pool2d(x, kernel)
+        grad_output = torch.ones_like(output).contiguous(memory_format=formats[g_last])
+        found += torch.autograd.grad(output, x, grad_output)
+    assert strides(found[0]) == strides(found[1])
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 def test_window_of_nothing_but_padding_is_refused(dims: int) -> None:
     """It has no winner that a gradient could go to, nor a position."""

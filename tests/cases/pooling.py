@@ -5,6 +5,7 @@ from tests.cases import Case, ModuleCase
 CASES = [
     Case("max_pool1d", lambda F, x: F.max_pool1d(x, 3, stride=2, padding=1), ((2, 3, 8),)),
     Case("max_pool2d", lambda F, x: F.max_pool2d(x, 2), ((2, 3, 6, 5),)),
+    Case("max_pool2d 3×3", lambda F, x: F.max_pool2d(x, 3, stride=2), ((2, 3, 7, 6),)),
     Case(
         "max_pool2d options",
         lambda F, x: F.max_pool2d(x, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2), ceil_mode=True),

@@ -10,8 +10,7 @@ The layer and both its gradients are partial derivatives of S:
 
 S is linear in each argument, so each of the three, differentiated by one of its two arguments, is one
 of the other two. Differentiation never leaves these three Functions, however often it is repeated.
-Read the other way round, FullConvolution is the layer ConvTranspose. A fourth, Gradients, is the last two
-at once: a kernel may find both in what it computes of g.
+Read the other way round, FullConvolution is the layer ConvTranspose.
 
 Source: lecture notes, "CNN Backpropagation", section 4; V. Dumoulin and F. Visin, "A guide to
 convolution arithmetic for deep learning", 2016.
@@ -27,7 +26,8 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, mapped_first
 from torchfromscratch.kernels import operations as kernel
-from torchfromscratch.kernels.layout import any_channels_last, as_channels_last
+from torchfromscratch.kernels.layout import any_channels_last, laid_out
+from torchfromscratch.kernels.memory import followed
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -52,16 +52,16 @@ class Correlation(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight = ctx.saved_tensors
-        if any_channels_last(input, weight):
-            grad_output = as_channels_last(grad_output)
+        grad_output = laid_out(grad_output, any_channels_last(input, weight))
         needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
         grad_input = grad_weight = grad_bias = None
-        if needs_input and needs_weight:
-            grad_input, grad_weight = gradients(input.conj(), weight.conj(), grad_output, ctx.windows)
-        elif needs_input:
-            grad_input = full_convolution(grad_output, weight.conj(), None, ctx.windows, input.shape[2:])
-        elif needs_weight:
-            grad_weight = weight_gradient(input.conj(), grad_output, ctx.windows)
+        if needs_input and needs_weight and not followed():  # the next two lines' work, shared
+            grad_input, grad_weight = kernel.gradients(input.conj(), weight.conj(), grad_output, ctx.windows)
+        else:
+            if needs_input:
+                grad_input = full_convolution(grad_output, weight.conj(), None, ctx.windows, input.shape[2:])
+            if needs_weight:
+                grad_weight = weight_gradient(input.conj(), grad_output, ctx.windows)
         if needs_bias:
             grad_bias = sum_per_channel(grad_output)
         return grad_input, grad_weight, grad_bias, None
@@ -100,8 +100,7 @@ class FullConvolution(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
         grad_output, weight = ctx.saved_tensors
-        if any_channels_last(grad_output, weight):
-            grad = as_channels_last(grad)
+        grad = laid_out(grad, any_channels_last(grad_output, weight))
         needs_output, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad_grad_output = grad_weight = grad_bias = None
         if needs_output:
@@ -159,7 +158,7 @@ class WeightGradient(Function):
         size = info.batch_size
         input = _into_channels(input, in_dims[0], size)
         grad_output = _into_channels(grad_output, in_dims[1], size)
-        grad_weight = weight_gradient(input, grad_output, replace(windows, groups=size * windows.groups))
+        grad_weight = weight_gradient(input, grad_output, _grouped(windows, size))
         return grad_weight.unflatten(0, (size, -1)), 0
 
     @staticmethod
@@ -168,65 +167,9 @@ class WeightGradient(Function):
         return weight_gradient(input_t, grad_output, ctx.windows) + weight_gradient(input, grad_t, ctx.windows)
 
 
-class Gradients(Function):
-    """FullConvolution of g with w, and WeightGradient of x and g.
-
-    x (N, C, *input), w (O, C/groups, *k), g (N, O, *output) → as x, as w.
-    """
-
-    generate_vmap_rule = False
-
-    @staticmethod
-    def forward(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-        return kernel.gradients(input, weight, grad_output, windows)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        *tensors, ctx.windows = inputs
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, grad_x: Tensor, grad_w: Tensor) -> tuple:
-        input, weight, grad_output = ctx.saved_tensors
-        if any_channels_last(grad_output, weight):
-            grad_x = as_channels_last(grad_x)
-        needs_input, needs_weight, needs_output, _ = ctx.needs_input_grad
-        grad_input = grad_weight = grad_grad_output = None
-        if needs_input:
-            grad_input = full_convolution(grad_output.conj(), grad_w, None, ctx.windows, input.shape[2:])
-        if needs_weight:
-            grad_weight = weight_gradient(grad_x, grad_output.conj(), ctx.windows)
-        if needs_output:
-            grad_grad_output = correlation(grad_x, weight.conj(), None, ctx.windows) + correlation(
-                input.conj(), grad_w, None, ctx.windows
-            )
-        return grad_input, grad_weight, grad_grad_output, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple, input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple:
-        of_input, of_weight, of_output, _ = in_dims
-        size = input.shape[2:] if of_input is None else input.movedim(of_input, 0).shape[3:]
-        dims = of_output, of_weight, None, None, None
-        grad_input = FullConvolution.vmap(info, dims, grad_output, weight, None, windows, size)
-        grad_weight = WeightGradient.vmap(info, (of_input, of_output, None), input, grad_output, windows)
-        return tuple(zip(grad_input, grad_weight, strict=True))
-
-    @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, grad_t: Tensor, _: None) -> tuple[Tensor, Tensor]:
-        input, weight, grad_output = ctx.saved_tensors
-        size = input.shape[2:]
-        return (
-            full_convolution(grad_t, weight, None, ctx.windows, size)
-            + full_convolution(grad_output, weight_t, None, ctx.windows, size),
-            weight_gradient(input_t, grad_output, ctx.windows) + weight_gradient(input, grad_t, ctx.windows),
-        )
-
-
 correlation = differentiable(Correlation)
 full_convolution = differentiable(FullConvolution)
 weight_gradient = differentiable(WeightGradient)
-gradients = differentiable(Gradients)
 
 
 def sum_per_channel(grad_output: Tensor) -> Tensor:
@@ -260,10 +203,15 @@ def _map_over_data(
         _into_channels(data, data_dim, size),
         mapped_first(weight, weight_dim, size).flatten(0, 1),
         None if bias is None else mapped_first(bias, bias_dim, size).flatten(0, 1),
-        replace(windows, groups=size * windows.groups),
+        _grouped(windows, size),
         *rest,
     )
     return result.unflatten(1, (size, -1)), 1
+
+
+def _grouped(windows: Windows, size: int) -> Windows:
+    """`size` times the groups, for which the caller's choice of an algorithm was not made."""
+    return replace(windows, groups=size * windows.groups, algorithm=None)
 
 
 def _into_channels(data: Tensor, dim: int | None, size: int) -> Tensor:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, mapped_first
 from torchfromscratch.kernels import normalization as kernel
+from torchfromscratch.kernels.layout import any_channels_last, laid_out
 from torchfromscratch.kernels.normalization import Statistics, sum_over
 from torchfromscratch.kernels.precision import widened
 
@@ -187,7 +188,7 @@ class NormalizeByConstants(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight, mean, variance = ctx.saved_tensors
         rho = (widened(variance) + ctx.eps).rsqrt()
-        g = widened(grad_output)
+        g = laid_out(widened(grad_output), any_channels_last(input))
         constant = [dim for dim in range(input.dim()) if weight.shape[dim] == 1]
         grad_input = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:

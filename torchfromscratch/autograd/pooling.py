@@ -25,7 +25,7 @@ from torchfromscratch.autograd.function import Function, differentiable, map_ove
 from torchfromscratch.kernels import operations
 from torchfromscratch.kernels import pooling as kernel
 from torchfromscratch.kernels import spans as span_kernel
-from torchfromscratch.kernels.layout import any_channels_last, as_channels_last
+from torchfromscratch.kernels.layout import any_channels_last, laid_out
 from torchfromscratch.kernels.spans import Spans
 from torchfromscratch.kernels.windows import Windows
 
@@ -55,9 +55,7 @@ class MaxPool(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
         (winners,) = ctx.saved_tensors
-        if ctx.channels_last:
-            grad_output = as_channels_last(grad_output)
-        return send_back(grad_output, winners, ctx.windows, ctx.input_size), None
+        return send_back(laid_out(grad_output, ctx.channels_last), winners, ctx.windows, ctx.input_size), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:

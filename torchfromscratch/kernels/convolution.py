@@ -62,10 +62,14 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """dL/dx and dL/dw."""
+    """dL/dx and dL/dw.
+
+    Where windows lie in the padding alone, dL/dx has no use for their dL/dy; dL/dw would be NaN if that was.
+    """
     channels = input.shape[1], weight.shape[0]
     method = choose((grad_output, weight, input), channels, input.shape[2:], windows)
-    if method in (depthwise, winograd) and not rounds_often(method, input, windows):
+    all_used = all([p < extent for p, extent in zip(windows.padding, windows.extent, strict=True)])
+    if method in (depthwise, winograd) and all_used and not rounds_often(method, input, windows):
         both: tuple[Tensor, Tensor] = method.gradients(input, weight, grad_output, windows)
         return both
     grad_input = full_convolution(grad_output, weight, windows, input.shape[2:])
@@ -127,4 +131,5 @@ def _fourier_pays(batch: int, channels: tuple[int, int], input_size: Sequence[in
 
 def rounds_often(method: ModuleType, data: Tensor, windows: Windows) -> bool:
     """Whether a narrow type would be rounded at every step, which torch's convolution does not do."""
-    return data.dtype in NARROW_TYPES and method is not im2col and len(windows.taps) > 1
+    one_step = method is im2col or (len(windows.taps) == 1 and method is not depthwise)
+    return data.dtype in NARROW_TYPES and not one_step

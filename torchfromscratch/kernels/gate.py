@@ -25,7 +25,7 @@ def gate(values: Tensor, output: Tensor) -> Tensor:
     or −0 exactly if its bits are 0 or the smallest integer, which `abs` leaves negative. So it is in compiled
     code, which would keep the comparison's truth values for the way back, and writes those slowly.
     """
-    bits = BITS.get(output.dtype)
+    bits, values = BITS.get(output.dtype), values.resolve_neg()
     if bits and in_cpu_memory(values, output):
         return _multiplied_in_pieces(values, output)
     if bits and in_compiled_cpu_code(output):
@@ -37,7 +37,7 @@ def where_equal(values: Tensor, numbers: Tensor, number: int) -> Tensor:
     """`values` where `numbers`, made `wide_enough`, equal a number, and 0 elsewhere."""
     if numbers.dtype == BITS.get(values.dtype) and in_cpu_memory(values, numbers):
         equal = torch.eq(numbers, number, out=torch.empty_like(numbers))
-        return equal.mul_(values.view(numbers.dtype)).view(values.dtype)
+        return equal.mul_(values.resolve_neg().view(numbers.dtype)).view(values.dtype)
     return torch.where(numbers == number, values, 0)
 
 

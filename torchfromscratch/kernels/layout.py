@@ -32,9 +32,11 @@ def in_format(tensor: Tensor, channels_last: bool) -> Tensor:
     return empty(tensor.shape, channels_last, like=tensor).copy_(tensor)
 
 
-def as_channels_last(gradient: Tensor) -> Tensor:
-    """`gradient` (N, C, *spatial) channels last, as what it belongs to: behind a Flatten it lies contiguous."""
-    return gradient if any_channels_last(gradient) else in_format(gradient, channels_last=True)
+def laid_out(gradient: Tensor, channels_last: bool) -> Tensor:
+    """`gradient` (N, C, *spatial) in the memory format of what it belongs to: behind a Flatten it lies contiguous."""
+    if any_channels_last(gradient) == channels_last:
+        return gradient
+    return in_format(gradient, channels_last)
 
 
 def empty(shape: Sequence[int], channels_last: bool, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where tensors live, and so what pays: on a CPU, memory is reused and bits are read for what they are."""
+"""Where tensors live and what follows them, and so what pays: a CPU's memory is reused, and its bits are looked at."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
@@ -19,6 +20,17 @@ def stands_for_many(*tensors: Tensor | None) -> bool:
     functorch = torch._C._functorch
     given = [t for t in tensors if t is not None]
     return any([functorch.is_batchedtensor(t) or functorch.is_legacy_batchedtensor(t) for t in given])
+
+
+def followed() -> bool:
+    """Whether autograd, torch.func or forward mode follows what is computed now."""
+    if torch.compiler.is_compiling():
+        return False
+    return (
+        torch.is_grad_enabled()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
 
 
 def may_be_looked_at(*tensors: Tensor) -> bool:

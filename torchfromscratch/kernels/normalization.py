@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
-from torchfromscratch.kernels.layout import any_channels_last, as_channels_last
-from torchfromscratch.kernels.memory import computed
+from torchfromscratch.kernels.layout import any_channels_last, laid_out
+from torchfromscratch.kernels.memory import computed, stands_for_many
 from torchfromscratch.kernels.precision import widened
 
 TEMPORARIES = 2  # tensors of a part's size that a walk reads and writes beside the batch itself
@@ -64,13 +64,13 @@ def gradients(
     grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, over: Statistics
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dL/dx = ρ·(h − mean(h) − x̂·mean(h·x̂)) with h = γ·dL/dy, dL/dγ = Σ dL/dy·x̂ and dL/dβ = Σ dL/dy."""
-    g, x = widened(grad_output), widened(input)
-    if any_channels_last(x):
-        g = as_channels_last(g)
+    x = widened(input)
+    g = laid_out(widened(grad_output), any_channels_last(x))
     constant = {dim for dim in range(x.dim()) if weight.shape[dim] == 1}
     shared, varying = constant.intersection(over.dims), set(over.dims) - constant
     groups = _groups(x, weight, over)
-    grad_input, buffer = torch.empty_like(g), torch.empty_like(_part(x, groups[0][0]))
+    grad_input = torch.empty_like(g if stands_for_many(g) else x)
+    buffer = torch.empty_like(_part(x, groups[0][0]))
     grad_weights, grad_biases = [], []
     for group in groups:
         mu, above_zero = _part(mean, group[0]), _part(variance, group[0]) + over.eps

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from torchfromscratch.kernels.memory import in_cpu_memory
+from torchfromscratch.kernels.memory import followed, in_cpu_memory
 
 # Elements for each thread: fewer cost more in calls than they save, and 2^18 are no faster. Over the whole of
 # 2^20 float32, a formula of three steps takes up to 4 times as long: each step may fetch new memory from the system.
@@ -53,15 +52,10 @@ def flat(tensor: Tensor) -> Tensor:
 
 def _are_plain_memory(tensors: list[Tensor]) -> bool:
     """Whether the elements of one lie as those of the others, without gaps, and nothing follows what is computed."""
-    followed = (
-        torch.is_grad_enabled()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-    )
     first = tensors[0]
     lies = first.is_contiguous() or (first.dim() in LAYOUTS and first.is_contiguous(memory_format=LAYOUTS[first.dim()]))
     return (
-        not followed
+        not followed()
         and lies
         and in_cpu_memory(*tensors)
         and all([type(t) in (Tensor, torch.nn.Parameter) for t in tensors])

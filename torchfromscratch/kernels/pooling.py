@@ -129,7 +129,9 @@ def _send_back_by_index(grad_output: Tensor, winners: Tensor, windows: Windows, 
     nothing, gradients = grad_output.new_zeros(shape), arranged(grad_output)
     add = nothing.scatter_add if stands_for_many(grad_output, winners) else nothing.scatter_add_
     total = add(dim, positions, gradients)
-    return total.view(batch, *input_size, channels).movedim(-1, 1) if dim == 1 else total.unflatten(2, input_size)
+    if dim == 1:
+        return total.view(batch, *input_size, channels).movedim(-1, 1)
+    return total.view(batch, channels, *input_size)
 
 
 def flat_positions(winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:

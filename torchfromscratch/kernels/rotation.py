@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels.layout import any_channels_last, in_format
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -24,6 +25,8 @@ def as_correlation(
         for size, extent, output, pad in zip(input_size, windows.extent, grad_output.shape[2:], before, strict=True)
     ]
     rotated = rotate180(weight, windows.groups)
+    if any_channels_last(weight):
+        rotated = in_format(rotated, channels_last=True)
     if before == after and min(before) >= 0:
         return grad_output, rotated, None, replace(windows, padding=tuple(before))
     around = [amount for pair in zip(reversed(before), reversed(after), strict=True) for amount in pair]
