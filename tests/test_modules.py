@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -177,6 +178,29 @@ def test_export(case: ModuleCase) -> None:
     module, inputs = build(case, OURS).eval(), tuple(inputs_of(case))
     program = torch.export.export(module, inputs)
     assert_equal(tensors_of(program.module()(*inputs)), run(case, module, list(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("build", "dynamic"),
+    [
+        (lambda nn: nn.Conv2d(4, 3, 3, stride=2, padding=1), (0, 2, 3)),
+        (lambda nn: nn.Conv2d(4, 3, 1), (0, 2, 3)),
+        (lambda nn: nn.Conv2d(4, 4, 3, groups=4), (0,)),
+        (lambda nn: nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)), (0, 2, 3)),
+        (lambda nn: nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 2)), (0,)),
+    ],
+    ids=["conv", "1×1", "depthwise", "norm and average", "maximum and linear"],
+)
+def test_export_for_all_sizes(build: Callable[[Any], Any], dynamic: tuple[int, ...]) -> None:
+    """A dimension that is named dynamic is left open by the program, if each of its sizes leads the same way."""
+    torch.manual_seed(0)
+    module = build(OURS).eval()
+    sizes = {dim: torch.export.Dim(f"size{dim}", min=4) for dim in dynamic}
+    program = torch.export.export(module, (torch.randn(4, 4, 8, 8),), dynamic_shapes=(sizes,)).module()
+    x = torch.randn(*[size + 3 * (dim in dynamic) for dim, size in enumerate((4, 4, 8, 8))])
+    theirs = build(torch.nn).eval()
+    theirs.load_state_dict(module.state_dict())
+    torch.testing.assert_close(program(x), theirs(x))
 
 
 @pytest.mark.skipif(not hasattr(torchfromscratch, "audit"), reason="needs torchfromscratch.audit")

@@ -20,11 +20,11 @@ def chunks(batch: Tensor, elements_per_picture: int) -> list[slice]:
 
 def slices(like: Tensor, size: int, elements: int) -> list[slice]:
     """`size` items, each of which takes so many elements, in parts that fit; whole where `chunks` says so."""
-    step = max(1, size)
     # Narrow types stay whole too: they would round once more with every part of a weight's gradient.
-    if like.device.type == "cpu" and like.element_size() >= 4 and not torch.compiler.is_compiling():
-        step = max(1, CHUNK_BYTES // max(1, elements * like.element_size()))
-    return [slice(start, min(start + step, max(1, size))) for start in range(0, max(1, size), step)]
+    if like.device.type != "cpu" or like.element_size() < 4 or torch.compiler.is_compiling():
+        return [slice(0, size)]
+    step = max(1, CHUNK_BYTES // max(1, elements * like.element_size()))
+    return [slice(start, min(start + step, size)) for start in range(0, max(1, size), step)]
 
 
 def part_of(tensor: Tensor, part: slice, dim: int = 0) -> Tensor:

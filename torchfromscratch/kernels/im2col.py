@@ -122,7 +122,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     for pictures, band, matrix in window_matrices(input, windows, size):
         gradients = part_of(part_of(grad_output, pictures), band, 2)
         if matrix.stride(-1) == 1:
-            matrix = matrix.reshape(groups, matrix.shape[1:3].numel(), row_length)
+            matrix = matrix.reshape(groups, math.prod(matrix.shape[1:3]), row_length)
             gradients = output_rows(gradients, windows)
             factors = (matrix.mT, gradients) if as_columns else (gradients.mT, matrix)
             total = total.baddbmm_(*factors) if in_cpu_memory(input, grad_output) else total.baddbmm(*factors)
@@ -163,7 +163,7 @@ def window_view(pictures: Tensor, windows: Windows, output_size: Sequence[int]) 
     run_of_outputs = output_size[-1] if windows.stride[-1] == 1 else 1
     run_of_channels = channels * (windows.kernel_size[-1] if windows.dilation[-1] == 1 and groups == 1 else 1)
     padded = windows.pad(pictures)
-    if run_of_outputs > run_of_channels:
+    if not torch.compiler.is_exporting() and run_of_outputs > run_of_channels:  # what is exported is for all sizes
         padded = padded.contiguous()
     else:
         padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
@@ -191,4 +191,4 @@ def filter_rows(weight: Tensor, windows: Windows) -> Tensor:
 def output_rows(grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dy (n, O, *output) as rows (G, n·output, O/G), one a window."""
     last = grad_output.movedim(1, -1)
-    return last.reshape(last.shape[:-1].numel(), windows.groups, last.shape[-1] // windows.groups).transpose(0, 1)
+    return last.reshape(math.prod(last.shape[:-1]), windows.groups, last.shape[-1] // windows.groups).transpose(0, 1)

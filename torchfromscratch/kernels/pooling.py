@@ -38,7 +38,7 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     firsts = first_inside(windows, output_size, input.device)
     largest, winners = empty_maxima(input, windows)
     arithmetic = input.is_floating_point() and may_be_looked_at(input)
-    for part in chunks(input, input.shape[1:].numel()):
+    for part in chunks(input, math.prod(input.shape[1:])):
         padded = windows.pad(part_of(input, part), lowest)
         best, numbers = _max_windows(widened(padded), firsts, windows, arithmetic)
         if arithmetic and best.sum().isnan():
@@ -110,7 +110,7 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size
     tile_the_input = without_gaps and shape[2:] == tuple(map(operator.mul, size, windows.stride))
     if not tile_the_input:
         padded.zero_()
-    for part in chunks(padded, padded.shape[1:].numel()):
+    for part in chunks(padded, math.prod(padded.shape[1:])):
         gradients, numbers = part_of(grad_output, part), wide_enough(part_of(winners, part), grad_output)
         for number, tap in enumerate(windows.taps):
             there = windows.seen_by(tap, part_of(padded, part), size)
@@ -158,9 +158,9 @@ def first_inside(windows: Windows, output_size: Sequence[int], device: torch.dev
 
 def _planes(tensor: Tensor) -> Tensor:
     """(N, C, *spatial) → (N, C, pixels)."""
-    return tensor.reshape(*tensor.shape[:2], tensor.shape[2:].numel())
+    return tensor.reshape(*tensor.shape[:2], math.prod(tensor.shape[2:]))
 
 
 def _pixels(tensor: Tensor) -> Tensor:
     """(N, C, *spatial) → (N, pixels, C)."""
-    return tensor.movedim(1, -1).reshape(tensor.shape[0], tensor.shape[2:].numel(), tensor.shape[1])
+    return tensor.movedim(1, -1).reshape(tensor.shape[0], math.prod(tensor.shape[2:]), tensor.shape[1])
