@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import torchfromscratch.functional as F
+from tests.subjects import assert_same_outcome, outcome, random_tensors
 from torchfromscratch import nn
-from torchfromscratch.kernels.chunks import chunks
+from torchfromscratch.kernels import chunks
 
 LAYERS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "batch_norm": lambda F, x: F.batch_norm(x, None, None, training=True),
@@ -156,7 +157,7 @@ def test_the_batch_in_uneven_parts_gives_the_same(
 ) -> None:
     input = torch.randn(8, 4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr("torchfromscratch.kernels.chunks.CHUNK_BYTES", 3 * 2 * 8 * input[0].numel())
-    assert len(chunks(input, 2 * input[0].numel())) == 3
+    assert len(chunks.chunks(input, 2 * input[0].numel())) == 3
     results = []
     for namespace in (nn, torch.nn):
         module = build(namespace).double()
@@ -283,6 +284,20 @@ def test_mapping_over_models_equals_one_model_after_the_other() -> None:
         mapped = torch.func.vmap(norm, dims)(w, b)
         one_by_one = [norm(w[i] if dims[0] == 0 else w, b[i] if dims[1] == 0 else b) for i in range(3)]
         torch.testing.assert_close(mapped, torch.stack(one_by_one))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("batch", [0, 1, 3, 12])
+@pytest.mark.parametrize("chunk_bytes", [1, chunks.CHUNK_BYTES])
+def test_batch_norm_of_pictures_parted_among_cores(
+    threads: int, batch: int, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", chunk_bytes)
+    tensors = random_tensors((batch, 4, 6, 5), (4,), (4,))
+    ours = outcome(lambda x, *affine: F.batch_norm(x, None, None, *affine, training=True), tensors)
+    theirs = outcome(lambda x, *affine: torch.nn.functional.batch_norm(x, None, None, *affine, training=True), tensors)
+    assert_same_outcome(ours, theirs)
 
 
 @pytest.mark.parametrize("layer", [name for name in LAYERS if name != "rms_norm"])  # torch's lies as dL/dy does

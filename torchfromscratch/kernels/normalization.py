@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks, part_of
+from torchfromscratch.kernels.chunks import part_of, slices
 from torchfromscratch.kernels.layout import any_channels_last, laid_out
-from torchfromscratch.kernels.memory import computed, stands_for_many
+from torchfromscratch.kernels.memory import computed, in_cpu_memory, stands_for_many
 from torchfromscratch.kernels.precision import widened
 
 TEMPORARIES = 2  # tensors of a part's size that a walk reads and writes beside the batch itself
@@ -37,6 +37,11 @@ class Statistics:
     def mean(self, x: Tensor) -> Tensor:
         return sum_over(x, self.dims) / self.count(x)
 
+    def of_cores(self) -> Statistics:
+        """The same of a batch whose pictures are parted among cores, (cores, n, …)."""
+        first = (0,) if 0 in self.dims else ()
+        return replace(self, dims=(*first, *(dim + 1 for dim in self.dims)))
+
     def centre(self, x: Tensor) -> Tensor:
         """The mean that normalisation takes away."""
         return self.mean(x) if self.centred else x.new_zeros([1] * x.dim())
@@ -46,37 +51,40 @@ def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statisti
     """γ·(x − μ) / √(σ² + ε) + β, μ and σ²."""
     x = widened(input)
     output = torch.empty_like(x)
+    x, y_by_core, over = _by_core(x, over), _by_core(output, over), over.of_cores()
+    weight, bias = weight.unsqueeze(0), None if bias is None else bias.unsqueeze(0)
     means, variances = [], []
     for group in _groups(x, weight, over):
         mean, variance = _moments([_part(x, span) for span in group], over)
         rho = (variance + over.eps).rsqrt()
         for span in group:
-            y = computed(torch.sub, _part(x, span), mean, _part(output, span))
+            y = computed(torch.sub, _part(x, span), mean, _part(y_by_core, span))
             y = y.mul_(weight * rho) if weight.shape == rho.shape else y.mul_(rho).mul_(weight)
             if bias is not None:
                 y.add_(bias)
         means.append(mean)
         variances.append(variance)
-    return output.to(input.dtype), _joined(means), _joined(variances)
+    return output.to(input.dtype), _joined(means).squeeze(0), _joined(variances).squeeze(0)
 
 
 def gradients(
     grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, over: Statistics
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dL/dx = ρ·(h − mean(h) − x̂·mean(h·x̂)) with h = γ·dL/dy, dL/dγ = Σ dL/dy·x̂ and dL/dβ = Σ dL/dy."""
-    x = widened(input)
-    g = laid_out(widened(grad_output), any_channels_last(x))
+    x, g = widened(input), laid_out(widened(grad_output), any_channels_last(input))
+    grad_input = torch.empty_like(g if stands_for_many(g) else x)
+    x, g, dx, over = _by_core(x, over), _by_core(g, over), _by_core(grad_input, over), over.of_cores()
+    weight, mean, variance = weight.unsqueeze(0), mean.unsqueeze(0), variance.unsqueeze(0)
     constant = {dim for dim in range(x.dim()) if weight.shape[dim] == 1}
     shared, varying = constant.intersection(over.dims), set(over.dims) - constant
     groups = _groups(x, weight, over)
-    grad_input = torch.empty_like(g if stands_for_many(g) else x)
     buffer = torch.empty_like(_part(x, groups[0][0]))
     grad_weights, grad_biases = [], []
     for group in groups:
         mu, above_zero = _part(mean, group[0]), _part(variance, group[0]) + over.eps
         rho = above_zero.rsqrt()
 
-        parts = [[_part(tensor, span) for tensor in (g, x, grad_input)] for span in group]
+        parts = [[_part(tensor, span) for tensor in (g, x, dx)] for span in group]
 
         # over the elements that share both γ and their statistics, then over those that share one of the two
         sum_g = _total([sum_over(g_part, shared) for g_part, _, _ in parts])
@@ -100,25 +108,40 @@ def gradients(
             h = computed(torch.sub, h, mean_h, memory)
             h.addcmul_(_deviation(x_part, mu, buffer), slope, value=-1).mul_(outer)
     # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
-    return grad_input.to(input.dtype), _total(grad_weights), _total(grad_biases).clone()
+    grad_weight, grad_bias = _total(grad_weights).squeeze(0), _total(grad_biases).squeeze(0).clone()
+    return grad_input.to(input.dtype), grad_weight, grad_bias
 
 
 def sum_over(x: Tensor, dims: Collection[int]) -> Tensor:
-    """The sum along all of `dims`, which stay as dimensions of size 1."""
-    return x.sum([*dims], keepdim=True) if dims else x
+    """The sum along all of `dims`, which stay as dimensions of size 1; at last along the first, which may be cores."""
+    within = [dim for dim in dims if dim != 0]
+    sums = x.sum(within, keepdim=True) if within else x
+    return sums.sum(0, keepdim=True) if 0 in dims else sums
 
 
 def _groups(input: Tensor, weight: Tensor, over: Statistics) -> list[list[slice]]:
     """The parts of the batch, those together that share their statistics."""
-    spans = [slice(0, input.shape[0])]
-    if weight.shape[0] == 1:
-        spans = chunks(input, TEMPORARIES * math.prod(input.shape[1:]))
-    return [spans] if 0 in over.dims else [[span] for span in spans]
+    spans = [slice(0, input.shape[1])]
+    if weight.shape[1] == 1:
+        spans = slices(input, input.shape[1], TEMPORARIES * input.shape[0] * math.prod(input.shape[2:]))
+    return [spans] if 1 in over.dims else [[span] for span in spans]
+
+
+def _by_core(x: Tensor, over: Statistics) -> Tensor:
+    """(N, …) → (cores, n, …), as a view.
+
+    Batch norm takes the statistics of all pictures, a few at a time. Each core has its own among those: it finds
+    them in its cache, as layers that are computed whole have left them there, where the other core would be asked.
+    """
+    if 0 in over.dims and in_cpu_memory(x):
+        cores = math.gcd(x.shape[0], torch.get_num_threads())
+        return x.unflatten(0, (cores, x.shape[0] // cores))
+    return x.unsqueeze(0)
 
 
 def _part(tensor: Tensor, span: slice) -> Tensor:
     """What of `tensor` belongs to a part of the batch; all, if it does not vary along the batch."""
-    return tensor if tensor.shape[0] == 1 else part_of(tensor, span)
+    return tensor if tensor.shape[1] == 1 else part_of(tensor, span, 1)
 
 
 def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:
@@ -139,7 +162,7 @@ def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:
 
 def _deviation(x: Tensor, mean: Tensor, buffer: Tensor) -> Tensor:
     """x − μ, in the memory of `buffer`, which is as long as the longest part."""
-    return computed(torch.sub, x, mean, buffer.narrow(0, 0, x.shape[0]))
+    return computed(torch.sub, x, mean, buffer.narrow(1, 0, x.shape[1]))
 
 
 def _total(parts: list[Tensor]) -> Tensor:
@@ -147,4 +170,4 @@ def _total(parts: list[Tensor]) -> Tensor:
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts) if len(parts) > 1 else parts[0]
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
