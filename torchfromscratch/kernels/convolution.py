@@ -62,9 +62,9 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """dL/dx and dL/dw.
+    """dL/dx and dL/dw; from the same work only where each window sees some of the input.
 
-    Where windows lie in the padding alone, dL/dx has no use for their dL/dy; dL/dw would be NaN if that was.
+    A window over nothing but padding has no share in dL/dx, but if its dL/dy is NaN, so is dL/dw.
     """
     channels = input.shape[1], weight.shape[0]
     method = choose((grad_output, weight, input), channels, input.shape[2:], windows)
