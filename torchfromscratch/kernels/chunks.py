@@ -32,3 +32,8 @@ def part_of(tensor: Tensor, part: slice, dim: int = 0) -> Tensor:
     if part.stop - part.start >= tensor.shape[dim]:
         return tensor
     return tensor.narrow(dim, part.start, part.stop - part.start)
+
+
+def by_core(batch: Tensor, cores: int) -> Tensor:
+    """(N, …) → (cores, n, …), as a view: each core's own part of the batch."""
+    return batch.unflatten(0, (cores, batch.shape[0] // cores))

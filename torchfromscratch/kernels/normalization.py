@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import part_of, slices
+from torchfromscratch.kernels.chunks import by_core, part_of, slices
 from torchfromscratch.kernels.layout import any_channels_last, laid_out
 from torchfromscratch.kernels.memory import computed, in_cpu_memory, stands_for_many
 from torchfromscratch.kernels.precision import widened
@@ -51,7 +51,7 @@ def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statisti
     """γ·(x − μ) / √(σ² + ε) + β, μ and σ²."""
     x = widened(input)
     output = torch.empty_like(x)
-    x, y_by_core, over = _by_core(x, over), _by_core(output, over), over.of_cores()
+    x, y_by_core, over = _for_cores(x, over), _for_cores(output, over), over.of_cores()
     weight, bias = weight.unsqueeze(0), None if bias is None else bias.unsqueeze(0)
     means, variances = [], []
     for group in _groups(x, weight, over):
@@ -73,7 +73,7 @@ def gradients(
     """dL/dx = ρ·(h − mean(h) − x̂·mean(h·x̂)) with h = γ·dL/dy, dL/dγ = Σ dL/dy·x̂ and dL/dβ = Σ dL/dy."""
     x, g = widened(input), laid_out(widened(grad_output), any_channels_last(input))
     grad_input = torch.empty_like(g if stands_for_many(g) else x)
-    x, g, dx, over = _by_core(x, over), _by_core(g, over), _by_core(grad_input, over), over.of_cores()
+    x, g, dx, over = _for_cores(x, over), _for_cores(g, over), _for_cores(grad_input, over), over.of_cores()
     weight, mean, variance = weight.unsqueeze(0), mean.unsqueeze(0), variance.unsqueeze(0)
     constant = {dim for dim in range(x.dim()) if weight.shape[dim] == 1}
     shared, varying = constant.intersection(over.dims), set(over.dims) - constant
@@ -127,15 +127,14 @@ def _groups(input: Tensor, weight: Tensor, over: Statistics) -> list[list[slice]
     return [spans] if 1 in over.dims else [[span] for span in spans]
 
 
-def _by_core(x: Tensor, over: Statistics) -> Tensor:
+def _for_cores(x: Tensor, over: Statistics) -> Tensor:
     """(N, …) → (cores, n, …), as a view.
 
     Batch norm takes the statistics of all pictures, a few at a time. Each core has its own among those: it finds
     them in its cache, as layers that are computed whole have left them there, where the other core would be asked.
     """
     if 0 in over.dims and in_cpu_memory(x):
-        cores = math.gcd(x.shape[0], torch.get_num_threads())
-        return x.unflatten(0, (cores, x.shape[0] // cores))
+        return by_core(x, math.gcd(x.shape[0], torch.get_num_threads()))
     return x.unsqueeze(0)
 
 

@@ -34,6 +34,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels.chunks import by_core
 from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
 from torchfromscratch.kernels.rotation import as_correlation, rotate180
 from torchfromscratch.kernels.windows import Windows
@@ -198,11 +199,6 @@ def partition(
         _, n, height, width = shape
         row = max(width * TILE + 3, width * SEEN)
         yield shape, input.new_empty((cores, n * (height * TILE + 2) * row * channels)), parts
-
-
-def by_core(batch: Tensor, cores: int) -> Tensor:
-    """(N, …) → (cores, n, …), as a view."""
-    return batch.unflatten(0, (cores, -1))
 
 
 def evenly(total: int, most: int) -> int:
