@@ -7,6 +7,7 @@ in this order. `differentiable` turns it into a plain function of tensors.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +15,18 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from torchfromscratch.kernels.memory import followed
+
 
 class Function(torch.autograd.Function):
     """A layer as torch.autograd sees it: y = f(x) with its own dL/dx, under every transform of torch.func."""
 
     generate_vmap_rule = True
+
+    def __init_subclass__(cls) -> None:
+        """Keeps the signature of `forward`, which torch asks for at every call: reading it takes longer than a ReLU."""
+        if "forward" in vars(cls):
+            cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
 
 
 class Leaf(tuple):
@@ -44,8 +52,9 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     """`function.apply`, made fit for torch.compile and torch.autocast.
 
     torch.compile cannot trace a Function that has a `jvp` of its own, so it is handed a subclass without
-    one: forward mode stays a matter of eager code. The casts of autocast are made by
-    `torchfromscratch.functional`; in here, arithmetic runs in the types that it is given.
+    one: forward mode stays a matter of eager code. Where nothing follows what is computed, as in most backward
+    passes, the forward pass is all there is to do. The casts of autocast are made by `torchfromscratch.functional`;
+    in here, arithmetic runs in the types that it is given.
     """
     compute_gradient, compute_tangent = function.backward, function.jvp
 
@@ -65,6 +74,8 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     def apply(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return _in_given_types(traced.apply, *args)
+        if not followed():
+            return _in_given_types(function.forward, *args)
         return _in_given_types(function.apply, *[Leaf(arg) if isinstance(arg, (tuple, list)) else arg for arg in args])
 
     return apply

@@ -30,7 +30,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
     numbers = factors_by_tap(weight, windows)
     constants = None if bias is None else factors(bias, windows)
-    parts = chunks(output, 2 * math.prod(output.shape[1:]))
+    parts = chunks(output, math.prod(output.shape[1:]))
     seen = Seen(part_of(input, parts[0]), windows, size)
     for part in parts:
         add_up(seen.by_taps(part_of(input, part)), numbers, constants, by_channel(part_of(output, part), windows))
@@ -57,7 +57,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     channels_last = any_channels_last(grad_output, weight)
     output = empty((batch, windows.groups, *input_size), channels_last, like=grad_output)
     numbers, multiplier = factors_by_tap(weight, windows), weight.shape[0] // windows.groups
-    for part in chunks(output, 2 * math.prod(output.shape[1:])):
+    for part in chunks(output, math.prod(output.shape[1:])):
         gradients = by_channel(part_of(grad_output, part), windows)
         shape = (gradients.shape[0], windows.groups, *windows.padded_size(input_size))
         padded = empty(shape, channels_last, like=grad_output).zero_()
@@ -90,7 +90,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     g, rotated, _, turned = as_correlation(grad_output, weight, windows, input.shape[2:])
     grad_input = empty(input.shape, any_channels_last(grad_output, weight), like=input)
     numbers, shares = factors_by_tap(rotated, turned), input.new_empty((len(turned.taps), *input.shape[:2]))
-    parts = chunks(input, 2 * math.prod(input.shape[1:]))
+    parts = chunks(input, math.prod(input.shape[1:]))
     seen = Seen(part_of(g, parts[0]), turned, input.shape[2:])
     products = Products(part_of(input, parts[0]), seen.row, turned)
     for part in parts:
@@ -111,7 +111,7 @@ def turns_into_correlation(weight: Tensor, windows: Windows) -> bool:
 def summed_products(input: Tensor, grad_output: Tensor, windows: Windows, exact: bool) -> Tensor:
     """dL/dw; what `exact` is for says `Products`."""
     shares = input.new_empty((len(windows.taps), *grad_output.shape[:2]))  # of each picture
-    parts = chunks(grad_output, 2 * math.prod(grad_output.shape[1:]))
+    parts = chunks(grad_output, math.prod(grad_output.shape[1:]))
     seen = Seen(part_of(input, parts[0]), windows, grad_output.shape[2:])
     products = Products(part_of(grad_output, parts[0]), seen.row, windows)
     for part in parts:

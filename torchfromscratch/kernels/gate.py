@@ -33,12 +33,15 @@ def gate(values: Tensor, output: Tensor) -> Tensor:
     return torch.where(output <= 0, 0, values)
 
 
-def where_equal(values: Tensor, numbers: Tensor, number: int) -> Tensor:
-    """`values` where `numbers`, made `wide_enough`, equal a number, and 0 elsewhere."""
-    if numbers.dtype == BITS.get(values.dtype) and in_cpu_memory(values, numbers):
+def where_equal(values: Tensor, numbers: Tensor, number: int, out: Tensor | None = None) -> Tensor:
+    """`values` where `numbers`, made `wide_enough`, equal a number, and 0 elsewhere; in memory `out` of their type."""
+    bits = numbers.dtype
+    if bits == BITS.get(values.dtype) and in_cpu_memory(values, numbers):
         equal = torch.eq(numbers, number, out=torch.empty_like(numbers))
-        return equal.mul_(values.resolve_neg().view(numbers.dtype)).view(values.dtype)
-    return torch.where(numbers == number, values, 0)
+        memory = equal if out is None else out.view(bits)
+        return torch.mul(equal, values.resolve_neg().view(bits), out=memory).view(values.dtype)
+    chosen = torch.where(numbers == number, values, 0)
+    return chosen if out is None else out.copy_(chosen)
 
 
 def wide_enough(numbers: Tensor, values: Tensor) -> Tensor:

@@ -23,13 +23,14 @@ def stands_for_many(*tensors: Tensor | None) -> bool:
 
 
 def followed() -> bool:
-    """Whether autograd, torch.func or forward mode follows what is computed now."""
+    """Whether autograd, torch.func, forward mode or torch.jit.trace follows what is computed now."""
     if torch.compiler.is_compiling():
         return False
     return (
         torch.is_grad_enabled()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
+        or torch.jit.is_tracing()
     )
 
 

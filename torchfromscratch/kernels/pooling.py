@@ -35,14 +35,13 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """
     lowest = -math.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
     output_size = windows.output_size(input.shape[2:])
-    firsts = first_inside(windows, output_size, input.device)
     largest, winners = empty_maxima(input, windows)
     arithmetic = input.is_floating_point() and may_be_looked_at(input)
     for part in chunks(input, math.prod(input.shape[1:])):
         padded = windows.pad(part_of(input, part), lowest)
-        best, numbers = _max_windows(widened(padded), firsts, windows, arithmetic)
+        best, numbers = _max_windows(widened(padded), output_size, windows, arithmetic)
         if arithmetic and best.sum().isnan():
-            best, numbers = _max_windows(padded, firsts, windows, arithmetic=False)
+            best, numbers = _max_windows(padded, output_size, windows, arithmetic=False)
         part_of(largest, part).copy_(best)
         part_of(winners, part).copy_(numbers)
     return largest, winners
@@ -55,7 +54,9 @@ def empty_maxima(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     return largest, torch.empty_like(largest, dtype=torch.int8 if len(windows.taps) <= 2**7 else torch.int32)
 
 
-def _max_windows(padded: Tensor, firsts: list[Tensor], windows: Windows, arithmetic: bool) -> tuple[Tensor, Tensor]:
+def _max_windows(
+    padded: Tensor, output_size: Sequence[int], windows: Windows, arithmetic: bool
+) -> tuple[Tensor, Tensor]:
     """Along the last dimension, then along the one before: a window's largest is the largest of its rows' largest.
 
     Numbers grow from tap to tap, so the last winner's is the largest of the winners'. With `arithmetic`,
@@ -64,12 +65,12 @@ def _max_windows(padded: Tensor, firsts: list[Tensor], windows: Windows, arithme
     largest, taps_before, counts = padded, 1, padded.dtype if arithmetic else torch.int32
     numbers: Tensor | None = None  # while all are 0
     for dim in reversed(range(windows.dims)):
-        size = firsts[dim].shape[0]
-        values = taps_along(dim, largest, windows, size)
-        before = [None] * len(values) if numbers is None else taps_along(dim, numbers, windows, size)
+        outputs = output_size[dim]
+        values = taps_along(dim, largest, windows, outputs)
+        before = [None] * len(values) if numbers is None else taps_along(dim, numbers, windows, outputs)
         best, numbers = values[0], before[0]
         if windows.padding[dim]:
-            first = taps_before * firsts[dim].view(-1, *[1] * (windows.dims - 1 - dim))
+            first = taps_before * first_inside(dim, windows, outputs, padded.device)
             numbers = torch.zeros_like(best, dtype=counts).add_(first) if numbers is None else numbers + first
         for tap, (value, row_numbers) in enumerate(zip(values[1:], before[1:], strict=True), 1):
             if arithmetic:
@@ -114,8 +115,10 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size
         gradients, numbers = part_of(grad_output, part), wide_enough(part_of(winners, part), grad_output)
         for number, tap in enumerate(windows.taps):
             there = windows.seen_by(tap, part_of(padded, part), size)
-            share = where_equal(gradients, numbers, number)
-            there.copy_(share) if tile_the_input else there.add_(share)
+            if tile_the_input:
+                where_equal(gradients, numbers, number, out=there)
+            else:
+                there.add_(where_equal(gradients, numbers, number))
     return windows.unpad(padded, input_size)
 
 
@@ -147,13 +150,11 @@ def flat_positions(winners: Tensor, windows: Windows, input_size: Sequence[int])
     return window + offset.view(-1)[winners.long()]
 
 
-def first_inside(windows: Windows, output_size: Sequence[int], device: torch.device) -> list[Tensor]:
-    """Along each dimension, the number of each window's first tap that lies in the input and not in the padding."""
-    firsts = []
-    for output, s, p, d in zip(output_size, windows.stride, windows.padding, windows.dilation, strict=True):
-        outside = (p - torch.arange(output, device=device) * s).clamp(min=0)
-        firsts.append((outside + d - 1) // d)
-    return firsts
+def first_inside(dim: int, windows: Windows, outputs: int, device: torch.device) -> Tensor:
+    """Along one dimension, the number of each window's first tap that lies in the input and not in the padding."""
+    s, p, d = (of[dim] for of in (windows.stride, windows.padding, windows.dilation))
+    outside = (p - torch.arange(outputs, device=device) * s).clamp(min=0)
+    return ((outside + d - 1) // d).view(-1, *[1] * (windows.dims - 1 - dim))
 
 
 def _planes(tensor: Tensor) -> Tensor:

@@ -31,10 +31,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import by_core
+from torchfromscratch.kernels.chunks import by_core, evenly
 from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
 from torchfromscratch.kernels.rotation import as_correlation, rotate180
 from torchfromscratch.kernels.windows import Windows
@@ -72,6 +73,7 @@ FILTER_TRANSFORM = (
     ),
     (0, 0, 1),
 )
+FILTER_TRANSFORM_2D = np.kron(FILTER_TRANSFORM, FILTER_TRANSFORM)  # of a kernel's rows one after the other
 
 
 def fits(windows: Windows) -> bool:
@@ -199,11 +201,6 @@ def partition(
         _, n, height, width = shape
         row = max(width * TILE + 3, width * SEEN)
         yield shape, input.new_empty((cores, n * (height * TILE + 2) * row * channels)), parts
-
-
-def evenly(total: int, most: int) -> int:
-    """The size of as many equal parts as keep each of them at `most`."""
-    return math.ceil(total / math.ceil(total / most)) if total else 1
 
 
 class Inputs:
@@ -369,5 +366,4 @@ def filters_from(points: Tensor | None, cores: int) -> Tensor:
 
 def filter_transform(like: Tensor, cores: int) -> Tensor:
     """From the taps (height, width) of a kernel to its points (cores, height, width): (cores · 36, 9)."""
-    along = torch.tensor(FILTER_TRANSFORM, dtype=torch.float64)
-    return torch.einsum("ik,jl->ijkl", along, along).reshape(SEEN**2, 9).to(like).repeat(cores, 1)
+    return torch.tensor(np.tile(FILTER_TRANSFORM_2D, (cores, 1))).to(like)
