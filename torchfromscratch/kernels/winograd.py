@@ -31,7 +31,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +72,6 @@ FILTER_TRANSFORM = (
     ),
     (0, 0, 1),
 )
-FILTER_TRANSFORM_2D = np.kron(FILTER_TRANSFORM, FILTER_TRANSFORM)  # of a kernel's rows one after the other
 
 
 def fits(windows: Windows) -> bool:
@@ -353,17 +351,25 @@ def add_products(total: Tensor | None, blocks: Tensor, inputs: Tensor) -> Tensor
 
 def transformed_filters(weight: Tensor, cores: int) -> Tensor:
     """G w Gᵀ, for each core anew: (O, C, 3, 3) → (cores · 36, O, C)."""
-    by_tap = weight.reshape(-1, 9).mT if weight.is_contiguous() else weight.permute(2, 3, 0, 1).reshape(9, -1)
-    return (filter_transform(weight, cores) @ by_tap).view(-1, *weight.shape[:2])
+    transform = filter_transform(weight)
+    rows = transform @ weight.permute(2, 3, 0, 1).reshape(3, -1)
+    points = weight.new_empty((cores, SEEN, SEEN, rows.shape[1] // 3))
+    torch.matmul(transform, rows.view(SEEN, 3, -1), out=points[0])
+    points[1:] = points[0]
+    return points.view(-1, *weight.shape[:2])
 
 
 def filters_from(points: Tensor | None, cores: int) -> Tensor:
-    """The transpose of `transformed_filters`: (cores · 36, O, C) → (O, C, 3, 3), summed over the cores."""
+    """The transpose of `transformed_filters`: (cores · 36, O, C) → (O, C, 3, 3), summed over the cores, in place."""
     assert points is not None
-    by_tap = filter_transform(points, cores).mT @ points.flatten(1)
-    return by_tap.view(3, 3, *points.shape[1:]).permute(2, 3, 0, 1)
+    transform = filter_transform(points).mT
+    total, *others = points.view(cores, SEEN, SEEN, -1)
+    for other in others:
+        total += other
+    rows = torch.matmul(transform, total).view(SEEN, -1)
+    return (transform @ rows).view(3, 3, *points.shape[1:]).permute(2, 3, 0, 1)
 
 
-def filter_transform(like: Tensor, cores: int) -> Tensor:
-    """From the taps (height, width) of a kernel to its points (cores, height, width): (cores · 36, 9)."""
-    return torch.tensor(np.tile(FILTER_TRANSFORM_2D, (cores, 1))).to(like)
+def filter_transform(like: Tensor) -> Tensor:
+    """G, in the type and on the device of `like`."""
+    return like.new_tensor(FILTER_TRANSFORM)
