@@ -117,19 +117,23 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     size, groups, out_channels = tuple(grad_output.shape[2:]), windows.groups, grad_output.shape[1]
     row_length = input.shape[1] // groups * math.prod(windows.kernel_size)
     as_columns = grad_output.shape[0] * math.prod(size) >= row_length
-    shape = (row_length, out_channels // groups) if as_columns else (out_channels // groups, row_length)
-    total = input.new_zeros((groups, *shape))
+    total: Tensor | None = None
     for pictures, band, matrix in window_matrices(input, windows, size):
         gradients = part_of(part_of(grad_output, pictures), band, 2)
         if matrix.stride(-1) == 1:
             matrix = matrix.reshape(groups, math.prod(matrix.shape[1:3]), row_length)
             gradients = output_rows(gradients, windows)
             factors = (matrix.mT, gradients) if as_columns else (gradients.mT, matrix)
-            total = total.baddbmm_(*factors) if in_cpu_memory(input, grad_output) else total.baddbmm(*factors)
+            if total is None:
+                total = torch.bmm(*factors)
+            else:
+                total = total.baddbmm_(*factors) if in_cpu_memory(input, grad_output) else total.baddbmm(*factors)
         else:  # column by column: a product for each picture, as joining them would turn the matrix
             by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
             factors = (matrix.mT, by_group.mT) if as_columns else (by_group, matrix)
-            total = total + torch.matmul(*factors).sum(1)
+            share = torch.matmul(*factors).sum(1)
+            total = share if total is None else total + share
+    assert total is not None
     rows = total.mT if as_columns else total
     filters_last = rows.reshape(out_channels, *windows.kernel_size, input.shape[1] // groups)
     return in_format(filters_last.movedim(-1, 1), any_channels_last(input, grad_output))
