@@ -124,6 +124,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
         inputs, blocks = Inputs(x, windows, shape, scratch), Blocks(g, shape, scratch)
         for tiles in parts:
             total = add_products(total, blocks.transformed(tiles.of(g)), inputs.transformed(x, tiles))
+    del inputs, blocks, scratch  # their memory, before the filters ask for more
     return in_format(filters_from(total, cores), any_channels_last(input, grad_output))
 
 
@@ -144,6 +145,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
             torch.bmm(points, filters.mT, out=outputs.products)
             outputs.write(tiles.of(dx), None)
             total = add_products(total, blocks.transformed(tiles.of(x)), points)
+    del inputs, outputs, blocks, points, scratch, filters  # their memory, before the filters ask for more
     return grad_input, in_format(rotate180(filters_from(total, cores)), channels_last[1])
 
 
