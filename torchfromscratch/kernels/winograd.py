@@ -39,8 +39,9 @@ from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
 from torchfromscratch.kernels.rotation import as_correlation, rotate180
 from torchfromscratch.kernels.windows import Windows
 
-# How many numbers a core computes of each point at a time: four times as many, which is what the shortest steps
-# write, are the 2^15 for which torch takes a further thread, and all 36 points still fit the cache of a core.
+# How many numbers a core computes of each point at a time, of the operand with fewer channels: four times as many,
+# which is what the shortest steps write, are the 2^15 for which torch takes a further thread, and all 36 points
+# still fit the cache of a core.
 SHARE = 2**13
 LEAST_TILES = 64  # that pay for the reading of the filters
 TILE = 4  # outputs of a tile along each dimension
@@ -97,9 +98,9 @@ def count_tiles(batch: int, output_size: Sequence[int]) -> int:
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
-    size, channels = windows.output_size(input.shape[2:]), max(weight.shape[:2])
+    size, channels = windows.output_size(input.shape[2:]), weight.shape[:2]
     output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
-    cores = count_cores(input.shape[0], size, channels)
+    cores = count_cores(input.shape[0], size, max(channels))
     x, y, filters = by_core(input, cores), by_core(output, cores), transformed_filters(weight, cores)
     for shape, scratch, parts in partition(x, size, channels):
         inputs, outputs = Inputs(x, windows, shape, scratch), Outputs(y, shape, scratch)
@@ -120,7 +121,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     cores = count_cores(input.shape[0], size, max(channels))
     x, g = by_core(input, cores), by_core(grad_output, cores)
     total: Tensor | None = None
-    for shape, scratch, parts in partition(x, size, max(channels)):
+    for shape, scratch, parts in partition(x, size, channels):
         inputs, blocks = Inputs(x, windows, shape, scratch), Blocks(g, shape, scratch)
         for tiles in parts:
             total = add_products(total, blocks.transformed(tiles.of(g)), inputs.transformed(x, tiles))
@@ -137,7 +138,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     cores = count_cores(input.shape[0], size, max(channels))
     x, dx, g = by_core(input, cores), by_core(grad_input, cores), by_core(grad_output, cores)
     filters, total = transformed_filters(rotated, cores), None
-    for shape, scratch, parts in partition(g, size, max(channels)):
+    for shape, scratch, parts in partition(g, size, channels):
         inputs, outputs = Inputs(g, turned, shape, scratch), Outputs(dx, shape, scratch)
         blocks = Blocks(x, shape, scratch, outputs.memory)
         for tiles in parts:
@@ -177,7 +178,7 @@ def count_cores(batch: int, output_size: Sequence[int], channels: int) -> int:
 
 
 def partition(
-    input: Tensor, output_size: Sequence[int], channels: int
+    input: Tensor, output_size: Sequence[int], channels: Sequence[int]
 ) -> Iterator[tuple[Shape, Tensor, Iterator[Tiles]]]:
     """The tiles of (cores, n, C, H, W) in parts that fit the caches, several pictures or some rows of one.
 
@@ -185,7 +186,8 @@ def partition(
     pictures that are turned, and what is transformed along one dimension.
     """
     (cores, batch), (rows, columns) = input.shape[:2], (math.ceil(size / TILE) for size in output_size)
-    at_once = max(LEAST_TILES, SHARE // channels) * torch.get_num_threads() // cores
+    fewer = max(min(channels), max(channels) // 2)  # so at most twice the tiles that the other operand would take
+    at_once = max(LEAST_TILES, SHARE // fewer) * torch.get_num_threads() // cores
     rows_at_once = evenly(rows, max(1, at_once // columns))
     pictures = evenly(batch, max(1, round(at_once / (rows * columns))))
     tiles = [
@@ -200,7 +202,7 @@ def partition(
     for shape, parts in itertools.groupby(tiles, key=lambda part: part.shape):
         _, n, height, width = shape
         row = max(width * TILE + 3, width * SEEN)
-        yield shape, input.new_empty((cores, n * (height * TILE + 2) * row * channels)), parts
+        yield shape, input.new_empty((cores, n * (height * TILE + 2) * row * max(channels))), parts
 
 
 class Inputs:
