@@ -28,6 +28,7 @@ from torchfromscratch.autograd.function import Function, differentiable, mapped_
 from torchfromscratch.kernels import operations as kernel
 from torchfromscratch.kernels.layout import any_channels_last, laid_out
 from torchfromscratch.kernels.memory import followed
+from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -173,8 +174,9 @@ weight_gradient = differentiable(WeightGradient)
 
 
 def sum_per_channel(grad_output: Tensor) -> Tensor:
-    """dL/db[o] = Σ_{n,i} dL/dy[n, o, i]."""
-    return grad_output.sum([0, *range(2, grad_output.dim())])
+    """dL/db[o] = Σ_{n,i} dL/dy[n, o, i]; first of each picture, so that every core sums pictures of its own."""
+    of_pictures = grad_output.sum(list(range(2, grad_output.dim())), dtype=wide_type(grad_output.dtype))
+    return of_pictures.sum(0).to(grad_output.dtype)
 
 
 def _begin(output: Tensor, like: Tensor) -> Tensor:

@@ -6,6 +6,11 @@ from torch import Tensor
 NARROW_TYPES = (torch.float16, torch.bfloat16)
 
 
+def wide_type(dtype: torch.dtype) -> torch.dtype:
+    """float32 for a narrow float: layers compute in that and round once, as torch's kernels do."""
+    return torch.float32 if dtype in NARROW_TYPES else dtype
+
+
 def widened(tensor: Tensor) -> Tensor:
-    """A narrow float as float32: layers compute in that and round once, as torch's kernels do."""
-    return tensor.float() if tensor.dtype in NARROW_TYPES else tensor
+    """A tensor of the `wide_type`."""
+    return tensor.to(wide_type(tensor.dtype))
