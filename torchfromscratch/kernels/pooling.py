@@ -19,7 +19,7 @@ from torch import Tensor
 from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.memory import may_be_looked_at, stands_for_many
+from torchfromscratch.kernels.memory import Workspace, computed_in, may_be_looked_at, stands_for_many
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
@@ -36,12 +36,12 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     lowest = -math.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
     output_size = windows.output_size(input.shape[2:])
     largest, winners = empty_maxima(input, windows)
-    arithmetic = input.is_floating_point() and may_be_looked_at(input)
+    workspace = Workspace() if input.is_floating_point() and may_be_looked_at(input) else None
     for part in chunks(input, math.prod(input.shape[1:])):
         padded = windows.pad(part_of(input, part), lowest)
-        best, numbers = _max_windows(widened(padded), output_size, windows, arithmetic)
-        if arithmetic and best.sum().isnan():
-            best, numbers = _max_windows(padded, output_size, windows, arithmetic=False)
+        best, numbers = _max_windows(widened(padded), output_size, windows, workspace)
+        if workspace is not None and best.sum().isnan():
+            best, numbers = _max_windows(padded, output_size, windows, workspace=None)
         part_of(largest, part).copy_(best)
         part_of(winners, part).copy_(numbers)
     return largest, winners
@@ -55,40 +55,47 @@ def empty_maxima(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
 
 
 def _max_windows(
-    padded: Tensor, output_size: Sequence[int], windows: Windows, arithmetic: bool
+    padded: Tensor, output_size: Sequence[int], windows: Windows, workspace: Workspace | None
 ) -> tuple[Tensor, Tensor]:
     """Along the last dimension, then along the one before: a window's largest is the largest of its rows' largest.
 
-    Numbers grow from tap to tap, so the last winner's is the largest of the winners'. With `arithmetic`,
-    comparisons are written as floats: that takes a CPU a third of the time of truth values, but NaN loses them.
+    Numbers grow from tap to tap, so the last winner's is the largest of the winners'. In a workspace, comparisons
+    are written as floats: that takes a CPU a third of the time of truth values, but NaN loses them.
     """
-    largest, taps_before, counts = padded, 1, padded.dtype if arithmetic else torch.int32
+    if workspace is not None:
+        workspace.begin()
+    largest, taps_before, counts = padded, 1, torch.int32 if workspace is None else padded.dtype
     numbers: Tensor | None = None  # while all are 0
     for dim in reversed(range(windows.dims)):
         outputs = output_size[dim]
-        values = taps_along(dim, largest, windows, outputs)
-        before = [None] * len(values) if numbers is None else taps_along(dim, numbers, windows, outputs)
+        values = taps_along(dim, largest, windows, outputs, workspace)
+        before = [None] * len(values) if numbers is None else taps_along(dim, numbers, windows, outputs, workspace)
         best, numbers = values[0], before[0]
         if windows.padding[dim]:
             first = taps_before * first_inside(dim, windows, outputs, padded.device)
             numbers = torch.zeros_like(best, dtype=counts).add_(first) if numbers is None else numbers + first
         for tap, (value, row_numbers) in enumerate(zip(values[1:], before[1:], strict=True), 1):
-            if arithmetic:
-                wins = torch.gt(value, best, out=torch.empty_like(value))
-            else:
+            if workspace is None:
                 wins = ((value > best) | (value != value)).to(counts)
-            best = torch.maximum(best, value)
-            number = tap * taps_before if row_numbers is None else row_numbers + tap * taps_before
-            shares = wins if row_numbers is None and number == 1 else wins.mul_(number)
-            numbers = shares if numbers is None else torch.maximum(numbers, shares)
+            else:
+                wins = computed_in(workspace, torch.gt, value, best)
+            best = computed_in(workspace, torch.maximum, best, value)
+            number = tap * taps_before
+            if row_numbers is not None:
+                wins.mul_(computed_in(workspace, torch.add, row_numbers, number))
+            elif number != 1:
+                wins.mul_(number)
+            numbers = wins if numbers is None else computed_in(workspace, torch.maximum, numbers, wins)
         largest, taps_before = best, taps_before * windows.kernel_size[dim]
     return largest, torch.zeros_like(largest, dtype=counts) if numbers is None else numbers
 
 
-def taps_along(dim: int, data: Tensor, windows: Windows, outputs: int) -> list[Tensor]:
+def taps_along(dim: int, data: Tensor, windows: Windows, outputs: int, workspace: Workspace | None) -> list[Tensor]:
     """What each tap along one dimension sees of the data; a copy if it lies apart, which is slow to compute with."""
     seen = [windows.seen_along(dim, number, data, outputs) for number in range(windows.kernel_size[dim])]
-    return [view if 1 in view.stride() else view.clone() for view in seen]
+    if workspace is None:
+        return [view if 1 in view.stride() else view.clone() for view in seen]
+    return [view if 1 in view.stride() else workspace.like(view).copy_(view) for view in seen]
 
 
 def fetch(input: Tensor, winners: Tensor, windows: Windows) -> Tensor:
