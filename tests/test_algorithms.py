@@ -114,6 +114,21 @@ def test_depthwise_as_torch(
         assert [strides(tensor) for tensor in actual] == [strides(tensor) for tensor in expected]
 
 
+@hypothesis.given(size=st.integers(0, 40), elements=st.integers(0, 40), threads=st.integers(1, 5))
+def test_parts_of_a_batch(size: int, elements: int, threads: int) -> None:
+    """They are all of it, fit but for what makes them even, and are of as many pictures for each core."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks, "CHUNK_BYTES", 400)
+        patch.setattr(torch, "get_num_threads", lambda: threads)
+        parts = chunks.slices(torch.empty(0), size, elements)
+    assert [number for part in parts for number in range(part.start, part.stop)] == list(range(size))
+    most = max(1, 100 // max(1, elements))
+    lengths = [part.stop - part.start for part in parts]
+    assert max(lengths) < most + threads
+    if most >= threads:
+        assert all(length % threads == 0 for length in lengths[:-1])
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_derivatives(name: str, device: str) -> None:
     tensors = [t.detach().to(device).requires_grad_() for t in random_tensors((2, 2, 6, 7), (3, 2, 3, 3), (3,))]

@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import torchfromscratch.functional as F
 from tests.subjects import answers, assert_as_torch, assert_equal, outcome, random_tensors, strides
-from torchfromscratch.kernels import layout
+from torchfromscratch.kernels import chunks, layout
 from torchfromscratch.kernels import pooling as kernel
 
 BAD = st.sampled_from([0, -1, 7, 2.5, None, "wrong", (), (1,), (0, 1), (1, 1, 1, 1), [1, -1], (1.5, 1), True])
@@ -220,6 +220,25 @@ def test_every_element_of_the_gradient_is_written(options: dict[str, int], monke
 
     monkeypatch.setattr(kernel, "empty", unwritten)
     assert_as_torch("max_pool2d", random_tensors((2, 3, 6, 6)), options)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "last"])
+@pytest.mark.parametrize("options", [(2,), (3, 2, 1), (3, 1, 0, 2), (3, 3)], ids=str)
+def test_a_batch_in_parts(
+    options: tuple[int, ...], memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of which the last is shorter and another holds NaN: each part computes in the memory of the one before."""
+    x = torch.randint(
+        0, 3, (5, 3, 8, 9), generator=torch.Generator().manual_seed(0)
+    ).double()  # with equals to choose of
+    x[3, 1, 4, 4] = math.nan
+    x = x.contiguous(memory_format=memory_format).requires_grad_()
+    monkeypatch.setattr(chunks, "CHUNK_BYTES", 2 * x[0].numel() * x.element_size())
+    parts = chunks.chunks(x, x[0].numel())
+    assert [part.stop - part.start for part in parts] == [2, 2, 1]
+    results = [function(x, *options, return_indices=True) for function in (F.max_pool2d, TF.max_pool2d)]
+    assert_equal(*results)
+    assert_equal(*[torch.autograd.grad(y.sum(), x) for y, _ in results])
 
 
 def test_recorded_operations_know_nan() -> None:
