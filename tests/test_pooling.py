@@ -227,10 +227,8 @@ def test_every_element_of_the_gradient_is_written(options: dict[str, int], monke
 def test_a_batch_in_parts(
     options: tuple[int, ...], memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of which the last is shorter and another holds NaN: each part computes in the memory of the one before."""
-    x = torch.randint(
-        0, 3, (5, 3, 8, 9), generator=torch.Generator().manual_seed(0)
-    ).double()  # with equals to choose of
+    """Of which the last is shorter, another holds NaN, all hold equals: each computes in the memory of the first."""
+    x = torch.randint(0, 3, (5, 3, 8, 9), generator=torch.Generator().manual_seed(0)).double()
     x[3, 1, 4, 4] = math.nan
     x = x.contiguous(memory_format=memory_format).requires_grad_()
     monkeypatch.setattr(chunks, "CHUNK_BYTES", 2 * x[0].numel() * x.element_size())

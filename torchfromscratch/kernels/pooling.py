@@ -78,7 +78,7 @@ def _max_windows(
             if workspace is None:
                 wins = ((value > best) | (value != value)).to(counts)
             else:
-                wins = computed_in(workspace, torch.gt, value, best)
+                wins = torch.gt(value, best, out=workspace.like(value))
             best = computed_in(workspace, torch.maximum, best, value)
             number = tap * taps_before
             if row_numbers is not None:
