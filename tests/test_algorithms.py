@@ -16,7 +16,7 @@ import torchfromscratch
 import torchfromscratch.functional as F
 from tests.subjects import answers, assert_equal, largest_error, outcome, random_tensors, scale, strides
 from tests.test_convolution import calls
-from torchfromscratch.kernels import chunks, depthwise, direct, fourier, im2col, winograd
+from torchfromscratch.kernels import chunks, depthwise, depthwise_runs, direct, fourier, im2col, winograd
 from torchfromscratch.kernels.convolution import ALGORITHMS, choose
 from torchfromscratch.kernels.windows import Windows
 
@@ -202,7 +202,8 @@ def test_unknown_algorithm() -> None:
         ((1, 64, 8, 8), (64, 64, 3, 3), {"padding": (1, 1)}, im2col),
         ((128, 64, 16, 16), (64, 64, 3, 3), {"padding": (1, 1), "stride": (2, 2)}, im2col),
         ((128, 64, 16, 16), (64, 64, 1, 1), {}, direct),
-        ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64}, depthwise),
+        ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64}, depthwise_runs),
+        ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64, "padding": (3, 1)}, im2col),
         ((4, 64, 64, 64), (64, 64, 31, 31), {"padding": (15, 15)}, fourier),
         ((0, 64, 16, 16), (64, 64, 3, 3), {}, im2col),
         ((128, 0, 16, 16), (64, 0, 1, 1), {}, im2col),
@@ -213,6 +214,9 @@ def test_rule(shape: Any, weight: Any, options: dict[str, Any], method: Any) -> 
     windows = Windows(weight[2:], **{**defaults, **options})
     operands = torch.empty(shape), torch.empty(weight)
     assert choose(operands, (shape[1], weight[0]), shape[2:], windows) is method
+    if method is depthwise_runs:
+        last = operands[0].contiguous(memory_format=torch.channels_last), operands[1]
+        assert choose(last, (shape[1], weight[0]), shape[2:], windows) is depthwise
 
 
 @pytest.mark.parametrize(

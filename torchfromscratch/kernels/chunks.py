@@ -48,6 +48,11 @@ def part_of(tensor: Tensor, part: slice, dim: int = 0) -> Tensor:
     return tensor.narrow(dim, part.start, part.stop - part.start)
 
 
+def all_parts(tensor: Tensor, parts: list[slice]) -> tuple[Tensor, ...]:
+    """Each of the parts of the tensor, as views."""
+    return tensor.split(parts[0].stop)
+
+
 def by_core(batch: Tensor, cores: int) -> Tensor:
     """(N, …) → (cores, n, …), as a view: each core's own part of the batch."""
     return batch.unflatten(0, (cores, batch.shape[0] // cores))

@@ -20,7 +20,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels import depthwise, direct, fourier, im2col, winograd
+from torchfromscratch.kernels import depthwise, depthwise_runs, direct, fourier, im2col, winograd
+from torchfromscratch.kernels.layout import any_channels_last
 from torchfromscratch.kernels.memory import in_cpu_memory, stands_for_many
 from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.kernels.windows import Windows
@@ -68,8 +69,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     """
     channels = input.shape[1], weight.shape[0]
     method = choose((grad_output, weight, input), channels, input.shape[2:], windows)
-    all_used = all([p < extent for p, extent in zip(windows.padding, windows.extent, strict=True)])
-    if method in (depthwise, winograd) and all_used and not rounds_often(method, input, windows):
+    if method in (depthwise_runs, winograd) and windows.all_see_input and not rounds_often(method, input, windows):
         both: tuple[Tensor, Tensor] = method.gradients(input, weight, grad_output, windows)
         return both
     grad_input = full_convolution(grad_output, weight, windows, input.shape[2:])
@@ -92,8 +92,8 @@ def choose(
         return im2col
     if windows.algorithm is not None and not torch.compiler.is_compiling():
         return forced(windows)
-    if channels[0] == windows.groups > 1:
-        return depthwise
+    if channels[0] == windows.groups > 1 and windows.all_see_input:
+        return depthwise if any_channels_last(*[t for t in operands if t is not None]) else depthwise_runs
     if not in_cpu_memory(*operands) or dtype in NARROW_TYPES:
         return im2col
     if len(windows.taps) == 1:
@@ -131,5 +131,5 @@ def _fourier_pays(batch: int, channels: tuple[int, int], input_size: Sequence[in
 
 def rounds_often(method: ModuleType, data: Tensor, windows: Windows) -> bool:
     """Whether a narrow type would be rounded at every step, which torch's convolution does not do."""
-    one_step = method is im2col or (len(windows.taps) == 1 and method is not depthwise)
+    one_step = method is im2col or (len(windows.taps) == 1 and method not in (depthwise, depthwise_runs))
     return data.dtype in NARROW_TYPES and not one_step

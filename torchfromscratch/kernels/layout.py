@@ -47,11 +47,17 @@ def empty(shape: Sequence[int], channels_last: bool, like: Tensor) -> Tensor:
     """
     if not channels_last:
         return like.new_empty(tuple(shape))
+    return like.new_empty_strided(tuple(shape), dense_strides(shape, channels_last))
+
+
+def dense_strides(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
+    """The strides of (N, C, *spatial) without gaps in the memory format asked for."""
+    behind = range(len(shape) - 1, 1, -1)
     strides, step = [0] * len(shape), 1
-    for dim in (1, *range(len(shape) - 1, 1, -1), 0):
+    for dim in (1, *behind, 0) if channels_last else (*behind, 1, 0):
         strides[dim] = step
         step = step * max(1, shape[dim])  # no `*=`: torch.jit.trace hands over sizes as tensors
-    return like.new_empty_strided(tuple(shape), tuple(strides))
+    return tuple(strides)
 
 
 def laid_out_like(picture: Tensor, output: Tensor) -> Tensor:

@@ -57,11 +57,11 @@ def in_compiled_cpu_code(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and torch.compiler.is_compiling() and not torch.compiler.is_exporting()
 
 
-def computed(operation: Callable[..., Tensor], a: Tensor, b: Tensor, memory: Tensor) -> Tensor:
-    """operation(a, b), in memory of the result's shape."""
-    if torch.compiler.is_compiling() or stands_for_many(a, b):
-        return memory.copy_(operation(a, b))
-    return operation(a, b, out=memory)
+def computed(operation: Callable[..., Tensor], *operands: Tensor, memory: Tensor) -> Tensor:
+    """operation(*operands), in memory of the result's shape."""
+    if torch.compiler.is_compiling() or stands_for_many(*operands):
+        return memory.copy_(operation(*operands))
+    return operation(*operands, out=memory)
 
 
 class Workspace:

@@ -58,7 +58,7 @@ def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statisti
         mean, variance = _moments([_part(x, span) for span in group], over)
         rho = (variance + over.eps).rsqrt()
         for span in group:
-            y = computed(torch.sub, _part(x, span), mean, _part(y_by_core, span))
+            y = computed(torch.sub, _part(x, span), mean, memory=_part(y_by_core, span))
             y = y.mul_(weight * rho) if weight.shape == rho.shape else y.mul_(rho).mul_(weight)
             if bias is not None:
                 y.add_(bias)
@@ -91,7 +91,7 @@ def gradients(
         products = []
         for g_part, x_part, memory in parts:  # memory that dL/dx takes later
             deviation = _deviation(x_part, mu, buffer)
-            products.append(sum_over(computed(torch.mul, g_part, deviation, memory), shared))
+            products.append(sum_over(computed(torch.mul, g_part, deviation, memory=memory), shared))
         sum_gd = _total(products)
         grad_weights.append(sum_over(sum_gd * rho, constant.difference(over.dims)))
         grad_biases.append(sum_over(sum_g, constant.difference(over.dims)))
@@ -104,8 +104,8 @@ def gradients(
         mean_h = sum_over(sum_h, varying) / count if over.centred else torch.zeros_like(rho)
         slope = sum_over(sum_hd, varying) / count / above_zero
         for g_part, x_part, memory in parts:
-            h = g_part if inner is None else computed(torch.mul, g_part, inner, memory)
-            h = computed(torch.sub, h, mean_h, memory)
+            h = g_part if inner is None else computed(torch.mul, g_part, inner, memory=memory)
+            h = computed(torch.sub, h, mean_h, memory=memory)
             h.addcmul_(_deviation(x_part, mu, buffer), slope, value=-1).mul_(outer)
     # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
     grad_weight, grad_bias = _total(grad_weights).squeeze(0), _total(grad_biases).squeeze(0).clone()
@@ -161,7 +161,7 @@ def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:
 
 def _deviation(x: Tensor, mean: Tensor, buffer: Tensor) -> Tensor:
     """x − μ, in the memory of `buffer`, which is as long as the longest part."""
-    return computed(torch.sub, x, mean, buffer.narrow(1, 0, x.shape[1]))
+    return computed(torch.sub, x, mean, memory=buffer.narrow(1, 0, x.shape[1]))
 
 
 def _total(parts: list[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,6 +50,11 @@ class Windows:
     def extent(self) -> tuple[int, ...]:
         """How many input positions a window spans: d·(k − 1) + 1."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
+
+    @property
+    def all_see_input(self) -> bool:
+        """Whether no window lies in the padding alone."""
+        return all([p < extent for p, extent in zip(self.padding, self.extent, strict=True)])
 
     @property
     def taps(self) -> list[Tap]:
@@ -94,6 +100,20 @@ class Windows:
         """The spatial size of what `pad` returns."""
         reach = self.reach(input_size)
         return tuple(size + before + after for size, (before, after) in zip(input_size, reach, strict=True))
+
+    def inside(self, tap: Tap, input_size: Sequence[int], output_size: Sequence[int]) -> tuple[tuple, tuple]:
+        """What one tap sees of an input but its padding, and the outputs that see that: indices of both."""
+        here: list[Any] = [...]
+        there: list[Any] = [...]
+        for number, s, p, d, size, outputs in zip(
+            tap, self.stride, self.padding, self.dilation, input_size, output_size, strict=True
+        ):
+            offset = number * d - p
+            first = max(0, -(offset // s))
+            behind = max(first, min(outputs, (size - 1 - offset) // s + 1))
+            here.append(slice(first * s + offset, behind * s + offset, s))
+            there.append(slice(first, behind))
+        return tuple(here), tuple(there)
 
     def slide(self, padded: Tensor, output_size: Sequence[int], at: int = 2) -> Tensor:
         """Every window over a padded input (…, *padded_size, …) as a view (…, *output_size, …, *kernel_size)."""

@@ -1,0 +1,183 @@
+"""Depthwise convolution where the channels lie one after the other: in runs as long as a channel.
+
+The formulas are those of `depthwise`, but the rows of a picture are short, and views without its padding have gaps
+behind each. So the input is copied with its padding, and what tap k sees is a view xₖ of the copy whose rows are as
+long as those in memory. What is behind the outputs in a row is of no use:
+
+    y = Σₖ wₖ · xₖ        (dL/dx)ₖ += wₖ · dL/dy        dL/dwₖ = Σ dL/dy · xₖ
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.kernels import depthwise
+from torchfromscratch.kernels.chunks import chunks, part_of
+from torchfromscratch.kernels.depthwise import by_channel, factors, factors_by_tap, filters_from
+from torchfromscratch.kernels.memory import computed, may_be_looked_at
+from torchfromscratch.kernels.rotation import as_correlation, rotate180
+from torchfromscratch.kernels.windows import Windows, spatial
+
+
+def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
+    """y, shapes as in `convolution.correlate`."""
+    if may_be_looked_at(weight) and not weight.isfinite().all():  # and with zeros around the pictures make NaN
+        return depthwise.correlate(input, weight, bias, windows)
+    size = windows.output_size(input.shape[2:])
+    output = input.new_empty((input.shape[0], weight.shape[0], *size))
+    numbers = factors_by_tap(weight, windows)
+    constants = None if bias is None else factors(bias, windows)
+    parts = chunks(output, math.prod(output.shape[1:]))
+    seen = Seen(part_of(input, parts[0]), windows, size)
+    for part in parts:
+        add_up(seen.by_taps(part_of(input, part)), numbers, constants, by_channel(part_of(output, part), windows))
+    return output
+
+
+def add_up(seen: list[Tensor], numbers: list[Tensor], bias: Tensor | None, y: Tensor) -> None:
+    """Σₖ wₖ · xₖ + b, into y (n, G, m, *output)."""
+    shape = *y.shape[:-1], seen[0].shape[-1]
+    sums = computed(torch.mul, seen[0], numbers[0], memory=y if shape == y.shape else y.new_empty(shape))
+    for x, w in zip(seen[1:], numbers[1:], strict=True):
+        sums.addcmul_(x, w)
+    if bias is not None:
+        computed(torch.add, sums[..., : y.shape[-1]], bias, memory=y)
+    elif shape != y.shape:
+        y.copy_(sums[..., : y.shape[-1]])
+
+
+def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+    """dL/dx, shapes as in `convolution.full_convolution`."""
+    if turns_into_correlation(weight, windows):
+        return correlate(*as_correlation(grad_output, weight, windows, input_size))
+    batch, size = grad_output.shape[0], grad_output.shape[2:]
+    output = grad_output.new_empty((batch, windows.groups, *input_size))
+    numbers, multiplier = factors_by_tap(weight, windows), weight.shape[0] // windows.groups
+    for part in chunks(output, math.prod(output.shape[1:])):
+        gradients = by_channel(part_of(grad_output, part), windows)
+        shape = (gradients.shape[0], windows.groups, *windows.padded_size(input_size))
+        padded = grad_output.new_zeros(shape)
+        for tap, of_tap in zip(windows.taps, numbers, strict=True):
+            there = windows.seen_by(tap, padded, size)
+            for number in range(multiplier):
+                there.addcmul_(gradients[:, :, number], of_tap[:, number])
+        part_of(output, part).copy_(windows.unpad(padded, input_size))
+    return output
+
+
+def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
+    """dL/dw, shapes as in `convolution.weight_gradient`."""
+    if may_be_looked_at(input, grad_output):
+        shares = input.new_empty((len(windows.taps), *grad_output.shape[:2]))  # of each picture
+        parts = chunks(grad_output, math.prod(grad_output.shape[1:]))
+        seen = Seen(part_of(input, parts[0]), windows, grad_output.shape[2:])
+        products = Products(part_of(grad_output, parts[0]), seen.row, windows)
+        for part in parts:
+            products.sum_up(part_of(grad_output, part), seen.by_taps(part_of(input, part)), part_of(shares, part, 1))
+        grad_weight = filters_from(shares, windows)
+        if grad_weight.isfinite().all():
+            return grad_weight
+    return depthwise.weight_gradient(input, grad_output, windows)
+
+
+def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """dL/dx and dL/dw, shapes as in `convolution.gradients`.
+
+    Where dL/dx is a correlation of dL/dy with the rotated kernel, the gradient of that one is the sum of x times what
+    its taps see of dL/dy: both come from the same views.
+    """
+    looked_at = may_be_looked_at(input, weight, grad_output)
+    if not (turns_into_correlation(weight, windows) and looked_at and weight.isfinite().all()):
+        grad_input = full_convolution(grad_output, weight, windows, input.shape[2:])
+        return grad_input, weight_gradient(input, grad_output, windows)
+    g, rotated, _, turned = as_correlation(grad_output, weight, windows, input.shape[2:])
+    grad_input = input.new_empty(input.shape)
+    numbers, shares = factors_by_tap(rotated, turned), input.new_empty((len(turned.taps), *input.shape[:2]))
+    parts = chunks(input, math.prod(input.shape[1:]))
+    seen = Seen(part_of(g, parts[0]), turned, input.shape[2:])
+    products = Products(part_of(input, parts[0]), seen.row, turned)
+    for part in parts:
+        views = seen.by_taps(part_of(g, part))
+        add_up(views, numbers, None, by_channel(part_of(grad_input, part), turned))
+        products.sum_up(part_of(input, part), views, part_of(shares, part, 1))
+    grad_weight = rotate180(filters_from(shares, turned), windows.groups)
+    if not grad_weight.isfinite().all():
+        return grad_input, weight_gradient(input, grad_output, windows)
+    return grad_input, grad_weight
+
+
+def turns_into_correlation(weight: Tensor, windows: Windows) -> bool:
+    """Whether dL/dx is a depthwise correlation itself."""
+    return set(windows.stride) == {1} and weight.shape[0] == windows.groups
+
+
+class Products:
+    """The products of dL/dy with what each tap sees, in memory that one part of the batch after the other takes.
+
+    Where the rows of the views go on behind the outputs, dL/dy is continued with zeros. Zero times an infinity is NaN:
+    only finite sums are right.
+    """
+
+    def __init__(self, longest: Tensor, row: int, windows: Windows) -> None:
+        """For parts like the longest one of dL/dy (n, G·m, *output), and views with rows of such a length."""
+        factor = by_channel(longest, windows)
+        self.windows = windows
+        self.rows = factor.new_zeros((*factor.shape[:-1], row)) if row > factor.shape[-1] else None
+        self.memory = torch.empty_like(factor if self.rows is None else self.rows)
+
+    def sum_up(self, data: Tensor, seen: list[Tensor], shares: Tensor) -> None:
+        """Σ over the outputs of data (n, G·m, *output) · xₖ, of each picture and kernel: shares (taps, n, G·m)."""
+        batch, width, factor = data.shape[0], data.shape[-1], by_channel(data, self.windows)
+        if self.rows is not None:
+            self.rows[:batch, ..., :width] = factor
+            factor = self.rows[:batch]
+        over = tuple(range(3, factor.dim()))
+        products = (computed(torch.mul, factor, x, memory=self.memory[:batch]) for x in seen)
+        shares.copy_(torch.stack([product.sum(over) for product in products]).flatten(2))
+
+
+class Seen:
+    """What each tap sees, as views (n, G, 1, *output) of memory that part after part of the batch is copied to.
+
+    Pictures that are seen in strides are parted there into those that lie a stride apart, for runs without gaps.
+    """
+
+    def __init__(self, longest: Tensor, windows: Windows, output_size: Sequence[int]) -> None:
+        """For parts like the longest one (n, G, *input)."""
+        self.windows = windows
+        extent = windows.padded_size(longest.shape[2:])
+        size = [-(-length // s) for length, s in zip(extent, windows.stride, strict=True)]
+        self.row = output_size[-1]
+        if windows.dims > 1:
+            self.row = size[-1]
+            size[-2] += 1  # for what the last row of the views has behind it
+        shape = (math.prod(windows.stride) * longest.shape[0], longest.shape[1], *size)
+        self.memory = longest.new_zeros(shape).unflatten(0, (*windows.stride, longest.shape[0]))
+        self.views = [self._seen_by(tap, (*output_size[:-1], self.row)) for tap in windows.taps]
+
+    def by_taps(self, pictures: Tensor) -> list[Tensor]:
+        """Of some pictures (n, G, *input)."""
+        windows, batch = self.windows, pictures.shape[0]
+        for phase in itertools.product(*map(range, windows.stride)):
+            there, here = [], []
+            for r, p, s, length in zip(phase, windows.padding, windows.stride, pictures.shape[2:], strict=True):
+                first = max(0, -(-(p - r) // s))  # position of the memory that holds a picture's
+                start = first * s + r - p
+                there.append(slice(first, first + max(0, -(-(length - start) // s))))
+                here.append(slice(start, None, s))
+            self.memory[phase][:batch][spatial(there)] = pictures[spatial(here)]
+        return [view[:batch] for view in self.views]
+
+    def _seen_by(self, tap: Sequence[int], size: Sequence[int]) -> Tensor:
+        at = [k * d for k, d in zip(tap, self.windows.dilation, strict=True)]
+        stride = self.windows.stride
+        apart = self.memory[tuple(position % s for position, s in zip(at, stride, strict=True))]
+        steps = apart.stride()[2:]
+        offset = sum(position // s * step for position, s, step in zip(at, stride, steps, strict=True))
+        shape, strides = (*apart.shape[:2], 1, *size), (*apart.stride()[:2], 0, *steps)
+        return apart.as_strided(shape, strides, apart.storage_offset() + offset)
