@@ -4,7 +4,7 @@ The formulas are those of `depthwise`, but the rows of a picture are short, and 
 behind each. So the input is copied with its padding, and what tap k sees is a view xₖ of the copy whose rows are as
 long as those in memory. What is behind the outputs in a row is of no use:
 
-    y = Σₖ wₖ · xₖ        (dL/dx)ₖ += wₖ · dL/dy        dL/dwₖ = Σ dL/dy · xₖ
+    y = Σₖ wₖ · xₖ        dL/dwₖ = Σ dL/dy · xₖ        dL/dx as y, of dL/dy and the rotated kernel
 """
 
 from __future__ import annotations
@@ -52,22 +52,10 @@ def add_up(seen: list[Tensor], numbers: list[Tensor], bias: Tensor | None, y: Te
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx, shapes as in `convolution.full_convolution`."""
+    """dL/dx, shapes as in `convolution.full_convolution`; where it is seen in strides, there are no runs in it."""
     if turns_into_correlation(weight, windows):
         return correlate(*as_correlation(grad_output, weight, windows, input_size))
-    batch, size = grad_output.shape[0], grad_output.shape[2:]
-    output = grad_output.new_empty((batch, windows.groups, *input_size))
-    numbers, multiplier = factors_by_tap(weight, windows), weight.shape[0] // windows.groups
-    for part in chunks(output, math.prod(output.shape[1:])):
-        gradients = by_channel(part_of(grad_output, part), windows)
-        shape = (gradients.shape[0], windows.groups, *windows.padded_size(input_size))
-        padded = grad_output.new_zeros(shape)
-        for tap, of_tap in zip(windows.taps, numbers, strict=True):
-            there = windows.seen_by(tap, padded, size)
-            for number in range(multiplier):
-                there.addcmul_(gradients[:, :, number], of_tap[:, number])
-        part_of(output, part).copy_(windows.unpad(padded, input_size))
-    return output
+    return depthwise.full_convolution(grad_output, weight, windows, input_size)
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
