@@ -11,11 +11,13 @@ import torch.nn.functional as TF
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import torchfromscratch
 import torchfromscratch.functional as F
 from tests.subjects import answers, assert_equal, largest_error, outcome, random_tensors, scale, strides
 from tests.test_convolution import calls
+from torchfromscratch import nn
 from torchfromscratch.kernels import chunks, depthwise, depthwise_runs, direct, fourier, im2col, winograd
 from torchfromscratch.kernels.convolution import ALGORITHMS, choose
 from torchfromscratch.kernels.windows import Windows
@@ -112,6 +114,25 @@ def test_depthwise_as_torch(
     assert_equal(actual, expected)
     if len(dims) < 3:  # of volumes in float64, torch gives the format up
         assert [strides(tensor) for tensor in actual] == [strides(tensor) for tensor in expected]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_NAMES)
+@pytest.mark.parametrize(
+    "record",
+    [torch.jit.trace, lambda layer, x: torch.export.export(layer, (x,)).module(), lambda layer, x: make_fx(layer)(x)],
+    ids=["trace", "export", "make_fx"],
+)
+def test_recorded_depthwise(record: Any, memory_format: torch.memory_format, stride: int) -> None:
+    """Autograd follows a record of what is written in place."""
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"stride": stride, "padding": 1, "groups": 4}
+    layer, theirs = nn.Conv2d(4, 8, 3, **options), torch.nn.Conv2d(4, 8, 3, **options)
+    theirs.load_state_dict(layer.state_dict())
+    (x,) = random_tensors((2, 4, 9, 8), dtype=torch.float32)
+    x = x.detach().contiguous(memory_format=memory_format)
+    recorded = record(layer, x)
+    assert_equal(answers(recorded, [x.requires_grad_()]), answers(theirs, [x]))
 
 
 @hypothesis.given(size=st.integers(0, 40), elements=st.integers(0, 40), threads=st.integers(1, 5))

@@ -78,5 +78,5 @@ def _positions(windows: Windows, input_size: Sequence[int], device: torch.device
     """Where in the flattened padded input each tap of each window looks: (∏kernel, ∏output)."""
     padded_size = windows.padded_size(input_size)
     numbers = torch.arange(math.prod(padded_size), device=device).view(padded_size)
-    seen = windows.slide(numbers, windows.output_size(input_size), at=0)
+    seen = windows.slide(numbers, at=0)
     return seen.reshape(-1, math.prod(windows.kernel_size)).mT.contiguous()

@@ -11,12 +11,14 @@ import math
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels.memory import is_recorded
+
 # Measured for the rows of im2col: 2 to 8 MiB are equally fast, the whole batch takes 1.5 to 5 times as long.
 CHUNK_BYTES = 4 * 2**20
 
 
 def chunks(batch: Tensor, elements_per_picture: int) -> list[slice]:
-    """The batch in parts whose intermediate results fit; on other devices, and where code is traced, whole."""
+    """The batch in parts whose intermediate results fit; on other devices, and where operations are recorded, whole."""
     return slices(batch, batch.shape[0], elements_per_picture)
 
 
@@ -27,7 +29,7 @@ def slices(like: Tensor, size: int, elements: int) -> list[slice]:
     each step finds what it reads in the cache of its own core. Depthwise convolutions take up to a tenth less time.
     """
     # Narrow types stay whole too: they would round once more with every part of a weight's gradient.
-    if like.device.type != "cpu" or like.element_size() < 4 or torch.compiler.is_compiling():
+    if like.device.type != "cpu" or like.element_size() < 4 or is_recorded():
         return [slice(0, size)]
     most, cores = max(1, CHUNK_BYTES // max(1, elements * like.element_size())), torch.get_num_threads()
     step = evenly(size, most)
@@ -46,11 +48,6 @@ def part_of(tensor: Tensor, part: slice, dim: int = 0) -> Tensor:
     if part.stop - part.start >= tensor.shape[dim]:
         return tensor
     return tensor.narrow(dim, part.start, part.stop - part.start)
-
-
-def all_parts(tensor: Tensor, parts: list[slice]) -> tuple[Tensor, ...]:
-    """Each of the parts of the tensor, as views."""
-    return tensor.split(parts[0].stop)
 
 
 def by_core(batch: Tensor, cores: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels import depthwise, depthwise_runs, direct, fourier, im2col, winograd
 from torchfromscratch.kernels.layout import any_channels_last
-from torchfromscratch.kernels.memory import in_cpu_memory, stands_for_many
+from torchfromscratch.kernels.memory import in_cpu_memory, is_recorded, stands_for_many
 from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.kernels.windows import Windows
 
@@ -90,10 +90,11 @@ def choose(
     batch, dtype = operands[0].shape[0], operands[0].dtype
     if 0 in (batch, *channels) or stands_for_many(*operands):
         return im2col
-    if windows.algorithm is not None and not torch.compiler.is_compiling():
+    if windows.algorithm is not None and not is_recorded():
         return forced(windows)
     if channels[0] == windows.groups > 1 and windows.all_see_input:
-        return depthwise if any_channels_last(*[t for t in operands if t is not None]) else depthwise_runs
+        as_it_lies = is_recorded() or any_channels_last(*[t for t in operands if t is not None])
+        return depthwise if as_it_lies else depthwise_runs
     if not in_cpu_memory(*operands) or dtype in NARROW_TYPES:
         return im2col
     if len(windows.taps) == 1:

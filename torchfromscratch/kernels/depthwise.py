@@ -12,40 +12,41 @@ channels lie together: rows of the views have gaps between them, which `depthwis
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import all_parts, chunks
+from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.layout import any_channels_last, dense_strides, empty, in_format, laid_out
 from torchfromscratch.kernels.memory import computed, in_cpu_memory
 from torchfromscratch.kernels.windows import Windows
 
 Pairs = list[tuple[Tensor, Tensor]]
+Term = tuple[tuple, Tensor, Tensor]  # an index of where to add, what to add, and how often
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
     size, channels_last = windows.output_size(input.shape[2:]), any_channels_last(input, weight)
     output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=input)
-    pairs = [(y, x) for x, y in pairs_by_tap(laid_out(input, channels_last), output, windows)]
-    constants = weight.new_zeros(()) if bias is None else factors(bias, windows)
-    add_up(by_channel(output, windows), pairs, factors_by_tap(weight, windows), constants)
+    x, terms = by_channel(laid_out(input, channels_last), windows), []
+    for tap, w in zip(windows.taps, factors_by_tap(weight, windows), strict=True):
+        here, there = windows.inside(tap, input.shape[2:], size)
+        terms.append((there, x[here], w))
+    add_up(by_channel(output, windows), terms, weight.new_zeros(()) if bias is None else factors(bias, windows))
     return output
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx, shapes as in `convolution.full_convolution`."""
-    channels_last = any_channels_last(grad_output, weight)
+    size, channels_last = grad_output.shape[2:], any_channels_last(grad_output, weight)
     grad_input = empty((grad_output.shape[0], windows.groups, *input_size), channels_last, like=grad_output)
-    pairs: Pairs = []
-    numbers: list[Tensor] = []
-    by_tap = pairs_by_tap(grad_input, laid_out(grad_output, channels_last), windows)
-    for (x, g), w in zip(by_tap, factors_by_tap(weight, windows), strict=True):
-        pairs += [(x, of_kernel) for of_kernel in g.split(1, 2)]  # of the m kernels that a channel has
-        numbers += w.split(1, 1)
-    add_up(by_channel(grad_input, windows), pairs, numbers, weight.new_zeros(()))
+    g, terms = by_channel(laid_out(grad_output, channels_last), windows), []
+    for tap, w in zip(windows.taps, factors_by_tap(weight, windows), strict=True):
+        here, there = windows.inside(tap, input_size, size)
+        terms += [(here, *of_kernel) for of_kernel in zip(g[there].split(1, 2), w.split(1, 1), strict=True)]
+    add_up(by_channel(grad_input, windows), terms, weight.new_zeros(()))
     return grad_input
 
 
@@ -53,15 +54,18 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     """dL/dw, shapes as in `convolution.weight_gradient`."""
     channels_last = any_channels_last(input, grad_output)
     input, grad_output = laid_out(input, channels_last), laid_out(grad_output, channels_last)
-    pairs = pairs_by_tap(input, grad_output, windows)
+    x, g = by_channel(input, windows), by_channel(grad_output, windows)
+    indices = [windows.inside(tap, input.shape[2:], grad_output.shape[2:]) for tap in windows.taps]
+    pairs = [(x[here], g[there]) for here, there in indices]
     parts = chunks(grad_output, math.prod(grad_output.shape[1:]))
     products = memory_of_products(pairs, parts[0].stop, channels_last)
     dims, shares = tuple(range(3, pairs[0][0].dim())), []
-    for of_part in by_part(pairs, parts):
-        sums = [
-            (x * g if memory is None else torch.mul(x, g, out=memory[: g.shape[0]])).sum(dims)
-            for (x, g), memory in zip(of_part, products, strict=True)
-        ]
+    for part in parts:
+        sums = []
+        for (x_seen, g_seen), memory in zip(pairs, products, strict=True):
+            x, g = part_of(x_seen, part), part_of(g_seen, part)
+            product = x * g if memory is None else computed(torch.mul, x, g, memory=memory[: g.shape[0]])
+            sums.append(product.sum(dims))
         shares.append(torch.stack(sums).flatten(2))
     return in_format(filters_from(torch.cat(shares, 1), windows), channels_last)
 
@@ -78,31 +82,19 @@ def memory_of_products(pairs: Pairs, batch: int, channels_last: bool) -> list[Te
     return found
 
 
-def add_up(total: Tensor, pairs: Pairs, numbers: list[Tensor], bias: Tensor) -> None:
-    """total = bias, and then the first of each pair, a view of the total, += number · the second."""
-    covering = [there.shape == total.shape for there, _ in pairs]
-    first = covering.index(True) if True in covering else None
-    parts = chunks(total, math.prod(total.shape[1:]))
-    for sums, of_part in zip(all_parts(total, parts), by_part(pairs, parts), strict=True):
+def add_up(total: Tensor, terms: list[Term], bias: Tensor) -> None:
+    """total (n, G, m, *size) = bias + Σ terms, begun with one that covers all of it, if there is one."""
+    covering = [n for n, (there, _, _) in enumerate(terms) if total[there].shape == total.shape]
+    first = terms.pop(covering[0]) if covering else None
+    for part in chunks(total, math.prod(total.shape[1:])):
+        sums = part_of(total, part)
         if first is None:
             sums.copy_(bias)
         else:
-            computed(torch.addcmul, bias, of_part[first][1], numbers[first], memory=sums)
-        for which, ((there, data), number) in enumerate(zip(of_part, numbers, strict=True)):
-            if which != first:
-                there.addcmul_(data, number)
-
-
-def pairs_by_tap(input: Tensor, output: Tensor, windows: Windows) -> Pairs:
-    """xₖ (n, G, 1, *size) and yₖ (n, G, m, *size) for each tap k, of inputs and outputs or of gradients of these."""
-    x, y = by_channel(input, windows), by_channel(output, windows)
-    indices = [windows.inside(tap, input.shape[2:], output.shape[2:]) for tap in windows.taps]
-    return [(x[here], y[there]) for here, there in indices]
-
-
-def by_part(pairs: Pairs, parts: list[slice]) -> Iterator[Pairs]:
-    """The pairs' parts of the batch, part by part."""
-    return map(list, zip(*[zip(all_parts(a, parts), all_parts(b, parts), strict=True) for a, b in pairs], strict=True))
+            _, data, number = first
+            computed(torch.addcmul, bias, part_of(data, part), number, memory=sums)
+        for there, data, number in terms:
+            sums[there].addcmul_(part_of(data, part), number)
 
 
 def filters_from(shares: Tensor, windows: Windows) -> Tensor:

@@ -172,7 +172,7 @@ def window_view(pictures: Tensor, windows: Windows, output_size: Sequence[int]) 
     else:
         padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
     by_group = padded.view(pictures.shape[0], groups, channels, *padded.shape[2:])
-    view = windows.slide(by_group, output_size, at=3)  # (n, G, C/G, *output, *k)
+    view = windows.slide(by_group, at=3)  # (n, G, C/G, *output, *k)
     return view.movedim(2, -1).transpose(0, 1)
 
 

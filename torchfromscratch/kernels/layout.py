@@ -64,4 +64,4 @@ def laid_out_like(picture: Tensor, output: Tensor) -> Tensor:
     """`output` channels last where `picture` (N, C, height, width) is: torch's averages keep no other format."""
     if picture.dim() == 4 and lies_channels_last(picture):
         return in_format(output, channels_last=True)
-    return output
+    return output.contiguous()

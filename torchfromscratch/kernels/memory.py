@@ -11,6 +11,11 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
+def is_recorded() -> bool:
+    """Whether operations are recorded to be run again: by a compiler, torch.jit.trace or make_fx."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or get_proxy_mode() is not None
+
+
 def stands_for_many(*tensors: Tensor | None) -> bool:
     """Whether one of the tensors stands for many, under vmap or where torch.autograd takes a batch of gradients.
 
@@ -24,30 +29,24 @@ def stands_for_many(*tensors: Tensor | None) -> bool:
 
 
 def followed() -> bool:
-    """Whether autograd, torch.func, forward mode or torch.jit.trace follows what is computed now."""
+    """Whether autograd, torch.func or forward mode follows what is computed now."""
     if torch.compiler.is_compiling():
         return False
     return (
         torch.is_grad_enabled()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
-        or torch.jit.is_tracing()
     )
 
 
 def may_be_looked_at(*tensors: Tensor) -> bool:
-    """Whether Python may branch on what the tensors hold: not where their operations are recorded to be run again."""
-    return (
-        in_cpu_memory(*tensors)
-        and all([type(t) in (Tensor, torch.nn.Parameter) for t in tensors])
-        and not torch.jit.is_tracing()
-        and get_proxy_mode() is None
-    )
+    """Whether Python may branch on what the tensors hold."""
+    return in_cpu_memory(*tensors) and all([type(t) in (Tensor, torch.nn.Parameter) for t in tensors])
 
 
 def in_cpu_memory(*tensors: Tensor | None) -> bool:
-    """Whether the tensors are bytes in the memory of a CPU, and no compiler's symbols for them."""
-    if torch.compiler.is_compiling() or stands_for_many(*tensors):
+    """Whether the tensors are bytes in the memory of a CPU, computed with once and for all."""
+    if is_recorded() or stands_for_many(*tensors):
         return False
     return all([t is None or t.device.type == "cpu" for t in tensors])
 
@@ -58,8 +57,8 @@ def in_compiled_cpu_code(tensor: Tensor) -> bool:
 
 
 def computed(operation: Callable[..., Tensor], *operands: Tensor, memory: Tensor) -> Tensor:
-    """operation(*operands), in memory of the result's shape."""
-    if torch.compiler.is_compiling() or stands_for_many(*operands):
+    """operation(*operands), in memory of the result's shape; autograd follows no record of such a thing."""
+    if is_recorded() or stands_for_many(*operands):
         return memory.copy_(operation(*operands))
     return operation(*operands, out=memory)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import followed, in_cpu_memory
+from torchfromscratch.kernels.memory import followed, in_cpu_memory, is_recorded
 
 # Elements for each thread: fewer cost more in calls than they save, and 2^18 are no faster. Over the whole of
 # 2^20 float32, a formula of three steps takes up to 4 times as long: each step may fetch new memory from the system.
@@ -37,7 +37,7 @@ def in_pieces(formula: Callable[..., Tensor], *args: Any) -> Tensor:
 
 def pieces_of(tensors: list[Tensor]) -> list[Sequence[Tensor]]:
     """Pieces of the tensors, one of each at a time; the tensors whole where they are short or no plain memory."""
-    if torch.compiler.is_compiling():
+    if is_recorded():
         return [tensors]
     step = PIECE * torch.get_num_threads()
     if tensors[0].numel() <= step or not _are_plain_memory(tensors):

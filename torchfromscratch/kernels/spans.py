@@ -7,15 +7,37 @@ them works on one dimension after the other.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.layout import in_format, laid_out_like
+from torchfromscratch.kernels.layout import any_channels_last, empty, in_format, laid_out, laid_out_like
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
+
+# Spans that neither grow nor move evenly are summed run by run, unless there are so many runs that an index of all
+# their positions is quicker.
+MOST_RUNS = 16
+
+
+class Run(NamedTuple):
+    """Neighbouring outputs whose spans are equally long, `step` positions apart."""
+
+    outputs: slice
+    start: int
+    length: int
+    step: int
+
+    def seen(self, data: Tensor, dim: int) -> list[Tensor]:
+        """What lies first in each of the spans, second, and so on: views of the data along a dimension."""
+        between = (self.outputs.stop - self.outputs.start - 1) * self.step + 1
+        views = [data.narrow(dim, self.start + position, between) for position in range(self.length)]
+        apart = (*[slice(None)] * dim, slice(None, None, self.step))
+        return views if self.step == 1 else [view[apart] for view in views]
 
 
 @dataclass(frozen=True)
@@ -25,6 +47,22 @@ class Spans:
     starts: tuple[int, ...]
     ends: tuple[int, ...]
     divisors: tuple[int, ...]
+
+    @property
+    def runs(self) -> list[Run]:
+        """All outputs, in as few runs as there are."""
+        lengths = [end - start for start, end in zip(self.starts, self.ends, strict=True)]
+        found, first = [], 0
+        while first < len(lengths):
+            behind, step = first + 1, 1
+            while behind < len(lengths) and lengths[behind] == lengths[first]:
+                apart = self.starts[behind] - self.starts[behind - 1]
+                if apart < 1 or (behind > first + 1 and apart != step):
+                    break
+                behind, step = behind + 1, apart
+            found.append(Run(slice(first, behind), self.starts[first], lengths[first], step))
+            first = behind
+        return found
 
     def positions(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """(outputs, longest span): the positions of each span, its last one repeated, and which are repeated."""
@@ -86,37 +124,67 @@ def put_back(taken: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -
 
 def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
     """The sum over each span, divided by its divisor: (N, C, *input) → (N, C, *outputs)."""
-    total = widened(input)
+    total, whole = widened(input), _whole(spans, input.shape[2:])
+    if whole:
+        total = total.sum(whole, keepdim=True)
     for dim, span in enumerate(spans, 2):
-        position, repeated = span.positions(input.device)
-        taken = total.index_select(dim, position.view(-1))
-        by_span = taken.reshape(*taken.shape[:dim], *position.shape, *taken.shape[dim + 1 :])
-        total = by_span.masked_fill(_along(repeated, by_span, dim), 0).sum(dim + 1)
+        if dim not in whole:
+            total = _sum_along(dim, total, span)
     fractions = input.is_floating_point() or input.is_complex()
     result = torch.div(total, _divisors(spans, input.device), rounding_mode=None if fractions else "trunc")
     return laid_out_like(input, result.to(input.dtype))
+
+
+def _sum_along(dim: int, data: Tensor, span: Spans) -> Tensor:
+    runs = span.runs
+    if len(runs) > MOST_RUNS:
+        position, repeated = span.positions(data.device)
+        taken = data.index_select(dim, position.view(-1))
+        by_span = taken.reshape(*taken.shape[:dim], *position.shape, *taken.shape[dim + 1 :])
+        return by_span.masked_fill(_along(repeated, by_span, dim), 0).sum(dim + 1)
+    sums = [functools.reduce(torch.add, run.seen(data, dim)) for run in runs]
+    return sums[0] if len(sums) == 1 else torch.cat([data.narrow(dim, 0, 0), *sums], dim)
 
 
 def spread(
     grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int], channels_last: bool = False
 ) -> Tensor:
     """The transpose of `average`: every output's share goes to each position of its span."""
-    result = widened(grad_output) / _divisors(spans, grad_output.device)
-    for dim, (span, size) in enumerate(zip(spans, input_size, strict=True), 2):
-        position, repeated = span.positions(grad_output.device)
-        by_span = result.unsqueeze(dim + 1).masked_fill(_along(repeated, result.unsqueeze(dim + 1), dim), 0)
-        shares = by_span.reshape(*result.shape[:dim], position.numel(), *result.shape[dim + 1 :])
-        total = shares.new_zeros((*result.shape[:dim], size, *result.shape[dim + 1 :]))
-        result = total.index_add(dim, position.view(-1), shares)
+    result, whole = widened(grad_output) / _divisors(spans, grad_output.device), _whole(spans, input_size)
+    for dim, (span, size) in reversed(list(enumerate(zip(spans, input_size, strict=True), 2))):
+        if dim not in whole:
+            result = _spread_along(dim, result, span, size)
     result = result.to(grad_output.dtype)
-    return in_format(result, channels_last=True) if channels_last else result
+    return in_format(result.expand(-1, -1, *input_size), channels_last) if whole else laid_out(result, channels_last)
+
+
+def _spread_along(dim: int, shares: Tensor, span: Spans, size: int) -> Tensor:
+    shape, runs = (*shares.shape[:dim], size, *shares.shape[dim + 1 :]), span.runs
+    if len(runs) > MOST_RUNS:
+        position, repeated = span.positions(shares.device)
+        by_span = shares.unsqueeze(dim + 1).masked_fill(_along(repeated, shares.unsqueeze(dim + 1), dim), 0)
+        by_position = by_span.reshape(*shares.shape[:dim], position.numel(), *shares.shape[dim + 1 :])
+        return shares.new_zeros(shape).index_add(dim, position.view(-1), by_position)
+    total = empty(shape, any_channels_last(shares), like=shares).zero_()
+    for run in runs:
+        of_run = shares.narrow(dim, run.outputs.start, run.outputs.stop - run.outputs.start)
+        for there in run.seen(total, dim):
+            there.add_(of_run)
+    return total
+
+
+def _whole(spans: Sequence[Spans], input_size: Sequence[int]) -> list[int]:
+    """The dimensions that have one span, of all positions."""
+    of_all = enumerate(zip(spans, input_size, strict=True), 2)
+    return [dim for dim, (span, size) in of_all if span.starts == (0,) and span.ends == (size,)]
 
 
 def _divisors(spans: Sequence[Spans], device: torch.device) -> Tensor:
     """What each output's sum is divided by, (*outputs): the product over the dimensions."""
     product = torch.ones((), dtype=torch.int64, device=device)
     for span in spans:
-        product = product.unsqueeze(-1) * torch.tensor(span.divisors, device=device)
+        one = len(span.divisors) == 1
+        product = product.unsqueeze(-1) * (span.divisors[0] if one else torch.tensor(span.divisors, device=device))
     return product
 
 

@@ -115,19 +115,12 @@ class Windows:
             there.append(slice(first, behind))
         return tuple(here), tuple(there)
 
-    def slide(self, padded: Tensor, output_size: Sequence[int], at: int = 2) -> Tensor:
+    def slide(self, padded: Tensor, at: int = 2) -> Tensor:
         """Every window over a padded input (…, *padded_size, …) as a view (…, *output_size, …, *kernel_size)."""
-        behind = at + self.dims
-        strides = padded.stride()
-        return padded.as_strided(
-            (*padded.shape[:at], *output_size, *padded.shape[behind:], *self.kernel_size),
-            (
-                *strides[:at],
-                *(stride * s for stride, s in zip(strides[at:behind], self.stride, strict=True)),
-                *strides[behind:],
-                *(stride * d for stride, d in zip(strides[at:behind], self.dilation, strict=True)),
-            ),
-        )
+        for dim, (extent, stride, dilation) in enumerate(zip(self.extent, self.stride, self.dilation, strict=True)):
+            padded = padded.unfold(at + dim, extent, stride)
+            padded = padded if dilation == 1 else padded[..., ::dilation]
+        return padded
 
     def seen_by(self, tap: Tap, padded: Tensor, output_size: Sequence[int], at: int = 2) -> Tensor:
         """What one tap sees of a padded input (…, *padded_size, …): a view (…, *output_size, …)."""

@@ -68,8 +68,8 @@ def conv2d(
         "dL/dx": Grid(ours["dL/dx"], torch=theirs["dL/dx"]),
     }
 
-    seen = windows.slide(numbers(padded), grad.shape[2:])  # (N, C, oH, oW, kH, kW)
-    seen_back = back.slide(numbers(spread), input.shape[2:])  # (N, O, H, W, kH, kW)
+    seen = windows.slide(numbers(padded))  # (N, C, oH, oW, kH, kW)
+    seen_back = back.slide(numbers(spread))  # (N, O, H, W, kH, kW)
     weights, weights_back, grads = numbers(weight), numbers(rotated), numbers(grad)
     out_channels, channels, (rows, columns) = weight.shape[0] // groups, weight.shape[1], weight.shape[2:]
 

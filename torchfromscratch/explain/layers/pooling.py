@@ -46,7 +46,7 @@ def max_pool2d(
         "mask": Grid(mask, "the number of windows that a cell of x wins"),
         "dL/dx": Grid(ours["dL/dx"], torch=theirs["dL/dx"]),
     }
-    seen = windows.slide(numbers(padded), grad.shape[2:])
+    seen = windows.slide(numbers(padded))
     forward, winner_of = [], {}
     for cell, (n, c, i, j) in cells(grad):
         used = seen[n, c, i, j].flatten().tolist()
@@ -110,7 +110,7 @@ def avg_pool2d(
         "y": Grid(ours["y"], torch=theirs["y"]),
         "dL/dx": Grid(ours["dL/dx"], torch=theirs["dL/dx"]),
     }
-    seen = windows.slide(numbers(padded), grad.shape[2:])
+    seen = windows.slide(numbers(padded))
     forward, count_of = [], {}
     for cell, (n, c, i, j) in cells(grad):
         used = seen[n, c, i, j].flatten().tolist()
