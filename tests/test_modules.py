@@ -180,12 +180,55 @@ def test_export(case: ModuleCase) -> None:
     assert_equal(tensors_of(program.module()(*inputs)), run(case, module, list(inputs)))
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_trace(case: ModuleCase) -> None:
+    """torch.jit.trace's program, saved and loaded, gives the module's values and gradients: it is plain operations."""
+    if case.call is not None:
+        pytest.skip("trace takes the module's own arguments")
+    module, inputs = build(case, OURS).eval(), tuple(inputs_of(case))
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.trace(module, inputs, check_trace=False), file)
+    file.seek(0)
+    assert_equal(answers(case, torch.jit.load(file), list(inputs)), answers(case, module, list(inputs)))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "last"])
+def test_trace_of_a_network_for_other_sizes(memory_format: torch.memory_format) -> None:
+    """Of pictures of another size and number, and followed by autograd."""
+
+    def network(nn: Any) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.Conv2d(32, 32, 3, padding=1),  # at the first size, Winograd's
+            nn.Conv2d(32, 32, 3, stride=2, padding=1, groups=32),
+            nn.SiLU(),
+            nn.MaxPool2d(3, 2, 1),
+            nn.Conv2d(32, 8, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, 5),
+        ).to(memory_format=memory_format)
+
+    ours, theirs = network(OURS), network(torch.nn)
+    traced = torch.jit.trace(ours, torch.randn(8, 3, 32, 32).contiguous(memory_format=memory_format))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(5, 3, 40, 24).contiguous(memory_format=memory_format)
+    found = []
+    for module in (traced, theirs):
+        output = module(x)
+        found.append([output, *torch.autograd.grad(output.square().sum(), list(module.parameters()))])
+    assert_equal(*found)
+
+
 @pytest.mark.parametrize(
     ("build", "dynamic"),
     [
         (lambda nn: nn.Conv2d(4, 3, 3, stride=2, padding=1), (0, 2, 3)),
         (lambda nn: nn.Conv2d(4, 3, 1), (0, 2, 3)),
-        (lambda nn: nn.Conv2d(4, 4, 3, groups=4), (0,)),
+        (lambda nn: nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=4), (0, 2, 3)),
         (lambda nn: nn.Sequential(nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)), (0, 2, 3)),
         (lambda nn: nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 2)), (0,)),
     ],

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.autograd.softmax import through_softmax
+from torchfromscratch.kernels.memory import computed
 
 LARGEST_KEPT = 2**24  # elements of P that are kept for the backward pass: 64 MB in float32
 LARGEST_BLOCK = 2**20  # elements of P that a block computes at once: about what a processor's caches hold
@@ -204,8 +205,9 @@ def _softmax(scores: Tensor) -> Tensor:
     if scores.numel() == 0:
         return scores
     greatest = scores.amax(-1, keepdim=True)
-    weights = scores.sub_(greatest.masked_fill(greatest == -torch.inf, 0)).exp_()
-    return weights.div_(weights.sum(-1, keepdim=True).clamp(min=1))
+    below = computed(torch.sub, scores, greatest.masked_fill(greatest == -torch.inf, 0), memory=scores)
+    weights = computed(torch.exp, below, memory=scores)
+    return computed(torch.div, weights, weights.sum(-1, keepdim=True).clamp(min=1), memory=scores)
 
 
 def _times(weights: Tensor, noise: Tensor | None) -> Tensor:

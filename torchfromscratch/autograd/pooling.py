@@ -143,6 +143,8 @@ class Average(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        if 0 in grad_output.shape[2:]:
+            raise RuntimeError(f"no output has a gradient to send back: dL/dy is empty, {tuple(grad_output.shape)}")
         return spread(grad_output, ctx.spans, ctx.input_size, ctx.channels_last), None
 
     @staticmethod

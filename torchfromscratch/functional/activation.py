@@ -16,6 +16,7 @@ from torchfromscratch.autograd import elementwise as table
 from torchfromscratch.autograd import softmax as along
 from torchfromscratch.functional.arguments import has_values, overwritten
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.memory import is_recorded
 from torchfromscratch.kernels.precision import widened
 
 __all__ = [
@@ -59,7 +60,8 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     Source: lecture notes, "ReLU" and "Backward through ReLU".
     """
     _check_real("relu", input)
-    output = table.relu(input)
+    # the derivative needs the output alone, but the one of a record's operations needs the input
+    output = table.relu(input.clone() if inplace and is_recorded() else input)
     return overwritten(input, output) if inplace else output
 
 

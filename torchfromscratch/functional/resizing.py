@@ -67,7 +67,9 @@ def interpolate(
         return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[dims - 1](input, sizes)
     if not input.is_floating_point() and (input.dtype != torch.uint8 or (mode in FILTER and dims != 2)):
         raise NotImplementedError(f"mode {mode!r} takes no {input.dtype}")
-    axes = [Axis(*numbers, bool(align_corners)) for numbers in zip(input.shape[2:], sizes, factors, strict=True)]
+    given = zip(input.shape[2:], sizes, factors, strict=True)
+    # int: torch.jit.trace hands over sizes as tensors, whose quotients are float32
+    axes = [Axis(int(inputs), int(outputs), factor, bool(align_corners)) for inputs, outputs, factor in given]
     if lies_channels_last(input):
         return _resampled(input.movedim(1, -1), axes, mode, antialias, first_dim=1).movedim(-1, 1)
     return _resampled(input, axes, mode, antialias, first_dim=2)

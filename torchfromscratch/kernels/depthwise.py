@@ -11,6 +11,7 @@ channels lie together: rows of the views have gaps between them, which `depthwis
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.layout import any_channels_last, dense_strides, empty, in_format, laid_out
-from torchfromscratch.kernels.memory import computed, in_cpu_memory
+from torchfromscratch.kernels.memory import computed, in_cpu_memory, is_recorded, settle
 from torchfromscratch.kernels.windows import Windows
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -29,9 +30,15 @@ Term = tuple[tuple, Tensor, Tensor]  # an index of where to add, what to add, an
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
     size, channels_last = windows.output_size(input.shape[2:]), any_channels_last(input, weight)
+    input, numbers = laid_out(input, channels_last), factors_by_tap(weight, windows)
+    if is_recorded():  # for any size: a compiler makes one loop of it
+        seen = windows.slide(by_channel(windows.pad(input), windows), at=3)
+        products = [w * seen[(..., *tap)] for tap, w in zip(windows.taps, numbers, strict=True)]
+        y = functools.reduce(torch.add, products if bias is None else [factors(bias, windows), *products])
+        return laid_out(y.flatten(1, 2), channels_last)
     output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=input)
-    x, terms = by_channel(laid_out(input, channels_last), windows), []
-    for tap, w in zip(windows.taps, factors_by_tap(weight, windows), strict=True):
+    x, terms = by_channel(input, windows), []
+    for tap, w in zip(windows.taps, numbers, strict=True):
         here, there = windows.inside(tap, input.shape[2:], size)
         terms.append((there, x[here], w))
     add_up(by_channel(output, windows), terms, weight.new_zeros(()) if bias is None else factors(bias, windows))
@@ -64,7 +71,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
         sums = []
         for (x_seen, g_seen), memory in zip(pairs, products, strict=True):
             x, g = part_of(x_seen, part), part_of(g_seen, part)
-            product = x * g if memory is None else computed(torch.mul, x, g, memory=memory[: g.shape[0]])
+            product = x * g if memory is None else torch.mul(x, g, out=memory[: g.shape[0]])
             sums.append(product.sum(dims))
         shares.append(torch.stack(sums).flatten(2))
     return in_format(filters_from(torch.cat(shares, 1), windows), channels_last)
@@ -92,7 +99,7 @@ def add_up(total: Tensor, terms: list[Term], bias: Tensor) -> None:
             sums.copy_(bias)
         else:
             _, data, number = first
-            computed(torch.addcmul, bias, part_of(data, part), number, memory=sums)
+            settle(computed(torch.addcmul, bias, part_of(data, part), number, memory=sums), sums)
         for there, data, number in terms:
             sums[there].addcmul_(part_of(data, part), number)
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchfromscratch.kernels import depthwise
 from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.depthwise import by_channel, factors, factors_by_tap, filters_from
-from torchfromscratch.kernels.memory import computed, may_be_looked_at
+from torchfromscratch.kernels.memory import may_be_looked_at
 from torchfromscratch.kernels.rotation import as_correlation, rotate180
 from torchfromscratch.kernels.windows import Windows, spatial
 
@@ -42,11 +42,11 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
 def add_up(seen: list[Tensor], numbers: list[Tensor], bias: Tensor | None, y: Tensor) -> None:
     """Σₖ wₖ · xₖ + b, into y (n, G, m, *output)."""
     shape = *y.shape[:-1], seen[0].shape[-1]
-    sums = computed(torch.mul, seen[0], numbers[0], memory=y if shape == y.shape else y.new_empty(shape))
+    sums = torch.mul(seen[0], numbers[0], out=y if shape == y.shape else y.new_empty(shape))
     for x, w in zip(seen[1:], numbers[1:], strict=True):
         sums.addcmul_(x, w)
     if bias is not None:
-        computed(torch.add, sums[..., : y.shape[-1]], bias, memory=y)
+        torch.add(sums[..., : y.shape[-1]], bias, out=y)
     elif shape != y.shape:
         y.copy_(sums[..., : y.shape[-1]])
 
@@ -125,7 +125,7 @@ class Products:
             self.rows[:batch, ..., :width] = factor
             factor = self.rows[:batch]
         over = tuple(range(3, factor.dim()))
-        products = (computed(torch.mul, factor, x, memory=self.memory[:batch]) for x in seen)
+        products = (torch.mul(factor, x, out=self.memory[:batch]) for x in seen)
         shares.copy_(torch.stack([product.sum(over) for product in products]).flatten(2))
 
 

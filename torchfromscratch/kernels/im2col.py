@@ -173,6 +173,9 @@ def window_view(pictures: Tensor, windows: Windows, output_size: Sequence[int]) 
         padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
     by_group = padded.view(pictures.shape[0], groups, channels, *padded.shape[2:])
     view = windows.slide(by_group, at=3)  # (n, G, C/G, *output, *k)
+    for dim, outputs in enumerate(output_size, 3):
+        if view.shape[dim] > outputs:  # as a wide output_padding makes room for further windows
+            view = view.narrow(dim, 0, outputs)
     return view.movedim(2, -1).transpose(0, 1)
 
 

@@ -63,5 +63,5 @@ def dense_strides(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
 def laid_out_like(picture: Tensor, output: Tensor) -> Tensor:
     """`output` channels last where `picture` (N, C, height, width) is: torch's averages keep no other format."""
     if picture.dim() == 4 and lies_channels_last(picture):
-        return in_format(output, channels_last=True)
+        return laid_out(output, channels_last=True)
     return output.contiguous()

@@ -57,10 +57,20 @@ def in_compiled_cpu_code(tensor: Tensor) -> bool:
 
 
 def computed(operation: Callable[..., Tensor], *operands: Tensor, memory: Tensor) -> Tensor:
-    """operation(*operands), in memory of the result's shape; autograd follows no record of such a thing."""
+    """operation(*operands), in memory of the result's shape.
+
+    Apart from it where the operation is recorded, as what autograd will need then must stay as it is, and where the
+    result stands for many.
+    """
     if is_recorded() or stands_for_many(*operands):
-        return memory.copy_(operation(*operands))
+        return operation(*operands)
     return operation(*operands, out=memory)
+
+
+def settle(result: Tensor, memory: Tensor) -> None:
+    """Writes to the memory what was `computed` apart from it."""
+    if result is not memory:
+        memory.copy_(result)
 
 
 class Workspace:

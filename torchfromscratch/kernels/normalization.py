@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.chunks import by_core, part_of, slices
 from torchfromscratch.kernels.layout import any_channels_last, laid_out
-from torchfromscratch.kernels.memory import computed, in_cpu_memory, stands_for_many
+from torchfromscratch.kernels.memory import computed, in_cpu_memory, settle, stands_for_many
 from torchfromscratch.kernels.precision import widened
 
 TEMPORARIES = 2  # tensors of a part's size that a walk reads and writes beside the batch itself
@@ -58,10 +58,11 @@ def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statisti
         mean, variance = _moments([_part(x, span) for span in group], over)
         rho = (variance + over.eps).rsqrt()
         for span in group:
-            y = computed(torch.sub, _part(x, span), mean, memory=_part(y_by_core, span))
-            y = y.mul_(weight * rho) if weight.shape == rho.shape else y.mul_(rho).mul_(weight)
-            if bias is not None:
-                y.add_(bias)
+            there = _part(y_by_core, span)
+            y = computed(torch.sub, _part(x, span), mean, memory=there)
+            for factor in (weight * rho,) if weight.shape == rho.shape else (rho, weight):
+                y = computed(torch.mul, y, factor, memory=there)
+            settle(y if bias is None else computed(torch.add, y, bias, memory=there), there)
         means.append(mean)
         variances.append(variance)
     return output.to(input.dtype), _joined(means).squeeze(0), _joined(variances).squeeze(0)
@@ -106,7 +107,7 @@ def gradients(
         for g_part, x_part, memory in parts:
             h = g_part if inner is None else computed(torch.mul, g_part, inner, memory=memory)
             h = computed(torch.sub, h, mean_h, memory=memory)
-            h.addcmul_(_deviation(x_part, mu, buffer), slope, value=-1).mul_(outer)
+            settle(h.addcmul_(_deviation(x_part, mu, buffer), slope, value=-1).mul_(outer), memory)
     # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
     grad_weight, grad_bias = _total(grad_weights).squeeze(0), _total(grad_biases).squeeze(0).clone()
     return grad_input.to(input.dtype), grad_weight, grad_bias
@@ -151,7 +152,7 @@ def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:
     for part in parts:
         deviation = _deviation(part, shift, buffer)
         totals.append(sum_over(deviation, over.dims))
-        squares.append(sum_over(deviation.mul_(deviation), over.dims))
+        squares.append(sum_over(computed(torch.mul, deviation, deviation, memory=deviation), over.dims))
     count = sum([over.count(part) for part in parts])
     mean, mean_square = _total(totals) / count, _total(squares) / count
     if not over.centred:

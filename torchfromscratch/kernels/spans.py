@@ -19,9 +19,8 @@ from torchfromscratch.kernels.layout import any_channels_last, empty, in_format,
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
-# Spans that neither grow nor move evenly are summed run by run, unless there are so many runs that an index of all
-# their positions is quicker.
-MOST_RUNS = 16
+# Sums are of views, one for each position in a run of spans; of more views than this, of an index of all positions.
+MOST_VIEWS = 256
 
 
 class Run(NamedTuple):
@@ -48,8 +47,7 @@ class Spans:
     ends: tuple[int, ...]
     divisors: tuple[int, ...]
 
-    @property
-    def runs(self) -> list[Run]:
+    def in_runs(self) -> list[Run]:
         """All outputs, in as few runs as there are."""
         lengths = [end - start for start, end in zip(self.starts, self.ends, strict=True)]
         found, first = [], 0
@@ -136,14 +134,14 @@ def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
 
 
 def _sum_along(dim: int, data: Tensor, span: Spans) -> Tensor:
-    runs = span.runs
-    if len(runs) > MOST_RUNS:
+    runs = span.in_runs()
+    if sum([run.length for run in runs]) > MOST_VIEWS:
         position, repeated = span.positions(data.device)
         taken = data.index_select(dim, position.view(-1))
         by_span = taken.reshape(*taken.shape[:dim], *position.shape, *taken.shape[dim + 1 :])
         return by_span.masked_fill(_along(repeated, by_span, dim), 0).sum(dim + 1)
     sums = [functools.reduce(torch.add, run.seen(data, dim)) for run in runs]
-    return sums[0] if len(sums) == 1 else torch.cat([data.narrow(dim, 0, 0), *sums], dim)
+    return sums[0] if len(sums) == 1 else torch.cat(sums or [data.narrow(dim, 0, 0)], dim)
 
 
 def spread(
@@ -159,8 +157,8 @@ def spread(
 
 
 def _spread_along(dim: int, shares: Tensor, span: Spans, size: int) -> Tensor:
-    shape, runs = (*shares.shape[:dim], size, *shares.shape[dim + 1 :]), span.runs
-    if len(runs) > MOST_RUNS:
+    shape, runs = (*shares.shape[:dim], size, *shares.shape[dim + 1 :]), span.in_runs()
+    if sum([run.length for run in runs]) > MOST_VIEWS:
         position, repeated = span.positions(shares.device)
         by_span = shares.unsqueeze(dim + 1).masked_fill(_along(repeated, shares.unsqueeze(dim + 1), dim), 0)
         by_position = by_span.reshape(*shares.shape[:dim], position.numel(), *shares.shape[dim + 1 :])
