@@ -33,7 +33,8 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     input, numbers = laid_out(input, channels_last), factors_by_tap(weight, windows)
     if is_recorded():  # for any size: a compiler makes one loop of it
         seen = windows.slide(by_channel(windows.pad(input), windows), at=3)
-        products = [w * seen[(..., *tap)] for tap, w in zip(windows.taps, numbers, strict=True)]
+        of_taps = [(..., *tap) for tap in windows.taps]
+        products = [w * seen[of_tap] for of_tap, w in zip(of_taps, numbers, strict=True)]
         y = functools.reduce(torch.add, products if bias is None else [factors(bias, windows), *products])
         return laid_out(y.flatten(1, 2), channels_last)
     output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=input)
