@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     input, numbers = laid_out(input, channels_last), factors_by_tap(weight, windows)
     if is_recorded():  # for any size: a compiler makes one loop of it
         seen = windows.slide(by_channel(windows.pad(input), windows), at=3)
-        of_taps = [(..., *tap) for tap in windows.taps]
+        of_taps: list[Any] = [(..., *tap) for tap in windows.taps]
         products = [w * seen[of_tap] for of_tap, w in zip(of_taps, numbers, strict=True)]
         y = functools.reduce(torch.add, products if bias is None else [factors(bias, windows), *products])
         return laid_out(y.flatten(1, 2), channels_last)

@@ -232,7 +232,9 @@ class Inputs:
         seen = slice(first, max(first, min(height, top + self.padded.shape[2])))
         inside = slice(seen.start - top, seen.stop - top)
         if inside != self.inside:
-            self.inside, self.there = inside, self.padded.zero_()[:, :, inside, -left : width - left]
+            self.inside, self.there = inside, self.padded[:, :, inside, -left : width - left]
+            for outside in (slice(inside.start), slice(inside.stop, None)):
+                self.padded[:, :, outside].zero_()  # where rows of the part before may be
         land(input[:, tiles.pictures, :, seen], self.there, self.scratch)
         run(self.steps)
         return self.points
