@@ -34,7 +34,8 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
             multiply_into(y, matrix[0], filters[0, 0], bias, channels_last)
         return output
     for pictures, band, matrix in window_matrices(input, windows, size):
-        product = torch.matmul(matrix, filters.mT).mT if channels_last else torch.matmul(filters, matrix.mT)
+        by_row = matrix.stride(-1) == 1
+        product = torch.matmul(matrix, filters.mT).mT if by_row else torch.matmul(filters, matrix.mT)
         if bias is not None:
             product = product + bias.view(windows.groups, 1, -1, 1)
         if output is None:
