@@ -19,10 +19,12 @@ from torchfromscratch.autograd.function import Function, differentiable
 
 
 class Resample(Function):
-    """x (*, I, *) → y (*, O, *) along `dim`; position and weight (taps, O)."""
+    """x (*, I, *) → y (*, O, *) along `dim`; position and weight (taps, O), the weight None for a single tap of 1."""
 
     @staticmethod
-    def forward(input: Tensor, position: Tensor, weight: Tensor, dim: int) -> Tensor:
+    def forward(input: Tensor, position: Tensor, weight: Tensor | None, dim: int) -> Tensor:
+        if weight is None:
+            return input.index_select(dim, position[0])
         taps = zip(position, _along(weight, input, dim), strict=True)
         return reduce(torch.add, [input.index_select(dim, i) * w for i, w in taps])
 
@@ -46,8 +48,10 @@ class Return(Function):
     """y (*, O, *) → x (*, I, *) along `dim`."""
 
     @staticmethod
-    def forward(grad_output: Tensor, position: Tensor, weight: Tensor, dim: int, inputs: int) -> Tensor:
-        shares = torch.cat([grad_output * w for w in _along(weight, grad_output, dim)], dim)
+    def forward(grad_output: Tensor, position: Tensor, weight: Tensor | None, dim: int, inputs: int) -> Tensor:
+        shares = grad_output
+        if weight is not None:
+            shares = torch.cat([grad_output * w for w in _along(weight, grad_output, dim)], dim)
         shape = (*grad_output.shape[:dim], inputs, *grad_output.shape[dim + 1 :])
         return grad_output.new_zeros(shape).index_add(dim, position.reshape(-1), shares)
 

@@ -82,15 +82,17 @@ def _resampled(input: Tensor, axes: Sequence[Axis], mode: str, antialias: bool, 
         if mode in FILTER:
             position, weight = _filtered(axis, FILTER[mode], antialias, input)
         else:
-            position, weight = _nearest(axis, mode, input, is_picture=len(axes) == 2)
-        if mode in FILTER and input.dtype == torch.uint8:
+            position, weight = _nearest(axis, mode, input, is_picture=len(axes) == 2), None
+        if weight is None:
+            output = autograd.resample(output, position, None, dim)
+        elif input.dtype == torch.uint8:
             output = autograd.resample(output.float(), position, weight.float(), dim).round().clamp(0, 255)
         else:
             output = autograd.resample(output, position, weight.to(output.dtype), dim)
     return output.to(input.dtype)
 
 
-def _nearest(axis: Axis, mode: str, input: Tensor, is_picture: bool) -> tuple[Tensor, Tensor]:
+def _nearest(axis: Axis, mode: str, input: Tensor, is_picture: bool) -> Tensor:
     """As torch does: a picture's positions follow from float32, and without the factor where sizes are 1:1 or 1:2."""
     if is_picture and mode == "nearest" and axis.outputs in (axis.inputs, 2 * axis.inputs):
         axis = axis._replace(scale_factor=None)
@@ -98,10 +100,10 @@ def _nearest(axis: Axis, mode: str, input: Tensor, is_picture: bool) -> tuple[Te
     return nearest(axis, mode == "nearest-exact", precision, input.device)
 
 
-def _filtered(axis: Axis, filter: str, antialias: bool, input: Tensor) -> tuple[Tensor, Tensor]:
+def _filtered(axis: Axis, filter: str, antialias: bool, input: Tensor) -> tuple[Tensor, Tensor | None]:
     """As torch does: what is linear or against aliasing leaves as many outputs as inputs, whatever the factor."""
     if axis.outputs == axis.inputs and (filter == "linear" or antialias):
-        return nearest(axis._replace(scale_factor=None), False, torch.float32, input.device)
+        return nearest(axis._replace(scale_factor=None), False, torch.float32, input.device), None
     return filtered(axis, FILTERS[filter], antialias, input.device)
 
 

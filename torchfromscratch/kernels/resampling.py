@@ -72,15 +72,15 @@ FILTERS = {
 }
 
 
-def nearest(axis: Axis, exact: bool, precision: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Positions (1, O) and weights (1, O) of the inputs at ⌊o·scale⌋, or ⌊(o + ½)·scale⌋ if exact.
+def nearest(axis: Axis, exact: bool, precision: torch.dtype, device: torch.device) -> Tensor:
+    """Positions (1, O) of the inputs at ⌊o·scale⌋, or ⌊(o + ½)·scale⌋ if exact.
 
     Where that is whole but for rounding, `precision` decides between two inputs.
     """
     outputs = torch.arange(axis.outputs, device=device)
     scale = torch.tensor(axis.scale, dtype=precision, device=device)
     position = ((outputs + 0.5 * exact) * scale).float().floor().long().clamp(max=axis.inputs - 1)
-    return position.unsqueeze(0), torch.ones_like(position).unsqueeze(0)
+    return position.unsqueeze(0)
 
 
 def filtered(axis: Axis, filter: Filter, antialias: bool, device: torch.device) -> tuple[Tensor, Tensor]:
