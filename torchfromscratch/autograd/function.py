@@ -51,10 +51,11 @@ class Primals:
 def differentiable(function: type[Function]) -> Callable[..., Any]:
     """`function.apply`, made fit for torch.compile and torch.autocast.
 
-    torch.compile cannot trace a Function that has a `jvp` of its own, so it is handed a subclass without
-    one: forward mode stays a matter of eager code. Where nothing follows what is computed, as in most backward
-    passes, the forward pass is all there is to do. The casts of autocast are made by `torchfromscratch.functional`;
-    in here, arithmetic runs in the types that it is given.
+    torch.compile cannot trace a Function that has a `jvp` of its own, so it is handed a subclass without one: forward
+    mode stays a matter of eager code. torch.jit.trace records what the forward pass does: a Function it could neither
+    save nor hand sizes to in a tuple, as they are tensors to it. Where nothing follows what is computed, as in most
+    backward passes, the forward pass is all there is to do. The casts of autocast are made by
+    `torchfromscratch.functional`; in here, arithmetic runs in the types that it is given.
     """
     compute_gradient, compute_tangent = function.backward, function.jvp
 
