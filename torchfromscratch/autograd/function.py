@@ -75,10 +75,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     def apply(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return _in_given_types(traced.apply, *args)
-        if torch.jit.is_tracing():
-            with torch.no_grad():
-                return _in_given_types(function.forward, *args)
-        if not followed():
+        if torch.jit.is_tracing() or not followed():
             return _in_given_types(function.forward, *args)
         return _in_given_types(function.apply, *[Leaf(arg) if isinstance(arg, (tuple, list)) else arg for arg in args])
 
