@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.memory import Workspace, computed_in, may_be_looked_at, stands_for_many
 from torchfromscratch.kernels.precision import widened
-from torchfromscratch.kernels.windows import Windows
+from torchfromscratch.kernels.windows import Windows, spatial
 
 # Sending back tap by tap walks over all windows for each tap, an index over each window once: 3×3 taps take
 # 13.9 and 7.6 ms of contiguous pictures, 9.8 and 11 channels last (64 × 112², batch 8).
@@ -37,14 +37,29 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     output_size = windows.output_size(input.shape[2:])
     largest, winners = empty_maxima(input, windows)
     workspace = Workspace() if input.is_floating_point() and may_be_looked_at(input) else None
-    for part in chunks(input, math.prod(input.shape[1:])):
-        padded = windows.pad(part_of(input, part), lowest)
+    parts = chunks(input, math.prod(input.shape[1:]))
+    for part, padded in zip(parts, padded_parts(input, windows, lowest, parts), strict=True):
         best, numbers = _max_windows(widened(padded), output_size, windows, workspace)
         if workspace is not None and best.sum().isnan():
             best, numbers = _max_windows(padded, output_size, windows, workspace=None)
         part_of(largest, part).copy_(best)
         part_of(winners, part).copy_(numbers)
     return largest, winners
+
+
+def padded_parts(input: Tensor, windows: Windows, value: float, parts: list[slice]) -> Iterator[Tensor]:
+    """Each part of the batch with `value` around it, in the memory of the first one."""
+    sizes = input.shape[2:]
+    befores = [before for before, _ in windows.reach(sizes)]
+    inside = spatial([slice(before, before + size) for before, size in zip(befores, sizes, strict=True)])
+    padded = windows.pad(part_of(input, parts[0]), value)
+    yield padded
+    for part in parts[1:]:
+        pictures = part_of(input, part)
+        if padded.shape[2:] != sizes:
+            padded[: pictures.shape[0]][inside] = pictures
+            pictures = padded[: pictures.shape[0]]
+        yield pictures
 
 
 def empty_maxima(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
@@ -73,7 +88,7 @@ def _max_windows(
         best, numbers = values[0], before[0]
         if windows.padding[dim]:
             first = taps_before * first_inside(dim, windows, outputs, padded.device)
-            numbers = torch.zeros_like(best, dtype=counts).add_(first) if numbers is None else numbers + first
+            numbers = first.to(counts) if numbers is None else numbers + first
         for tap, (value, row_numbers) in enumerate(zip(values[1:], before[1:], strict=True), 1):
             if workspace is None:
                 wins = ((value > best) | (value != value)).to(counts)
@@ -85,7 +100,7 @@ def _max_windows(
                 wins.mul_(computed_in(workspace, torch.add, row_numbers, number))
             elif number != 1:
                 wins.mul_(number)
-            numbers = wins if numbers is None else computed_in(workspace, torch.maximum, numbers, wins)
+            numbers = wins if numbers is None else computed_in(workspace, torch.maximum, wins, numbers)
         largest, taps_before = best, taps_before * windows.kernel_size[dim]
     return largest, torch.zeros_like(largest, dtype=counts) if numbers is None else numbers
 
