@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import torchfromscratch.functional as F
 from tests.subjects import answers, assert_as_torch, assert_equal, outcome, random_tensors, strides
-from torchfromscratch.kernels import chunks, layout
+from torchfromscratch.kernels import chunks, layout, spans
 from torchfromscratch.kernels import pooling as kernel
 
 BAD = st.sampled_from([0, -1, 7, 2.5, None, "wrong", (), (1,), (0, 1), (1, 1, 1, 1), [1, -1], (1.5, 1), True])
@@ -237,6 +237,18 @@ def test_a_batch_in_parts(
     results = [function(x, *options, return_indices=True) for function in (F.max_pool2d, TF.max_pool2d)]
     assert_equal(*results)
     assert_equal(*[torch.autograd.grad(y.sum(), x) for y, _ in results])
+
+
+@pytest.mark.parametrize("most_views", [0, spans.MOST_VIEWS])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("avg_pool2d", {"kernel_size": 3, "stride": 2, "padding": 1}), ("adaptive_avg_pool2d", {"output_size": (3, 12)})],
+)
+def test_averages_by_views_and_by_an_index(
+    name: str, options: dict[str, Any], most_views: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spans, "MOST_VIEWS", most_views)
+    assert_as_torch(name, random_tensors((2, 3, 7, 8)), options)
 
 
 def test_recorded_operations_know_nan() -> None:

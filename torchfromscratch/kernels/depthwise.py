@@ -63,16 +63,16 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     """dL/dw, shapes as in `convolution.weight_gradient`."""
     channels_last = any_channels_last(input, grad_output)
     input, grad_output = laid_out(input, channels_last), laid_out(grad_output, channels_last)
-    x, g = by_channel(input, windows), by_channel(grad_output, windows)
+    inputs, outputs = by_channel(input, windows), by_channel(grad_output, windows)
     indices = [windows.inside(tap, input.shape[2:], grad_output.shape[2:]) for tap in windows.taps]
-    pairs = [(x[here], g[there]) for here, there in indices]
+    pairs = [(inputs[here], outputs[there]) for here, there in indices]
     parts = chunks(grad_output, math.prod(grad_output.shape[1:]))
     products = memory_of_products(pairs, parts[0].stop, channels_last)
     dims, shares = tuple(range(3, pairs[0][0].dim())), []
     for part in parts:
         sums = []
-        for (x_seen, g_seen), memory in zip(pairs, products, strict=True):
-            x, g = part_of(x_seen, part), part_of(g_seen, part)
+        for pair, memory in zip(pairs, products, strict=True):
+            x, g = [part_of(view, part) for view in pair]
             product = x * g if memory is None else torch.mul(x, g, out=memory[: g.shape[0]])
             sums.append(product.sum(dims))
         shares.append(torch.stack(sums).flatten(2))

@@ -133,9 +133,15 @@ def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
     return laid_out_like(input, result.to(input.dtype))
 
 
-def _sum_along(dim: int, data: Tensor, span: Spans) -> Tensor:
+def _few_runs(span: Spans) -> list[Run] | None:
+    """All outputs in runs, if their views are few enough."""
     runs = span.in_runs()
-    if sum([run.length for run in runs]) > MOST_VIEWS:
+    return runs if sum([run.length for run in runs]) <= MOST_VIEWS else None
+
+
+def _sum_along(dim: int, data: Tensor, span: Spans) -> Tensor:
+    runs = _few_runs(span)
+    if runs is None:
         position, repeated = span.positions(data.device)
         taken = data.index_select(dim, position.view(-1))
         by_span = taken.reshape(*taken.shape[:dim], *position.shape, *taken.shape[dim + 1 :])
@@ -157,8 +163,8 @@ def spread(
 
 
 def _spread_along(dim: int, shares: Tensor, span: Spans, size: int) -> Tensor:
-    shape, runs = (*shares.shape[:dim], size, *shares.shape[dim + 1 :]), span.in_runs()
-    if sum([run.length for run in runs]) > MOST_VIEWS:
+    shape, runs = (*shares.shape[:dim], size, *shares.shape[dim + 1 :]), _few_runs(span)
+    if runs is None:
         position, repeated = span.positions(shares.device)
         by_span = shares.unsqueeze(dim + 1).masked_fill(_along(repeated, shares.unsqueeze(dim + 1), dim), 0)
         by_position = by_span.reshape(*shares.shape[:dim], position.numel(), *shares.shape[dim + 1 :])
@@ -181,7 +187,7 @@ def _divisors(spans: Sequence[Spans], device: torch.device) -> Tensor:
     """What each output's sum is divided by, (*outputs): the product over the dimensions."""
     product = torch.ones((), dtype=torch.int64, device=device)
     for span in spans:
-        one = len(span.divisors) == 1
+        one = len(span.divisors) == 1  # which torch.jit.trace leaves open where it is a size
         product = product.unsqueeze(-1) * (span.divisors[0] if one else torch.tensor(span.divisors, device=device))
     return product
 
