@@ -25,11 +25,12 @@ class Unfold(Function):
 
     @staticmethod
     def forward(input: Tensor, windows: Windows) -> Tensor:
-        batch, channels, *input_size = input.shape
-        positions = _positions(windows, input_size, input.device)
-        padded = windows.pad(input).reshape(batch, channels, math.prod(windows.padded_size(input_size)))
-        taps, count = positions.shape
-        return padded.index_select(2, positions.view(-1)).view(batch, channels * taps, count)
+        batch, channels = input.shape[:2]
+        seen = windows.slide(windows.pad(input))  # (N, C, *output, *kernel)
+        taps_first = seen.movedim(tuple(range(2, 2 + windows.dims)), tuple(range(-windows.dims, 0)))
+        size = math.prod(windows.output_size(input.shape[2:]))
+        columns = taps_first.clone(memory_format=torch.contiguous_format)
+        return columns.view(batch, channels * len(windows.taps), size)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
