@@ -50,13 +50,13 @@ modulus = elementwise(
 )
 smooth_error = elementwise(
     "SmoothError",  # squared up to β, then absolute: R. Girshick, "Fast R-CNN", 2015
-    lambda x, y, beta: torch.where((x - y).abs() < beta, (x - y).square() / (2 * beta), (x - y).abs() - beta / 2),
+    lambda x, y, beta: _squared_up_to(beta, (x - y).abs()) / beta,
     dx=lambda g, x, y, beta: g * ((x - y) / beta).clamp(-1, 1),
     dy=lambda g, x, y, beta: g * ((y - x) / beta).clamp(-1, 1),
 )
 huber_error = elementwise(
     "HuberError",  # δ times the former: P. Huber, "Robust estimation of a location parameter", 1964
-    lambda x, y, delta: torch.where((x - y).abs() <= delta, (x - y).square() / 2, delta * ((x - y).abs() - delta / 2)),
+    lambda x, y, delta: _squared_up_to(delta, (x - y).abs()),
     dx=lambda g, x, y, delta: g * (x - y).clamp(-delta, delta),
     dy=lambda g, x, y, delta: g * (y - x).clamp(-delta, delta),
 )
@@ -177,6 +177,12 @@ def pick(values: Tensor, dim: int, classes: Tensor) -> Tensor:
         if outside.numel() == 0:
             raise
         raise IndexError(f"Target {outside[0]} is out of bounds: there are {values.shape[dim]} classes") from error
+
+
+def _squared_up_to(bound: float, d: Tensor) -> Tensor:
+    """d² / 2 and, above the bound, bound · (d − bound / 2): without torch.where, which a CPU branches in."""
+    within = d.clamp(max=bound)
+    return within * (d - within / 2)
 
 
 def _softmax_minus_target(z: Tensor, t: Tensor | None, h: Tensor | None, s: Tensor | None, dim: int) -> Tensor:

@@ -390,7 +390,10 @@ def _reduced(losses: Tensor, reduction: str, total: Tensor | None = None) -> Ten
         return losses
     if reduction == "sum":
         return losses.sum()
-    return losses.mean() if total is None else losses.sum() / total
+    if total is None and not (losses.is_floating_point() or losses.is_complex()):
+        return losses.mean()  # which says that integers have none
+    # a sum's gradient is one number for all elements, where that of `mean` is written out for each
+    return losses.sum() / (losses.numel() if total is None else total)
 
 
 def _reduction(reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,20 +20,30 @@ LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 def in_pieces(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     """`formula(*args)`, a function of each element of its tensors and of constants."""
-    tensors = [arg for arg in args if isinstance(arg, Tensor)]
-    pieces, output = pieces_of(tensors), None
-    if len(pieces) == 1:
+    numbers = [one_number(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    varying = [isinstance(number, Tensor) and number.dim() > 0 for number in numbers]
+    tensors = list(itertools.compress(args, varying))
+    pieces, output = pieces_of(tensors) if tensors else [], None
+    if len(pieces) <= 1:
         return formula(*args)
     start, first = 0, tensors[0]
     for piece in pieces:
-        given = iter(piece)
-        result = formula(*[next(given) if isinstance(arg, Tensor) else arg for arg in args])
+        parts = iter(piece)
+        given = [next(parts) if varies else number for number, varies in zip(numbers, varying, strict=True)]
+        result = formula(*given)
+        count = piece[0].numel()
         if output is None:
             output = torch.empty_strided(first.shape, first.stride(), dtype=result.dtype)
-        flat(output)[start : start + result.numel()] = result
-        start += result.numel()
+        flat(output)[start : start + count] = result
+        start += count
     assert output is not None
     return output
+
+
+def one_number(tensor: Tensor) -> Tensor:
+    """Of a tensor that repeats one number, as a sum's gradient does: that number; others as they are."""
+    repeats = all([size == 1 or stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)])
+    return tensor[(0,) * tensor.dim()] if repeats and tensor.numel() > 1 and not is_recorded() else tensor
 
 
 def pieces_of(tensors: list[Tensor]) -> list[Sequence[Tensor]]:
