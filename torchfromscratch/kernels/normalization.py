@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,20 +48,42 @@ class Statistics:
         return self.mean(x) if self.centred else x.new_zeros([1] * x.dim())
 
 
+class Shared(NamedTuple):
+    """The dimensions of a batch, by what the elements along them share."""
+
+    both: set[int]  # γ and their statistics
+    statistics: set[int]
+    weight: set[int]
+    interleaved: bool  # whether a pixel's elements come in short runs that share their statistics
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Of the elements that share their statistics."""
+        if self.interleaved:
+            return sum_over(sum_over(x, self.both), self.statistics)
+        return sum_over(x, self.both | self.statistics)
+
+    def by_weight(self, statistic: Tensor, weight: Tensor) -> Tensor:
+        """A statistic to compute with: written out for each γ, if it were read in short runs."""
+        if not self.interleaved:
+            return statistic
+        return statistic.expand(torch.broadcast_shapes(statistic.shape, weight.shape)).contiguous()
+
+
 def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statistics) -> tuple[Tensor, Tensor, Tensor]:
     """γ·(x − μ) / √(σ² + ε) + β, μ and σ²."""
     x = widened(input)
     output = torch.empty_like(x)
     x, y_by_core, over = _for_cores(x, over), _for_cores(output, over), over.of_cores()
     weight, bias = weight.unsqueeze(0), None if bias is None else bias.unsqueeze(0)
-    means, variances = [], []
-    for group in _groups(x, weight, over):
-        mean, variance = _moments([_part(x, span) for span in group], over)
-        rho = (variance + over.eps).rsqrt()
+    groups, shared = _groups(x, weight, over), _shared(x, weight, over)
+    buffer, means, variances = torch.empty_like(_part(x, groups[0][0])), [], []
+    for group in groups:
+        mean, variance = _moments([_part(x, span) for span in group], weight, over, shared, buffer)
+        rho, mu = (variance + over.eps).rsqrt(), shared.by_weight(mean, weight)
         for span in group:
             there = _part(y_by_core, span)
-            y = computed(torch.sub, _part(x, span), mean, memory=there)
-            for factor in (weight * rho,) if weight.shape == rho.shape else (rho, weight):
+            y = _deviation(_part(x, span), mu, over, there)
+            for factor in (weight * rho,) if shared.both else (rho, weight):
                 y = computed(torch.mul, y, factor, memory=there)
             settle(y if bias is None else computed(torch.add, y, bias, memory=there), there)
         means.append(mean)
@@ -76,38 +99,40 @@ def gradients(
     grad_input = torch.empty_like(g if stands_for_many(g) else x)
     x, g, dx, over = _for_cores(x, over), _for_cores(g, over), _for_cores(grad_input, over), over.of_cores()
     weight, mean, variance = weight.unsqueeze(0), mean.unsqueeze(0), variance.unsqueeze(0)
-    constant = {dim for dim in range(x.dim()) if weight.shape[dim] == 1}
-    shared, varying = constant.intersection(over.dims), set(over.dims) - constant
-    groups = _groups(x, weight, over)
+    groups, shared = _groups(x, weight, over), _shared(x, weight, over)
     buffer = torch.empty_like(_part(x, groups[0][0]))
+    scratch = None if shared.both else torch.empty_like(_part(dx, groups[0][0]))
     grad_weights, grad_biases = [], []
     for group in groups:
         mu, above_zero = _part(mean, group[0]), _part(variance, group[0]) + over.eps
-        rho = above_zero.rsqrt()
-
+        rho, mu_by_weight = above_zero.rsqrt(), shared.by_weight(mu, weight)
         parts = [[_part(tensor, span) for tensor in (g, x, dx)] for span in group]
 
         # over the elements that share both γ and their statistics, then over those that share one of the two
-        sum_g = _total([sum_over(g_part, shared) for g_part, _, _ in parts])
+        sum_g = _total([sum_over(g_part, shared.both) for g_part, _, _ in parts])
         products = []
         for g_part, x_part, memory in parts:  # memory that dL/dx takes later
-            deviation = _deviation(x_part, mu, buffer)
-            products.append(sum_over(computed(torch.mul, g_part, deviation, memory=memory), shared))
-        sum_gd = _total(products)
-        grad_weights.append(sum_over(sum_gd * rho, constant.difference(over.dims)))
-        grad_biases.append(sum_over(sum_g, constant.difference(over.dims)))
+            deviation = _deviation(x_part, mu_by_weight, over, buffer)
+            products.append(sum_over(computed(torch.mul, g_part, deviation, memory=memory), shared.both))
+        sum_gd, room = _total(products), None if scratch is None else _beginning(scratch, parts[0][0])
+        grad_weights.append(_sum_of_products(sum_gd, rho, shared.weight, room))
+        grad_biases.append(sum_over(sum_g, shared.weight))
 
         # In the order of ρ·((h − mean(h)) − d·mean(h·d) / (σ² + ε)): where few elements share their statistics,
         # what remains of h is small, and each rounding of the terms before they are subtracted would be felt.
         count = sum([over.count(x_part) for _, x_part, _ in parts])
-        inner, outer = (None, weight * rho) if weight.shape == rho.shape else (weight, rho)
-        sum_h, sum_hd = (sum_g, sum_gd) if inner is None else (inner * sum_g, inner * sum_gd)
-        mean_h = sum_over(sum_h, varying) / count if over.centred else torch.zeros_like(rho)
-        slope = sum_over(sum_hd, varying) / count / above_zero
+        inner, outer = (weight, rho) if shared.statistics else (None, weight * rho)
+        slope = _sum_of_products(sum_gd, inner, shared.statistics, room) / count / above_zero
+        mean_h = _sum_of_products(sum_g, inner, shared.statistics, room) / count if over.centred else None
+        slope, outer = shared.by_weight(slope, weight), shared.by_weight(outer, weight)
         for g_part, x_part, memory in parts:
             h = g_part if inner is None else computed(torch.mul, g_part, inner, memory=memory)
-            h = computed(torch.sub, h, mean_h, memory=memory)
-            settle(h.addcmul_(_deviation(x_part, mu, buffer), slope, value=-1).mul_(outer), memory)
+            if mean_h is not None:
+                h = computed(torch.sub, h, shared.by_weight(mean_h, weight), memory=memory)
+            if len(parts) > 1:  # else it is still there
+                deviation = _deviation(x_part, mu_by_weight, over, buffer)
+            h = computed(functools.partial(torch.addcmul, value=-1), h, deviation, slope, memory=memory)
+            settle(h.mul_(outer), memory)
     # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
     grad_weight, grad_bias = _total(grad_weights).squeeze(0), _total(grad_biases).squeeze(0).clone()
     return grad_input.to(input.dtype), grad_weight, grad_bias
@@ -118,6 +143,13 @@ def sum_over(x: Tensor, dims: Collection[int]) -> Tensor:
     within = [dim for dim in dims if dim != 0]
     sums = x.sum(within, keepdim=True) if within else x
     return sums.sum(0, keepdim=True) if 0 in dims else sums
+
+
+def _shared(x: Tensor, weight: Tensor, over: Statistics) -> Shared:
+    constant = {dim for dim in range(weight.dim()) if weight.shape[dim] == 1}
+    both, statistics = constant.intersection(over.dims), set(over.dims) - constant
+    interleaved = bool(both and statistics) and not x.is_contiguous()
+    return Shared(both, statistics, constant.difference(over.dims), interleaved)
 
 
 def _groups(input: Tensor, weight: Tensor, over: Statistics) -> list[list[slice]]:
@@ -144,25 +176,40 @@ def _part(tensor: Tensor, span: slice) -> Tensor:
     return tensor if tensor.shape[1] == 1 else part_of(tensor, span, 1)
 
 
-def _moments(parts: list[Tensor], over: Statistics) -> tuple[Tensor, Tensor]:
+def _moments(
+    parts: list[Tensor], weight: Tensor, over: Statistics, shared: Shared, buffer: Tensor
+) -> tuple[Tensor, Tensor]:
     """μ and σ² of all parts, from the sums of x − s and (x − s)²: s near μ keeps both accurate far from 0."""
-    shift = over.centre(parts[0])
-    totals, squares = [], []
-    buffer = torch.empty_like(parts[0])
-    for part in parts:
-        deviation = _deviation(part, shift, buffer)
-        totals.append(sum_over(deviation, over.dims))
-        squares.append(sum_over(computed(torch.mul, deviation, deviation, memory=deviation), over.dims))
     count = sum([over.count(part) for part in parts])
-    mean, mean_square = _total(totals) / count, _total(squares) / count
+    shift = shared.sum(parts[0]) / over.count(parts[0]) if over.centred else parts[0].new_zeros([1] * parts[0].dim())
+    totals, squares = [], []
+    for part in parts:
+        deviation = _deviation(part, shared.by_weight(shift, weight), over, buffer)
+        if over.centred:
+            totals.append(shared.sum(deviation))
+        squares.append(shared.sum(computed(torch.mul, deviation, deviation, memory=_beginning(buffer, part))))
+    mean_square = _total(squares) / count
     if not over.centred:
-        return torch.zeros_like(mean), mean_square
+        return torch.zeros_like(mean_square), mean_square
+    mean = _total(totals) / count
     return shift + mean, (mean_square - mean * mean).clamp(min=0)
 
 
-def _deviation(x: Tensor, mean: Tensor, buffer: Tensor) -> Tensor:
-    """x − μ, in the memory of `buffer`, which is as long as the longest part."""
-    return computed(torch.sub, x, mean, memory=buffer.narrow(1, 0, x.shape[1]))
+def _deviation(x: Tensor, mean: Tensor, over: Statistics, memory: Tensor) -> Tensor:
+    """x − μ, in memory for the longest part; x itself where no mean is taken away."""
+    return computed(torch.sub, x, mean, memory=_beginning(memory, x)) if over.centred else x
+
+
+def _sum_of_products(x: Tensor, factor: Tensor | None, dims: Collection[int], room: Tensor | None) -> Tensor:
+    """Σ factor · x, in memory for the products if there is some."""
+    if factor is not None:
+        x = x * factor if room is None else computed(torch.mul, x, factor, memory=room)
+    return sum_over(x, dims)
+
+
+def _beginning(memory: Tensor, x: Tensor) -> Tensor:
+    """As much of the memory for a part as this one takes."""
+    return memory.narrow(1, 0, x.shape[1])
 
 
 def _total(parts: list[Tensor]) -> Tensor:
