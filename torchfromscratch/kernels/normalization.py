@@ -20,8 +20,6 @@ from torchfromscratch.kernels.layout import any_channels_last, laid_out
 from torchfromscratch.kernels.memory import computed, in_cpu_memory, settle, stands_for_many
 from torchfromscratch.kernels.precision import widened
 
-TEMPORARIES = 2  # tensors of a part's size that a walk reads and writes beside the batch itself
-
 
 @dataclass(frozen=True)
 class Statistics:
@@ -156,7 +154,7 @@ def _groups(input: Tensor, weight: Tensor, over: Statistics) -> list[list[slice]
     """The parts of the batch, those together that share their statistics."""
     spans = [slice(0, input.shape[1])]
     if weight.shape[1] == 1:
-        spans = slices(input, input.shape[1], TEMPORARIES * input.shape[0] * math.prod(input.shape[2:]))
+        spans = slices(input, input.shape[1], input.shape[0] * math.prod(input.shape[2:]))
     return [spans] if 1 in over.dims else [[span] for span in spans]
 
 
