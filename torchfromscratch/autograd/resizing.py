@@ -9,13 +9,12 @@ i(k, o) and the weights come from stands in `torchfromscratch.kernels.resampling
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.kernels import resampling as kernel
 
 
 class Resample(Function):
@@ -23,10 +22,7 @@ class Resample(Function):
 
     @staticmethod
     def forward(input: Tensor, position: Tensor, weight: Tensor | None, dim: int) -> Tensor:
-        if weight is None:
-            return input.index_select(dim, position[0])
-        taps = zip(position, _along(weight, input, dim), strict=True)
-        return reduce(torch.add, [input.index_select(dim, i) * w for i, w in taps])
+        return kernel.weighted_sum(input, position, weight, dim)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -49,11 +45,7 @@ class Return(Function):
 
     @staticmethod
     def forward(grad_output: Tensor, position: Tensor, weight: Tensor | None, dim: int, inputs: int) -> Tensor:
-        shares = grad_output
-        if weight is not None:
-            shares = torch.cat([grad_output * w for w in _along(weight, grad_output, dim)], dim)
-        shape = (*grad_output.shape[:dim], inputs, *grad_output.shape[dim + 1 :])
-        return grad_output.new_zeros(shape).index_add(dim, position.reshape(-1), shares)
+        return kernel.weighted_shares(grad_output, position, weight, dim, inputs)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -72,8 +64,3 @@ class Return(Function):
 
 resample = differentiable(Resample)
 give_back = differentiable(Return)
-
-
-def _along(weight: Tensor, input: Tensor, dim: int) -> Tensor:
-    """(taps, O) as (taps, 1, …, O, …, 1), to be multiplied with the input along `dim`."""
-    return weight.view(len(weight), -1, *[1] * (input.dim() - dim - 1))

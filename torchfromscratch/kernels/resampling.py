@@ -18,12 +18,17 @@ filtering in one and two dimensions", 1979.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from torchfromscratch.kernels.chunks import chunks, part_of
+from torchfromscratch.kernels.memory import in_cpu_memory
 
 
 class Axis(NamedTuple):
@@ -102,3 +107,46 @@ def _stretched(axis: Axis, filter: Filter, centre: Tensor) -> tuple[Tensor, Tens
     position = start + torch.arange(longest, device=centre.device).unsqueeze(1)
     weight = filter.smooth((position + 0.5 - centre) / stretch).masked_fill(position >= end, 0)
     return position.minimum(end - 1), weight / weight.sum(0)
+
+
+def weighted_sum(input: Tensor, position: Tensor, weight: Tensor | None, dim: int) -> Tensor:
+    """Σ_k w[k, o] x[i(k, o)] along `dim`, which is not the first: (*, I, *) → (*, O, *)."""
+    if weight is None:
+        return input.index_select(dim, position[0])
+    taps = list(zip(position, _along(weight, input, dim), strict=True))
+    if not in_cpu_memory(input, position, weight):
+        return functools.reduce(torch.add, [input.index_select(dim, i) * w for i, w in taps])
+    output = input.new_empty((*input.shape[:dim], position.shape[1], *input.shape[dim + 1 :]))
+    parts = chunks(output, 2 * math.prod(output.shape[1:]))  # sums, and what is added to them
+    (first, first_weight), *others = taps
+    memory = torch.empty_like(part_of(output, parts[0])) if others else output
+    for part in parts:
+        given, sums = part_of(input, part), part_of(output, part)
+        torch.index_select(given, dim, first, out=sums).mul_(first_weight)
+        for i, w in others:
+            sums.addcmul_(torch.index_select(given, dim, i, out=memory[: len(given)]), w)
+    return output
+
+
+def weighted_shares(grad_output: Tensor, position: Tensor, weight: Tensor | None, dim: int, inputs: int) -> Tensor:
+    """Σ w[k, o] y[o] over all k, o with i(k, o) = i, the transpose of `weighted_sum`: (*, O, *) → (*, I, *)."""
+    shape = (*grad_output.shape[:dim], inputs, *grad_output.shape[dim + 1 :])
+    grad_input = grad_output.new_zeros(shape)
+    if weight is None:
+        return grad_input.index_add(dim, position[0], grad_output)
+    weights = _along(weight, grad_output, dim)
+    if not in_cpu_memory(grad_output, position, weight):
+        shares = torch.cat([grad_output * w for w in weights], dim)
+        return grad_input.index_add(dim, position.reshape(-1), shares)
+    parts = chunks(grad_output, 2 * math.prod(grad_output.shape[1:]))
+    memory = torch.empty_like(part_of(grad_output, parts[0]), memory_format=torch.contiguous_format)
+    for part in parts:
+        given, sums = part_of(grad_output, part), part_of(grad_input, part)
+        for i, w in zip(position, weights, strict=True):
+            sums.index_add_(dim, i, torch.mul(given, w, out=memory[: len(given)]))
+    return grad_input
+
+
+def _along(weight: Tensor, input: Tensor, dim: int) -> Tensor:
+    """(taps, O) as (taps, 1, …, O, …, 1), to be multiplied with the input along `dim`."""
+    return weight.view(len(weight), -1, *[1] * (input.dim() - dim - 1))
