@@ -195,15 +195,14 @@ def adaptive_max_pool1d(input: Tensor, output_size: Size, return_indices: bool =
 
     Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L').
     """
-    output, positions = _adaptive_max_pool(1, input, output_size)
-    return (output, positions) if return_indices else output
+    return _adaptive_max_pool(1, input, output_size, return_indices)
 
 
 def adaptive_max_pool1d_with_indices(
     input: Tensor, output_size: Size, return_indices: bool = False
 ) -> tuple[Tensor, Tensor]:
     """`adaptive_max_pool1d` with the winners' positions, whatever `return_indices` says, as in torch."""
-    return _adaptive_max_pool(1, input, output_size)
+    return _adaptive_max_pool(1, input, output_size, return_indices=True)
 
 
 def adaptive_max_pool2d(input: Tensor, output_size: AdaptiveSize, return_indices: bool = False) -> Any:
@@ -214,15 +213,14 @@ def adaptive_max_pool2d(input: Tensor, output_size: AdaptiveSize, return_indices
     Shapes: input (N, C, H, W) or (C, H, W) → (N, C, H', W') or (C, H', W') with (H', W') = output_size.
     Raises as `adaptive_avg_pool2d` does.
     """
-    output, positions = _adaptive_max_pool(2, input, output_size)
-    return (output, positions) if return_indices else output
+    return _adaptive_max_pool(2, input, output_size, return_indices)
 
 
 def adaptive_max_pool2d_with_indices(
     input: Tensor, output_size: AdaptiveSize, return_indices: bool = False
 ) -> tuple[Tensor, Tensor]:
     """`adaptive_max_pool2d` with the winners' positions, whatever `return_indices` says, as in torch."""
-    return _adaptive_max_pool(2, input, output_size)
+    return _adaptive_max_pool(2, input, output_size, return_indices=True)
 
 
 def adaptive_max_pool3d(input: Tensor, output_size: AdaptiveSize, return_indices: bool = False) -> Any:
@@ -230,15 +228,14 @@ def adaptive_max_pool3d(input: Tensor, output_size: AdaptiveSize, return_indices
 
     Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
     """
-    output, positions = _adaptive_max_pool(3, input, output_size)
-    return (output, positions) if return_indices else output
+    return _adaptive_max_pool(3, input, output_size, return_indices)
 
 
 def adaptive_max_pool3d_with_indices(
     input: Tensor, output_size: AdaptiveSize, return_indices: bool = False
 ) -> tuple[Tensor, Tensor]:
     """`adaptive_max_pool3d` with the winners' positions, whatever `return_indices` says, as in torch."""
-    return _adaptive_max_pool(3, input, output_size)
+    return _adaptive_max_pool(3, input, output_size, return_indices=True)
 
 
 def adaptive_avg_pool1d(input: Tensor, output_size: Size) -> Tensor:
@@ -333,8 +330,8 @@ def _avg_pool(
     return _unbatched(autograd.average(batch, spans), input, dims)
 
 
-def _adaptive_max_pool(dims: int, input: Tensor, output_size: AdaptiveSize) -> tuple[Tensor, Tensor]:
-    """Write every span out, then pool each of them; with the winners' positions."""
+def _adaptive_max_pool(dims: int, input: Tensor, output_size: AdaptiveSize, return_indices: bool) -> Any:
+    """Pool each span; where they are not windows, as their sizes differ, write them out before."""
     name = f"adaptive_max_pool{dims}d"
     sizes = _adaptive_size(name, dims, input, output_size)
     batch = _batch(name, dims, input)
@@ -342,14 +339,22 @@ def _adaptive_max_pool(dims: int, input: Tensor, output_size: AdaptiveSize) -> t
         raise RuntimeError(f"{name}: only the first dimension may be empty, but got input of size {list(input.shape)}")
     _require_floating(name, input)
     spans = _adaptive_spans(batch, sizes)
-    longest = tuple(span.positions(input.device)[0].shape[1] for span in spans)
-    windows = Windows(longest, longest, (0,) * len(spans), (1,) * len(spans))
-    taken = autograd.take(batch, spans)
+    runs, taken = [span.in_runs() for span in spans], batch
+    are_windows = {len(found) for found in runs} == {1}
+    if are_windows:
+        length, step = zip(*[(run.length, run.step) for (run,) in runs], strict=True)
+    else:
+        length = step = tuple(span.positions(input.device)[0].shape[1] for span in spans)
+        taken = autograd.take(batch, spans)
+    windows = Windows(length, step, (0,) * len(spans), (1,) * len(spans))
     output, winners = autograd.max_pool(taken, windows)
-    in_input = torch.arange(batch.shape[2:].numel(), device=input.device).view(1, 1, *batch.shape[2:])
-    in_taken = flat_positions(winners, windows, taken.shape[2:])
-    positions = _laid_out_like(output, autograd.take(in_input, spans).view(-1)[in_taken])
-    return _unbatched(output, input, dims), _unbatched(positions, input, dims)
+    if not return_indices:
+        return _unbatched(output, input, dims)
+    positions = flat_positions(winners, windows, taken.shape[2:])
+    if not are_windows:
+        in_input = torch.arange(batch.shape[2:].numel(), device=input.device).view(1, 1, *batch.shape[2:])
+        positions = autograd.take(in_input, spans).view(-1)[positions]
+    return _unbatched(output, input, dims), _unbatched(_laid_out_like(output, positions), input, dims)
 
 
 def _adaptive_avg_pool(dims: int, input: Tensor, output_size: AdaptiveSize) -> Tensor:

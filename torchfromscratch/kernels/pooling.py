@@ -39,12 +39,20 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     workspace = Workspace() if input.is_floating_point() and may_be_looked_at(input) else None
     parts = chunks(input, math.prod(input.shape[1:]))
     for part, padded in zip(parts, padded_parts(input, windows, lowest, parts), strict=True):
-        best, numbers = _max_windows(widened(padded), output_size, windows, workspace)
+        if workspace is not None and covers(windows, input.shape[2:]):
+            best, numbers = [found.view_as(part_of(largest, part)) for found in widened(padded).flatten(2).max(2)]
+        else:
+            best, numbers = _max_windows(widened(padded), output_size, windows, workspace)
         if workspace is not None and best.sum().isnan():
             best, numbers = _max_windows(padded, output_size, windows, workspace=None)
         part_of(largest, part).copy_(best)
         part_of(winners, part).copy_(numbers)
     return largest, winners
+
+
+def covers(windows: Windows, input_size: Sequence[int]) -> bool:
+    """Whether there is one window over the whole input, whose elements lie as its taps are numbered."""
+    return windows.kernel_size == tuple(input_size) and not any(windows.padding) and set(windows.dilation) == {1}
 
 
 def padded_parts(input: Tensor, windows: Windows, value: float, parts: list[slice]) -> Iterator[Tensor]:
