@@ -339,7 +339,7 @@ def _adaptive_max_pool(dims: int, input: Tensor, output_size: AdaptiveSize, retu
         raise RuntimeError(f"{name}: only the first dimension may be empty, but got input of size {list(input.shape)}")
     _require_floating(name, input)
     spans = _adaptive_spans(batch, sizes)
-    runs, taken = [span.in_runs() for span in spans], batch
+    runs, taken = [span.in_runs() for span in spans], batch if dims < 3 else batch.contiguous()  # as torch answers
     are_windows = {len(found) for found in runs} == {1}
     if are_windows:
         length, step = zip(*[(run.length, run.step) for (run,) in runs], strict=True)

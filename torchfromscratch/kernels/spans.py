@@ -15,7 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.layout import any_channels_last, empty, in_format, laid_out, laid_out_like
+from torchfromscratch.kernels.layout import (
+    any_channels_last,
+    empty,
+    in_format,
+    laid_out,
+    laid_out_like,
+    lies_channels_last,
+)
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
@@ -103,21 +110,29 @@ def window_spans(windows: Windows, input_size: Sequence[int], count_include_pad:
 
 def take(input: Tensor, spans: Sequence[Spans]) -> Tensor:
     """Every span written out, its last position repeated up to the longest: (N, C, *(outputs · longest))."""
-    taken = input
-    for dim, span in enumerate(spans, 2):
+    taken, first_dim = _space_in_front(input)
+    for dim, span in enumerate(spans, first_dim):
         position, _ = span.positions(input.device)
         taken = taken.index_select(dim, position.view(-1))
-    return laid_out_like(input, taken)
+    return taken if first_dim == 2 else taken.movedim(-1, 1)
 
 
 def put_back(taken: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
     """The transpose of `take`: what was written out several times is added up, (N, C, *input_size)."""
-    total = widened(taken)
-    for dim, (span, size) in enumerate(zip(spans, input_size, strict=True), 2):
+    total, first_dim = _space_in_front(widened(taken))
+    for dim, (span, size) in enumerate(zip(spans, input_size, strict=True), first_dim):
         position, _ = span.positions(taken.device)
         nothing = total.new_zeros((*total.shape[:dim], size, *total.shape[dim + 1 :]))
         total = nothing.index_add(dim, position.view(-1), total)
-    return laid_out_like(taken, total.to(taken.dtype))
+    total = total.to(taken.dtype)
+    return total if first_dim == 2 else total.movedim(-1, 1)
+
+
+def _space_in_front(pictures: Tensor) -> tuple[Tensor, int]:
+    """What an index is to be taken of, in the order in which it lies, and its first spatial dimension."""
+    if pictures.dim() == 4 and lies_channels_last(pictures):
+        return pictures.movedim(1, -1), 1
+    return pictures, 2
 
 
 def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
