@@ -16,6 +16,7 @@ its minus sign there).
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 from torchfromscratch.autograd.elementwise import elementwise, logsigmoid, sigmoid
 from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.autograd.softmax import log_softmax, shifted, softmax
+from torchfromscratch.kernels.memory import computed, followed, in_cpu_memory
 from torchfromscratch.kernels.precision import widened
 
 # torch bounds the logarithm of a probability, and the denominator of its derivative, which may be 0.
@@ -96,13 +98,14 @@ class SoftmaxCrossEntropy(Function):
     @staticmethod
     def forward(z: Tensor, t: Tensor | None, h: Tensor | None, s: Tensor | None, dim: int) -> Tensor:
         below = shifted(widened(z), dim)
-        log_sum = below.exp().sum(dim, keepdim=True).log()
-        loss: Any = 0
-        if t is not None and h is not None:
-            loss = loss + h * (log_sum - pick(below, dim, t))
+        picked = None if t is None else pick(below, dim, t)
+        exponential = computed(torch.exp, below, memory=below) if s is None else below.exp()
+        log_sum, terms = exponential.sum(dim, keepdim=True).log(), []
+        if picked is not None and h is not None:
+            terms.append(h * (log_sum - picked))
         if s is not None:
-            loss = loss + (s * (log_sum - below)).sum(dim, keepdim=True)
-        return loss
+            terms.append((s * (log_sum - below)).sum(dim, keepdim=True))
+        return functools.reduce(torch.add, terms)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -188,9 +191,10 @@ def _squared_up_to(bound: float, d: Tensor) -> Tensor:
 def _softmax_minus_target(z: Tensor, t: Tensor | None, h: Tensor | None, s: Tensor | None, dim: int) -> Tensor:
     """y · ΣY − Y, of Y = h · onehot(t) + S."""
     y = softmax(widened(z), dim)
-    difference: Any = 0
-    if t is not None and h is not None:
-        difference = difference + (y * h).scatter_add(dim, t, -h)
-    if s is not None:
-        difference = difference + (y * s.sum(dim, keepdim=True) - s)
-    return difference
+    if t is None or h is None:
+        assert s is not None
+        return y * s.sum(dim, keepdim=True) - s
+    if s is None and not followed() and in_cpu_memory(z, t, h):
+        return y.mul_(h).scatter_add_(dim, t, -h)
+    of_class = (y * h).scatter_add(dim, t, -h)
+    return of_class if s is None else of_class + (y * s.sum(dim, keepdim=True) - s)

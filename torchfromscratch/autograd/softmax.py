@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.kernels.memory import computed
 from torchfromscratch.kernels.precision import widened
 
 
@@ -24,8 +26,10 @@ class Softmax(Function):
 
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:
-        exponential = shifted(widened(input), dim).exp()
-        return (exponential / exponential.sum(dim, keepdim=True)).to(input.dtype)
+        below = shifted(widened(input), dim)
+        exponential = computed(torch.exp, below, memory=below)
+        total = exponential.sum(dim, keepdim=True)
+        return computed(torch.div, exponential, total, memory=exponential).to(input.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -50,7 +54,8 @@ class LogSoftmax(Function):
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:
         below = shifted(widened(input), dim)
-        return (below - below.exp().sum(dim, keepdim=True).log()).to(input.dtype)
+        log_sum = below.exp().sum(dim, keepdim=True).log()
+        return computed(torch.sub, below, log_sum, memory=below).to(input.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
