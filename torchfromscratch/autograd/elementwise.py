@@ -136,7 +136,7 @@ prelu = elementwise(
 hardtanh = elementwise(
     "Hardtanh",  # R. Collobert, "Large scale machine learning", 2004
     lambda x, low, high: x.clamp(low, high).to(x.dtype),
-    dx=lambda g, y, low, high: gate(g, torch.minimum(y - low, high - y)),
+    dx=lambda g, y, low, high: in_pieces(_gate_between, g, y, low, high),
     of="output",
     exact=True,
 )
@@ -237,6 +237,10 @@ gelu_tanh = elementwise(
     lambda x: x * (2 * _gelu_u(x)).sigmoid(),
     dx=lambda g, x: _gelu_tanh_dx(g, x, sigmoid(2 * _gelu_u(x))),
 )
+
+
+def _gate_between(g: Tensor, y: Tensor, low: float, high: float) -> Tensor:
+    return gate(g, torch.minimum(y - low, high - y))
 
 
 def _abs_t(t: Tensor, x: Tensor) -> Tensor:
