@@ -16,6 +16,10 @@ BITS = {
     torch.bfloat16: torch.int16,
 }
 
+# Elements for each thread that `gate` takes at a time. Its steps need no memory but the result's, and the cache that
+# the cores share holds more than their own: pieces of 2^17 take 1.05 to 1.7 times as long, 2^24 elements whole 1.3.
+PIECE = 2**20
+
 
 def gate(values: Tensor, output: Tensor) -> Tensor:
     """`values` where `output` ≥ 0 is positive or NaN, and 0 elsewhere, be they infinite or NaN there.
@@ -51,6 +55,6 @@ def wide_enough(numbers: Tensor, values: Tensor) -> Tensor:
 
 def _multiplied_in_pieces(values: Tensor, output: Tensor) -> Tensor:
     bits, result = BITS[output.dtype], torch.empty_like(output)
-    for value, out, piece in pieces_of([values.view(bits), output.view(bits), result.view(bits)]):
+    for value, out, piece in pieces_of([values.view(bits), output.view(bits), result.view(bits)], PIECE):
         torch.abs(out, out=piece).clamp_(0, 1).mul_(value)
     return result

@@ -46,11 +46,11 @@ def one_number(tensor: Tensor) -> Tensor:
     return tensor[(0,) * tensor.dim()] if repeats and tensor.numel() > 1 and not is_recorded() else tensor
 
 
-def pieces_of(tensors: list[Tensor]) -> list[Sequence[Tensor]]:
+def pieces_of(tensors: list[Tensor], for_each_thread: int = PIECE) -> list[Sequence[Tensor]]:
     """Pieces of the tensors, one of each at a time; the tensors whole where they are short or no plain memory."""
     if is_recorded():
         return [tensors]
-    step = PIECE * torch.get_num_threads()
+    step = for_each_thread * torch.get_num_threads()
     if tensors[0].numel() <= step or not _are_plain_memory(tensors):
         return [tensors]
     return list(zip(*[flat(tensor).split(step) for tensor in tensors], strict=True))
