@@ -36,7 +36,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.chunks import by_core, evenly
 from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
-from torchfromscratch.kernels.rotation import as_correlation, rotate180
+from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
 # How many numbers a core computes of each point at a time, of the operand with fewer channels: four times as many,
@@ -145,9 +145,10 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
             points = inputs.transformed(g, tiles)
             torch.bmm(points, filters.mT, out=outputs.products)
             outputs.write(tiles.of(dx), None)
-            total = add_products(total, blocks.transformed(tiles.of(x)), points)
+            total = add_products(total, points, blocks.transformed(tiles.of(x)))
     del inputs, outputs, blocks, points, scratch, filters  # their memory, before the filters ask for more
-    return grad_input, in_format(rotate180(filters_from(total, cores)), channels_last[1])
+    # its channels are those of the kernel, as the products have taken dL/dy for what comes out
+    return grad_input, in_format(filters_from(total, cores).flip(2, 3), channels_last[1])
 
 
 Shape = tuple[int, int, int, int]  # of some tiles: cores, pictures of each, rows and columns
