@@ -18,7 +18,7 @@ import torchfromscratch.functional as F
 from tests.subjects import answers, assert_equal, largest_error, outcome, random_tensors, scale, strides
 from tests.test_convolution import calls
 from torchfromscratch import nn
-from torchfromscratch.kernels import chunks, depthwise, depthwise_runs, direct, fourier, im2col, winograd
+from torchfromscratch.kernels import chunks, depthwise, depthwise_runs, dilated, direct, fourier, im2col, winograd
 from torchfromscratch.kernels.convolution import ALGORITHMS, choose
 from torchfromscratch.kernels.windows import Windows
 
@@ -43,6 +43,7 @@ def test_as_torch_for_random_options(name: str, call: tuple[str, list[tuple[int,
     channels=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     size=st.tuples(st.integers(1, 14), st.integers(1, 14)),
     padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    dilation=st.one_of(st.just((1, 1)), st.tuples(st.integers(1, 4), st.integers(1, 4))),
     followed=st.sampled_from([(True, True), (True, False), (False, True)]),
     share=st.sampled_from([1, winograd.SHARE]),
     threads=st.integers(1, 3),
@@ -53,6 +54,7 @@ def test_winograd_as_torch(
     channels: tuple[int, int],
     size: tuple[int, int],
     padding: tuple[int, int],
+    dilation: tuple[int, int],
     followed: tuple[bool, bool],
     share: int,
     threads: int,
@@ -61,7 +63,7 @@ def test_winograd_as_torch(
 
     Both gradients together and each of them alone.
     """
-    hypothesis.assume(all(length + 2 * p >= 3 for length, p in zip(size, padding, strict=True)))
+    hypothesis.assume(all(i + 2 * p > 2 * d for i, p, d in zip(size, padding, dilation, strict=True)))
     shapes = (batch, channels[0], *size), (channels[1], channels[0], 3, 3), (channels[1],)
     x, w, b = (tensor.detach() for tensor in random_tensors(*shapes))
     follow_x, follow_w = followed
@@ -71,10 +73,10 @@ def test_winograd_as_torch(
         patch.setattr(winograd, "SHARE", share)
         patch.setattr(winograd, "LEAST_TILES", min(share, winograd.LEAST_TILES))
         patch.setattr(torch, "get_num_threads", lambda: threads)
-        actual = answers(lambda *given: F.conv2d(*given, padding=padding), tensors)
-    expected = answers(lambda *given: TF.conv2d(*given, padding=padding), tensors)
+        actual = answers(lambda *given: F.conv2d(*given, padding=padding, dilation=dilation), tensors)
+    expected = answers(lambda *given: TF.conv2d(*given, padding=padding, dilation=dilation), tensors)
     assert_equal(actual, expected)
-    assert strides(actual[0]) == strides(F.conv2d(*tensors, padding=padding))
+    assert strides(actual[0]) == strides(F.conv2d(*tensors, padding=padding, dilation=dilation))
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=FORMAT_NAMES)
@@ -222,6 +224,8 @@ def test_unknown_algorithm() -> None:
         ((128, 64, 16, 16), (64, 64, 3, 3), {"padding": (1, 1)}, winograd),
         ((1, 64, 8, 8), (64, 64, 3, 3), {"padding": (1, 1)}, im2col),
         ((128, 64, 16, 16), (64, 64, 3, 3), {"padding": (1, 1), "stride": (2, 2)}, im2col),
+        ((16, 64, 32, 32), (64, 64, 3, 3), {"padding": (2, 2), "dilation": (2, 2)}, dilated),
+        ((16, 64, 32, 32), (64, 64, 3, 3), {"padding": (4, 4), "dilation": (4, 4)}, im2col),
         ((128, 64, 16, 16), (64, 64, 1, 1), {}, direct),
         ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64}, depthwise_runs),
         ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64, "padding": (3, 1)}, im2col),
@@ -241,23 +245,26 @@ def test_rule(shape: Any, weight: Any, options: dict[str, Any], method: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("shape", "weight", "padding"),
+    ("shape", "weight", "padding", "dilation"),
     [
-        ((8, 32, 32, 32), (32, 32, 3, 3), 1),
-        ((32, 64, 16, 16), (64, 64, 3, 3), 1),
-        ((16, 256, 16, 16), (256, 256, 3, 3), 1),
-        ((2, 32, 40, 40), (32, 32, 15, 15), 7),
-        ((16, 64, 14, 14), (128, 64, 1, 1), 0),
-        ((16, 64, 14, 14), (64, 1, 3, 3), 1),
-        ((16, 3, 32, 32), (64, 3, 7, 7), 3),
+        ((8, 32, 32, 32), (32, 32, 3, 3), 1, 1),
+        ((32, 64, 16, 16), (64, 64, 3, 3), 1, 1),
+        ((16, 256, 16, 16), (256, 256, 3, 3), 1, 1),
+        ((16, 64, 32, 32), (64, 64, 3, 3), 2, 2),
+        ((2, 32, 40, 40), (32, 32, 15, 15), 7, 1),
+        ((16, 64, 14, 14), (128, 64, 1, 1), 0, 1),
+        ((16, 64, 14, 14), (64, 1, 3, 3), 1, 1),
+        ((16, 3, 32, 32), (64, 3, 7, 7), 3, 1),
     ],
 )
 @pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_NAMES)
-def test_float32_accuracy(shape: Any, weight: Any, padding: int, memory_format: torch.memory_format) -> None:
+def test_float32_accuracy(
+    shape: Any, weight: Any, padding: int, dilation: int, memory_format: torch.memory_format
+) -> None:
     """Whatever algorithm the rule chooses: at most 8 times torch's own error, and 1e-5 of the result's scale."""
     generator = torch.Generator().manual_seed(0)
     x, w = (torch.randn(size, generator=generator).to(memory_format=memory_format) for size in (shape, weight))
-    options = {"padding": padding, "groups": shape[1] // weight[1]}
+    options = {"padding": padding, "dilation": dilation, "groups": shape[1] // weight[1]}
     truth = answers(lambda *given: TF.conv2d(*given, **options), [t.double().requires_grad_() for t in (x, w)])
     contiguous = [t.contiguous().requires_grad_() for t in (x, w)]  # torch's large kernels channels last take a minute
     theirs = answers(lambda *given: TF.conv2d(*given, **options), contiguous)

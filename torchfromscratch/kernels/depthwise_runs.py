@@ -21,7 +21,7 @@ from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.depthwise import by_channel, factors, factors_by_tap, filters_from
 from torchfromscratch.kernels.memory import may_be_looked_at
 from torchfromscratch.kernels.rotation import as_correlation, rotate180
-from torchfromscratch.kernels.windows import Windows, spatial
+from torchfromscratch.kernels.windows import Windows, every, spatial
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
@@ -152,12 +152,8 @@ class Seen:
         """Of some pictures (n, G, *input)."""
         windows, batch = self.windows, pictures.shape[0]
         for phase in itertools.product(*map(range, windows.stride)):
-            there, here = [], []
-            for r, p, s, length in zip(phase, windows.padding, windows.stride, pictures.shape[2:], strict=True):
-                first = max(0, -(-(p - r) // s))  # position of the memory that holds a picture's
-                start = first * s + r - p
-                there.append(slice(first, first + max(0, -(-(length - start) // s))))
-                here.append(slice(start, None, s))
+            along = zip(windows.stride, phase, windows.padding, pictures.shape[2:], strict=True)
+            there, here = zip(*[every(s, r, p, length) for s, r, p, length in along], strict=True)
             self.memory[phase][:batch][spatial(there)] = pictures[spatial(here)]
         return [view[:batch] for view in self.views]
 

@@ -25,6 +25,13 @@ def spatial(index: Iterable[int | slice]) -> tuple[int | slice, ...]:
     return (slice(None), slice(None), *index)
 
 
+def every(step: int, start: int, padding: int, size: int) -> tuple[slice, slice]:
+    """Of positions −padding + start, a step apart, those within a size: their numbers, and the positions."""
+    first = max(0, -((start - padding) // step))
+    position = first * step + start - padding
+    return slice(first, first + max(0, -((position - size) // step))), slice(position, None, step)
+
+
 @dataclass(frozen=True)
 class Windows:
     """Kernel size, stride, padding and dilation in each spatial dimension.

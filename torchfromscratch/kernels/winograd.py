@@ -85,10 +85,9 @@ def fits(windows: Windows) -> bool:
     )
 
 
-def saved_multiplications(batch: int, channels: tuple[int, int], output_size: Sequence[int]) -> int:
-    """How many fewer than with windows, those of transforming the filters (as many as 64 tiles') taken off."""
-    outputs = batch * math.prod(output_size)
-    return math.prod(channels) * (9 * outputs - SEEN**2 * (count_tiles(batch, output_size) + 64))
+def multiplications(batch: int, channels: tuple[int, int], output_size: Sequence[int]) -> int:
+    """What a convolution costs, the transforms of the filters, which take as long as 64 tiles, included."""
+    return math.prod(channels) * SEEN**2 * (count_tiles(batch, output_size) + 64)
 
 
 def count_tiles(batch: int, output_size: Sequence[int]) -> int:

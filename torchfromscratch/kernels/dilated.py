@@ -1,0 +1,106 @@
+"""Dilated convolution by Winograd's method: of the pictures that are left where only every d-th pixel is kept.
+
+The taps of a window with dilation d lie d pixels apart. With stride 1, windows that lie d pixels apart see the same
+pixels as windows without gaps over a picture of those alone. There are d of these along each dimension, one for
+each pixel r to begin with, and what is seen of them are the outputs, d pixels apart:
+
+    y[a·d + r] = Σₖ w[k] · x[(a + k)·d + r − p] = Σₖ w[k] · xᵣ[a + k]        xᵣ[a] = x[a·d + r − p]
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from torchfromscratch.kernels import winograd
+from torchfromscratch.kernels.layout import any_channels_last, empty
+from torchfromscratch.kernels.windows import Windows, every, spatial
+
+
+def fits(windows: Windows) -> bool:
+    """Whether the windows are of the kind that this method is made for."""
+    return winograd.fits(replace(windows, dilation=(1,) * windows.dims))
+
+
+def multiplications(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> int:
+    """What a convolution costs."""
+    sparse = Sparse(windows, input_size)
+    return winograd.multiplications(batch * math.prod(windows.dilation), channels, sparse.output_size)
+
+
+def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
+    """y, shapes as in `convolution.correlate`."""
+    sparse = Sparse(windows, input.shape[2:])
+    y = winograd.correlate(sparse.of_input(input), weight, bias, sparse.windows)
+    return sparse.joined(y, windows.output_size(input.shape[2:]), sparse.windows.padding)
+
+
+def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+    """dL/dx, shapes as in `convolution.full_convolution`."""
+    sparse = Sparse(windows, input_size)
+    dx = winograd.full_convolution(sparse.of_output(grad_output), weight, sparse.windows, sparse.size)
+    return sparse.joined(dx, input_size, windows.padding)
+
+
+def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
+    """dL/dw, shapes as in `convolution.weight_gradient`."""
+    sparse = Sparse(windows, input.shape[2:])
+    return winograd.weight_gradient(sparse.of_input(input), sparse.of_output(grad_output), sparse.windows)
+
+
+def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """dL/dx and dL/dw, shapes as in `convolution.gradients`."""
+    sparse = Sparse(windows, input.shape[2:])
+    x, g = sparse.of_input(input), sparse.of_output(grad_output)
+    dx, grad_weight = winograd.gradients(x, weight, g, sparse.windows)
+    return sparse.joined(dx, input.shape[2:], windows.padding), grad_weight
+
+
+class Sparse:
+    """Pictures of every d-th pixel, d from each row and each column to begin with, as a batch."""
+
+    def __init__(self, windows: Windows, input_size: Sequence[int]) -> None:
+        self.dilation, self.padding = windows.dilation, windows.padding
+        self.windows = replace(windows, dilation=(1,) * windows.dims, padding=(0,) * windows.dims)
+        along = zip(input_size, self.padding, self.dilation, strict=True)
+        self.size = tuple(math.ceil((size + 2 * p) / d) for size, p, d in along)
+        self.output_size = self.windows.output_size(self.size)
+
+    def of_input(self, input: Tensor) -> Tensor:
+        """With the padding around it: (N, C, *input) → (N·∏d, C, *size)."""
+        return self._parted(input, self.size, self.padding)
+
+    def of_output(self, output: Tensor) -> Tensor:
+        """(N, O, *output) → (N·∏d, O, *sparse output)."""
+        return self._parted(output, self.output_size, self.windows.padding)
+
+    def _parted(self, data: Tensor, size: Sequence[int], padding: Sequence[int]) -> Tensor:
+        batch, channels = data.shape[:2]
+        shape = (batch * math.prod(self.dilation), channels, *size)
+        parted = empty(shape, any_channels_last(data), like=data).zero_()
+        for part, there, here in self._parts(parted, data.shape[2:], padding):
+            part[spatial(there)] = data[spatial(here)]
+        return parted
+
+    def joined(self, parted: Tensor, size: Sequence[int], padding: Sequence[int]) -> Tensor:
+        """The pictures that these are of, without the padding: (N·∏d, C, *sparse) → (N, C, *size)."""
+        shape = (parted.shape[0] // math.prod(self.dilation), parted.shape[1], *size)
+        whole = empty(shape, any_channels_last(parted), like=parted)
+        for part, there, here in self._parts(parted, size, padding):
+            whole[spatial(here)] = part[spatial(there)]
+        return whole
+
+    def _parts(
+        self, parted: Tensor, size: Sequence[int], padding: Sequence[int]
+    ) -> Iterator[tuple[Tensor, tuple[slice, ...], tuple[slice, ...]]]:
+        """The pictures that begin with each pixel, which of their pixels lie in pictures of that size, and where."""
+        by_start = parted.unflatten(0, (-1, *self.dilation))
+        for start in itertools.product(*map(range, self.dilation)):
+            along = zip(self.dilation, start, padding, size, strict=True)
+            there, here = zip(*[every(d, r, p, length) for d, r, p, length in along], strict=True)
+            of_start = (slice(None), *start)
+            yield by_start[of_start], there, here
