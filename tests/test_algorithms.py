@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import hypothesis
@@ -18,8 +19,19 @@ import torchfromscratch.functional as F
 from tests.subjects import answers, assert_equal, largest_error, outcome, random_tensors, scale, strides
 from tests.test_convolution import calls
 from torchfromscratch import nn
-from torchfromscratch.kernels import chunks, depthwise, depthwise_runs, dilated, direct, fourier, im2col, winograd
+from torchfromscratch.kernels import (
+    chunks,
+    depthwise,
+    depthwise_runs,
+    dilated,
+    direct,
+    fourier,
+    im2col,
+    planes,
+    winograd,
+)
 from torchfromscratch.kernels.convolution import ALGORITHMS, choose
+from torchfromscratch.kernels.layout import in_format
 from torchfromscratch.kernels.windows import Windows
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -77,6 +89,46 @@ def test_winograd_as_torch(
     expected = answers(lambda *given: TF.conv2d(*given, padding=padding, dilation=dilation), tensors)
     assert_equal(actual, expected)
     assert strides(actual[0]) == strides(F.conv2d(*tensors, padding=padding, dilation=dilation))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d], ids=FORMAT_NAMES)
+@hypothesis.given(
+    batch=st.integers(1, 3),
+    channels=st.tuples(st.integers(2, 4), st.integers(2, 4)),
+    size=st.tuples(st.integers(1, 9), st.integers(2, 9), st.integers(2, 9)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)),
+    deep=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 3),
+    followed=st.sampled_from([(True, True), (True, False), (False, True)]),
+    part_bytes=st.sampled_from([1, planes.PART_BYTES]),
+)
+def test_winograd_of_planes_as_torch(
+    memory_format: torch.memory_format,
+    batch: int,
+    channels: tuple[int, int],
+    size: tuple[int, int, int],
+    padding: tuple[int, int, int],
+    deep: int,
+    stride: int,
+    dilation: int,
+    followed: tuple[bool, bool],
+    part_bytes: int,
+) -> None:
+    """Both gradients together and each of them alone."""
+    extent = dilation * (deep - 1) + 1, 3, 3
+    hypothesis.assume(all(i + 2 * p >= e for i, p, e in zip(size, padding, extent, strict=True)))
+    shapes = (batch, channels[0], *size), (channels[1], channels[0], deep, 3, 3), (channels[1],)
+    x, w, b = (tensor.detach() for tensor in random_tensors(*shapes))
+    follow_x, follow_w = followed
+    x = x.contiguous(memory_format=memory_format).requires_grad_(follow_x)
+    tensors = [x, w.requires_grad_(follow_w), b.requires_grad_()]
+    options: dict[str, Any] = {"padding": padding, "stride": (stride, 1, 1), "dilation": (dilation, 1, 1)}
+    with pytest.MonkeyPatch.context() as patch, torchfromscratch.algorithm("winograd"):
+        patch.setattr(planes, "PART_BYTES", part_bytes)
+        actual = answers(lambda *given: F.conv3d(*given, **options), tensors)
+    assert_equal(actual, answers(lambda *given: TF.conv3d(*given, **options), tensors))
+    assert strides(actual[0]) == strides(F.conv3d(*tensors, **options))
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=FORMAT_NAMES)
@@ -226,6 +278,8 @@ def test_unknown_algorithm() -> None:
         ((128, 64, 16, 16), (64, 64, 3, 3), {"padding": (1, 1), "stride": (2, 2)}, im2col),
         ((16, 64, 32, 32), (64, 64, 3, 3), {"padding": (2, 2), "dilation": (2, 2)}, dilated),
         ((16, 64, 32, 32), (64, 64, 3, 3), {"padding": (4, 4), "dilation": (4, 4)}, im2col),
+        ((4, 16, 16, 32, 32), (16, 16, 3, 3, 3), {"padding": (1, 1, 1)}, planes),
+        ((4, 16, 16, 32, 32), (16, 16, 3, 3, 3), {"padding": (1, 1, 1), "stride": (2, 2, 2)}, im2col),
         ((128, 64, 16, 16), (64, 64, 1, 1), {}, direct),
         ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64}, depthwise_runs),
         ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64, "padding": (3, 1)}, im2col),
@@ -235,7 +289,8 @@ def test_unknown_algorithm() -> None:
     ],
 )
 def test_rule(shape: Any, weight: Any, options: dict[str, Any], method: Any) -> None:
-    defaults = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+    dims = len(weight) - 2
+    defaults = {"stride": (1,) * dims, "padding": (0,) * dims, "dilation": (1,) * dims}
     windows = Windows(weight[2:], **{**defaults, **options})
     operands = torch.empty(shape), torch.empty(weight)
     assert choose(operands, (shape[1], weight[0]), shape[2:], windows) is method
@@ -251,24 +306,25 @@ def test_rule(shape: Any, weight: Any, options: dict[str, Any], method: Any) -> 
         ((32, 64, 16, 16), (64, 64, 3, 3), 1, 1),
         ((16, 256, 16, 16), (256, 256, 3, 3), 1, 1),
         ((16, 64, 32, 32), (64, 64, 3, 3), 2, 2),
+        ((2, 16, 8, 32, 32), (16, 16, 3, 3, 3), 1, 1),
         ((2, 32, 40, 40), (32, 32, 15, 15), 7, 1),
         ((16, 64, 14, 14), (128, 64, 1, 1), 0, 1),
         ((16, 64, 14, 14), (64, 1, 3, 3), 1, 1),
         ((16, 3, 32, 32), (64, 3, 7, 7), 3, 1),
     ],
 )
-@pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_NAMES)
-def test_float32_accuracy(
-    shape: Any, weight: Any, padding: int, dilation: int, memory_format: torch.memory_format
-) -> None:
+@pytest.mark.parametrize("channels_last", [False, True], ids=FORMAT_NAMES)
+def test_float32_accuracy(shape: Any, weight: Any, padding: int, dilation: int, channels_last: bool) -> None:
     """Whatever algorithm the rule chooses: at most 8 times torch's own error, and 1e-5 of the result's scale."""
     generator = torch.Generator().manual_seed(0)
-    x, w = (torch.randn(size, generator=generator).to(memory_format=memory_format) for size in (shape, weight))
+    x, w = (in_format(torch.randn(size, generator=generator), channels_last) for size in (shape, weight))
+    name = f"conv{len(shape) - 2}d"
     options = {"padding": padding, "dilation": dilation, "groups": shape[1] // weight[1]}
-    truth = answers(lambda *given: TF.conv2d(*given, **options), [t.double().requires_grad_() for t in (x, w)])
+    by_torch, by_hand = (partial(getattr(namespace, name), **options) for namespace in (TF, F))
+    truth = answers(by_torch, [t.double().requires_grad_() for t in (x, w)])
     contiguous = [t.contiguous().requires_grad_() for t in (x, w)]  # torch's large kernels channels last take a minute
-    theirs = answers(lambda *given: TF.conv2d(*given, **options), contiguous)
-    ours = answers(lambda *given: F.conv2d(*given, **options), [t.requires_grad_() for t in (x, w)])
+    theirs = answers(by_torch, contiguous)
+    ours = answers(by_hand, [t.requires_grad_() for t in (x, w)])
     for our, their, true in zip(ours, theirs, truth, strict=True):
         error = largest_error(our, true)
         assert error <= 1e-5 * scale(true)

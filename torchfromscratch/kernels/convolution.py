@@ -20,7 +20,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels import depthwise, depthwise_runs, dilated, direct, fourier, im2col, winograd
+from torchfromscratch.kernels import depthwise, depthwise_runs, dilated, direct, fourier, im2col, planes, winograd
 from torchfromscratch.kernels.layout import any_channels_last
 from torchfromscratch.kernels.memory import in_cpu_memory, is_recorded, stands_for_many
 from torchfromscratch.kernels.precision import NARROW_TYPES
@@ -108,10 +108,9 @@ def choose(
     if len(windows.taps) == 1:
         return direct
     if dtype == torch.float32 and set(windows.stride) == {1}:
-        if winograd.fits(windows):
-            return winograd if _winograd_pays(batch, channels, input_size, windows) else im2col
-        if dilated.fits(windows) and _dilated_pays(batch, channels, input_size, windows):
-            return dilated
+        for method in (winograd, dilated, planes):
+            if method.fits(windows):
+                return method if _winograd_pays(method, batch, channels, input_size, windows) else im2col
         return fourier if _fourier_pays(batch, channels, input_size, windows) else im2col
     return im2col
 
@@ -120,8 +119,9 @@ def forced(windows: Windows) -> ModuleType:
     """The algorithm that the caller chose, if it is made for these windows."""
     method = ALGORITHMS[windows.algorithm or ""]
     if method is winograd and not winograd.fits(windows):
-        if dilated.fits(windows):
-            return dilated
+        for its_kind in (dilated, planes):
+            if its_kind.fits(windows):
+                return its_kind
         raise ValueError(
             "the algorithm 'winograd' is made for 3×3 kernels with stride 1 and one group, but got "
             f"kernel_size={windows.kernel_size}, stride={windows.stride}, groups={windows.groups}; "
@@ -130,17 +130,14 @@ def forced(windows: Windows) -> ModuleType:
     return method
 
 
-def _winograd_pays(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> bool:
-    cost = winograd.multiplications(batch, channels, windows.output_size(input_size))
+def _winograd_pays(
+    method: ModuleType, batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows
+) -> bool:
+    cost = method.multiplications(batch, channels, input_size, windows)
     saved = _multiplications(batch, channels, input_size, windows) - cost
-    return min(channels) >= WINOGRAD_CHANNELS and saved >= WINOGRAD_SAVES
-
-
-def _dilated_pays(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> bool:
-    cost = dilated.multiplications(batch, channels, input_size, windows)
-    saved = _multiplications(batch, channels, input_size, windows) - cost
-    few = math.prod(windows.dilation) <= DILATED_PICTURES
-    return few and min(channels) >= WINOGRAD_CHANNELS and saved >= max(WINOGRAD_SAVES, cost)
+    least = WINOGRAD_SAVES if method is winograd else max(WINOGRAD_SAVES, cost)  # which pictures of others are made for
+    few = math.prod(windows.dilation[-2:]) <= DILATED_PICTURES
+    return few and min(channels) >= WINOGRAD_CHANNELS and saved >= least
 
 
 def _fourier_pays(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> bool:

@@ -29,7 +29,7 @@ def fits(windows: Windows) -> bool:
 def multiplications(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> int:
     """What a convolution costs."""
     sparse = Sparse(windows, input_size)
-    return winograd.multiplications(batch * math.prod(windows.dilation), channels, sparse.output_size)
+    return winograd.multiplications(batch * math.prod(windows.dilation), channels, sparse.size, sparse.windows)
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:

@@ -85,9 +85,10 @@ def fits(windows: Windows) -> bool:
     )
 
 
-def multiplications(batch: int, channels: tuple[int, int], output_size: Sequence[int]) -> int:
+def multiplications(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> int:
     """What a convolution costs, the transforms of the filters, which take as long as 64 tiles, included."""
-    return math.prod(channels) * SEEN**2 * (count_tiles(batch, output_size) + 64)
+    tiles = count_tiles(batch, windows.output_size(input_size))
+    return math.prod(channels) * SEEN**2 * (tiles + 64)
 
 
 def count_tiles(batch: int, output_size: Sequence[int]) -> int:

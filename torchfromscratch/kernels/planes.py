@@ -1,0 +1,160 @@
+"""Convolution of volumes by Winograd's method: of their planes, one after the other.
+
+A window that is k planes deep sees k planes of the input. Laid one behind the other, their channels are those of one
+picture, and the kernel is one of two dimensions:
+
+    y[d] = Σₖ w[:, :, k] ∗ x[d·s + k·δ − p] = w' ∗ x'[d]        x'[d]: (k·C, height, width), w': (O, k·C, 3, 3)
+
+What dL/dx' holds of a plane is added up for all windows that see it.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.kernels import winograd
+from torchfromscratch.kernels.chunks import evenly
+from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
+from torchfromscratch.kernels.windows import Windows
+
+# A volume is written out as often as a window is deep: at most so much of it at a time.
+PART_BYTES = 32 * 2**20
+
+Part = tuple[slice, slice]  # of a batch of volumes, and of the planes of their outputs
+
+
+def fits(windows: Windows) -> bool:
+    """Whether the windows are of the kind that this method is made for."""
+    return windows.dims == 3 and winograd.fits(in_plane(windows))
+
+
+def multiplications(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> int:
+    """What a convolution costs."""
+    pictures, deep = batch * windows.output_size(input_size)[0], windows.kernel_size[0]
+    return deep * winograd.multiplications(pictures, channels, input_size[1:], in_plane(windows))
+
+
+def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
+    """y, shapes as in `convolution.correlate`."""
+    size, channels_last = windows.output_size(input.shape[2:]), any_channels_last(input, weight)
+    output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=input)
+    for part in parts(input, size[0], windows):
+        y = winograd.correlate(seen(input, part, windows), of_pictures(weight), bias, in_plane(windows))
+        there = by_plane(output)[part]
+        there.copy_(y.view(*there.shape))
+    return output
+
+
+def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+    """dL/dx, shapes as in `convolution.full_convolution`."""
+    shape = (grad_output.shape[0], weight.shape[1], *input_size)
+    grad_input = empty(shape, any_channels_last(grad_output, weight), like=grad_output).zero_()
+    for part in parts(grad_input, grad_output.shape[2], windows):
+        g = pictures(grad_output, part)
+        put_back(
+            winograd.full_convolution(g, of_pictures(weight), in_plane(windows), input_size[1:]),
+            grad_input,
+            part,
+            windows,
+        )
+    return grad_input
+
+
+def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
+    """dL/dw, shapes as in `convolution.weight_gradient`."""
+    shares = [
+        winograd.weight_gradient(seen(input, part, windows), pictures(grad_output, part), in_plane(windows))
+        for part in parts(input, grad_output.shape[2], windows)
+    ]
+    return of_volumes(functools.reduce(torch.add, shares), windows, any_channels_last(input, grad_output))
+
+
+def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """dL/dx and dL/dw, shapes as in `convolution.gradients`."""
+    grad_input = empty(input.shape, any_channels_last(grad_output, weight), like=input).zero_()
+    shares = []
+    for part in parts(input, grad_output.shape[2], windows):
+        x, g = seen(input, part, windows), pictures(grad_output, part)
+        dx, share = winograd.gradients(x, of_pictures(weight), g, in_plane(windows))
+        put_back(dx, grad_input, part, windows)
+        shares.append(share)
+    return grad_input, of_volumes(functools.reduce(torch.add, shares), windows, any_channels_last(input, grad_output))
+
+
+def in_plane(windows: Windows) -> Windows:
+    """What windows are in each plane."""
+    w = windows
+    return replace(
+        w, kernel_size=w.kernel_size[1:], stride=w.stride[1:], padding=w.padding[1:], dilation=w.dilation[1:]
+    )
+
+
+def parts(input: Tensor, depth: int, windows: Windows) -> list[Part]:
+    """Some volumes at a time, or one and some planes of its output."""
+    batch, channels, _, *size = input.shape
+    of_plane = windows.kernel_size[0] * channels * math.prod(size) * input.element_size()
+    most = PART_BYTES // max(1, of_plane)
+    volumes, planes = evenly(batch, max(1, most // depth)), evenly(depth, max(1, most))
+    return [
+        (slice(n, min(n + volumes, batch)), slice(d, min(d + planes, depth)))
+        for n in range(0, batch, volumes)
+        for d in range(0, depth, planes)
+    ]
+
+
+def by_plane(volumes: Tensor) -> Tensor:
+    """(N, C, depth, height, width) → (N, depth, C, height, width), as a view."""
+    return volumes.transpose(1, 2)
+
+
+def pictures(output: Tensor, part: Part) -> Tensor:
+    """A part of (N, O, depth, height, width) → (n·planes, O, height, width)."""
+    return by_plane(output)[part].flatten(0, 1)
+
+
+def seen(input: Tensor, part: Part, windows: Windows) -> Tensor:
+    """x' of a part of the outputs: (N, C, D, H, W) → (n·planes, k·C, H, W)."""
+    volumes, outputs = part
+    channels, planes, *size = input.shape[1:]
+    shape = (volumes.stop - volumes.start, outputs.stop - outputs.start, windows.kernel_size[0], channels, *size)
+    x = empty((shape[0] * shape[1], shape[2] * channels, *size), any_channels_last(input), like=input)
+    by_tap = x.view(shape)
+    for tap, here, there in planes_seen(windows, planes, outputs):
+        by_tap[:, : there.start, tap] = 0
+        by_tap[:, there, tap] = by_plane(input)[volumes, here]
+        by_tap[:, there.stop :, tap] = 0
+    return x
+
+
+def put_back(grad: Tensor, grad_input: Tensor, part: Part, windows: Windows) -> None:
+    """Adds dL/dx' (n·planes, k·C, H, W) to dL/dx (N, C, D, H, W)."""
+    volumes, outputs = part
+    channels, planes, *size = grad_input.shape[1:]
+    by_tap = grad.view(volumes.stop - volumes.start, -1, windows.kernel_size[0], channels, *size)
+    for tap, here, there in planes_seen(windows, planes, outputs):
+        by_plane(grad_input)[volumes, here] += by_tap[:, there, tap]
+
+
+def planes_seen(windows: Windows, planes: int, outputs: slice) -> Iterator[tuple[int, slice, slice]]:
+    """For each tap in depth, the planes that it sees for some of the outputs, and which of those see them."""
+    padding = windows.padding[0] - outputs.start * windows.stride[0]  # as the first of them is placed
+    along_depth = Windows(windows.kernel_size[:1], windows.stride[:1], (padding,), windows.dilation[:1])
+    for tap in along_depth.taps:
+        (_, here), (_, there) = along_depth.inside(tap, (planes,), (outputs.stop - outputs.start,))
+        yield tap[0], here, there
+
+
+def of_pictures(weight: Tensor) -> Tensor:
+    """w': (O, C, k, 3, 3) → (O, k·C, 3, 3)."""
+    return weight.transpose(1, 2).flatten(1, 2)
+
+
+def of_volumes(weight: Tensor, windows: Windows, channels_last: bool) -> Tensor:
+    """The inverse of `of_pictures`, in the memory format asked for."""
+    return in_format(weight.unflatten(1, (windows.kernel_size[0], -1)).transpose(1, 2), channels_last)
