@@ -56,13 +56,9 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     shape = (grad_output.shape[0], weight.shape[1], *input_size)
     grad_input = empty(shape, any_channels_last(grad_output, weight), like=grad_output).zero_()
     for part in parts(grad_input, grad_output.shape[2], windows):
-        g = pictures(grad_output, part)
-        put_back(
-            winograd.full_convolution(g, of_pictures(weight), in_plane(windows), input_size[1:]),
-            grad_input,
-            part,
-            windows,
-        )
+        g, flat = pictures(grad_output, part), in_plane(windows)
+        dx = winograd.full_convolution(g, of_pictures(weight), flat, input_size[1:])
+        put_back(dx, grad_input, part, windows)
     return grad_input
 
 
