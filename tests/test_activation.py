@@ -260,9 +260,12 @@ def test_long_inputs_take_batches_of_gradients() -> None:
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels last", "transposed", "gradient transposed"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["leaky_relu", "silu", "gelu", "elu", "softsign"])
-def test_long_inputs_are_computed_alike(name: str, dtype: torch.dtype, layout: str) -> None:
+@pytest.mark.parametrize("name", ["leaky_relu", "silu", "gelu", "elu", "softsign", "relu", "relu6"])
+def test_long_inputs_are_computed_alike(
+    name: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In pieces where the memory allows that, the same numbers as for short parts of the input, in the same layout."""
+    monkeypatch.setattr("torchfromscratch.kernels.gate.PIECE", PIECE)
     x = torch.randn(2, 3, 1, LONG // 6 + 1, generator=torch.Generator().manual_seed(0)).to(dtype)
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     if layout == "channels last":

@@ -156,8 +156,8 @@ def test_the_batch_in_uneven_parts_gives_the_same(
     build: Callable, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     input = torch.randn(8, 4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("torchfromscratch.kernels.chunks.CHUNK_BYTES", 3 * 2 * 8 * input[0].numel())
-    assert len(chunks.chunks(input, 2 * input[0].numel())) == 3
+    monkeypatch.setattr("torchfromscratch.kernels.chunks.CHUNK_BYTES", 3 * 8 * input[0].numel())
+    assert len(chunks.chunks(input, input[0].numel())) == 3
     results = []
     for namespace in (nn, torch.nn):
         module = build(namespace).double()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import torchfromscratch.functional as F
+from torchfromscratch.kernels import chunks
 
 MODES = {
     1: ["nearest", "nearest-exact", "linear", "area"],
@@ -40,8 +41,9 @@ def resizings(draw: st.DrawFn) -> tuple[list[int], dict[str, Any]]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(resizings(), st.booleans())
-def test_equals_torch_for_any_options(resizing: tuple, channels_last: bool) -> None:
+@given(resizings(), st.booleans(), st.sampled_from([1, chunks.CHUNK_BYTES]))
+def test_equals_torch_for_any_options(resizing: tuple, channels_last: bool, chunk_bytes: int) -> None:
+    """Also where a batch is taken in parts of one picture."""
     size, options = resizing
     input = torch.linspace(-1, 1, 2 * 3 * torch.Size(size).numel(), dtype=torch.float64).view(2, 3, *size)
     if channels_last and len(size) == 2:
@@ -49,8 +51,10 @@ def test_equals_torch_for_any_options(resizing: tuple, channels_last: bool) -> N
     results = []
     for functional in (F, torch.nn.functional):
         x = input.detach().clone().requires_grad_()
-        output = functional.interpolate(x, **options)
-        (gradient,) = torch.autograd.grad(output.square().sum(), x)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(chunks, "CHUNK_BYTES", chunk_bytes)
+            output = functional.interpolate(x, **options)
+            (gradient,) = torch.autograd.grad(output.square().sum(), x)
         results.append((output, gradient))
     (output, gradient), (torchs_output, torchs_gradient) = results
     if options.get("antialias") and 1 in (size[-1], output.shape[-1]):

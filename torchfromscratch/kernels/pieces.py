@@ -23,7 +23,7 @@ def in_pieces(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     numbers = [one_number(arg) if isinstance(arg, Tensor) else arg for arg in args]
     varying = [isinstance(number, Tensor) and number.dim() > 0 for number in numbers]
     tensors = list(itertools.compress(args, varying))
-    pieces, output = pieces_of(tensors) if tensors else [], None
+    pieces, output = pieces_of(tensors, PIECE) if tensors else [], None
     if len(pieces) <= 1:
         return formula(*args)
     start, first = 0, tensors[0]
@@ -46,7 +46,7 @@ def one_number(tensor: Tensor) -> Tensor:
     return tensor[(0,) * tensor.dim()] if repeats and tensor.numel() > 1 and not is_recorded() else tensor
 
 
-def pieces_of(tensors: list[Tensor], for_each_thread: int = PIECE) -> list[Sequence[Tensor]]:
+def pieces_of(tensors: list[Tensor], for_each_thread: int) -> list[Sequence[Tensor]]:
     """Pieces of the tensors, one of each at a time; the tensors whole where they are short or no plain memory."""
     if is_recorded():
         return [tensors]
