@@ -142,6 +142,8 @@ class Seen:
         size = [-(-length // s) for length, s in zip(extent, windows.stride, strict=True)]
         self.row = output_size[-1]
         if windows.dims > 1:
+            if windows.stride[-1] == 1:  # what is before a row is behind the one above as well
+                size[-1] = max(size[-1] - windows.padding[-1], self.row)
             self.row = size[-1]
             size[-2] += 1  # for what the last row of the views has behind it
         shape = (math.prod(windows.stride) * longest.shape[0], longest.shape[1], *size)
