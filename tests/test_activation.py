@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import torchfromscratch.functional as F
 from torchfromscratch import nn
@@ -256,6 +257,14 @@ def test_long_inputs_take_batches_of_gradients() -> None:
     batch = torch.stack([torch.ones(LONG), x.detach()])
     (gradients,) = torch.autograd.grad(y, x, batch, is_grads_batched=True, retain_graph=True)
     torch.testing.assert_close(gradients, torch.stack([torch.autograd.grad(F.silu(x), x, g)[0] for g in batch]))
+    of_sum = torch.autograd.grad(F.silu(x).sum(), x, torch.tensor([1.0, 2.0]), is_grads_batched=True)[0]
+    torch.testing.assert_close(of_sum, torch.stack([gradients[0], 2 * gradients[0]]))
+
+
+def test_sizes_may_be_unknown_while_operations_are_recorded() -> None:
+    x, mask = torch.linspace(-3, 3, 5), torch.tensor([True, False, True, True, False])
+    graph = make_fx(lambda x, mask: F.gelu(x[mask]), tracing_mode="symbolic")(x, torch.ones(5, dtype=torch.bool))
+    torch.testing.assert_close(graph(x, mask), torch.nn.functional.gelu(x[mask]))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels last", "transposed", "gradient transposed"])

@@ -311,3 +311,62 @@ def test_logits_of_another_type_than_the_target_are_not_rounded_to_either() -> N
     z, y = torch.tensor([0.3, -1.2]), torch.tensor([0.2, 0.7], dtype=torch.float64)
     expected = THEIRS.binary_cross_entropy_with_logits(z.double(), y)
     torch.testing.assert_close(F.binary_cross_entropy_with_logits(z, y), expected, rtol=1e-14, atol=0)
+
+
+LAYOUTS = {
+    "contiguous": lambda tensor: tensor.contiguous(),
+    "channels last": lambda tensor: tensor.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda tensor: tensor.transpose(1, 3).contiguous().transpose(1, 3),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("target_layout", LAYOUTS)
+@pytest.mark.parametrize("input_layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "name",
+    ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits", "kl_div"],
+)
+def test_losses_and_gradients_lie_as_torchs(name: str, input_layout: str, target_layout: str, reduction: str) -> None:
+    x, y = (torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    x, y = LAYOUTS[input_layout](x), LAYOUTS[target_layout](y)
+    with_target = name in ("mse_loss", "l1_loss")
+    strides = []
+    for library in (F, THEIRS):
+        given = [x.detach().requires_grad_(), y.detach().requires_grad_(with_target)]
+        loss = getattr(library, name)(*given, reduction=reduction)
+        gradients = torch.autograd.grad(loss, given[: 1 + with_target], torch.ones_like(loss))
+        strides.append([tensor.stride() for tensor in (loss, *gradients)])
+    assert strides[0] == strides[1]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_gradient_of_cross_entropy_lies_as_torchs(memory_format: torch.memory_format, smoothing: float) -> None:
+    z = torch.randn(2, 5, 3, 4).contiguous(memory_format=memory_format).requires_grad_()
+    target = torch.randint(0, 5, (2, 3, 4))
+    losses = [library.cross_entropy(z, target, label_smoothing=smoothing) for library in (F, THEIRS)]
+    ours, theirs = (torch.autograd.grad(loss, z)[0] for loss in losses)
+    torch.testing.assert_close(ours, theirs)
+    assert ours.stride() == theirs.stride()
+
+
+@pytest.mark.parametrize(
+    ("difference", "beta", "dtype"),
+    [(1e30, 1e9, torch.float32), (1e30, 1e10, torch.bfloat16), (1e200, 1e150, torch.float64), (1e-10, 1e-30, None)],
+)
+def test_smooth_errors_neither_overflow_nor_vanish(difference: float, beta: float, dtype: torch.dtype | None) -> None:
+    assert_as_torch(
+        "smooth_l1_loss",
+        [torch.tensor([difference, -difference], dtype=dtype), torch.zeros(2, dtype=dtype)],
+        beta=beta,
+        reduction="none",
+    )
+
+
+def test_a_mean_of_nothing_has_no_second_derivative_of_nan() -> None:
+    x, scale = torch.zeros(0, 3, requires_grad=True), torch.ones((), requires_grad=True)
+    (gradient,) = torch.autograd.grad(F.mse_loss(x, torch.zeros(0, 3)), x, scale, create_graph=True)
+    (second,) = torch.autograd.grad(gradient, scale, torch.zeros(0, 3))
+    assert second == 0

@@ -6,6 +6,7 @@ and what counts are ratios: of each turn, their median, and the range of the mid
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -75,6 +76,8 @@ def works() -> list[Work]:
         Work("ResNet-18 at 224², batch 8", resnet18, 1.2),
         Work("3×3, 64 channels at 16²", one_convolution((64, 64, 16, 16), 64, 3, others=True)),
         Work("1×1, 256 channels at 14²", one_convolution((32, 256, 14, 14), 256, 1, others=True)),
+        Work("3×3 dilated by 2, 256 channels at 33²", one_convolution((4, 256, 33, 33), 256, 3, dilation=2)),
+        Work("3×3×3, 64 channels at 8×28²", one_convolution((2, 64, 8, 28, 28), 64, 3)),
     ]
     for label, memory_format in FORMATS.items():
         depthwise = one_convolution((32, 128, 28, 28), 128, 3, groups=128, memory_format=memory_format)
@@ -187,30 +190,34 @@ def sgd_step(
 
 
 def one_convolution(
-    shape: tuple[int, int, int, int],
+    shape: tuple[int, ...],
     filters: int,
     size: int,
     *,
     groups: int = 1,
+    dilation: int = 1,
     memory_format: torch.memory_format = torch.contiguous_format,
     others: bool = False,
 ) -> Callable[[torch.device], Contenders]:
-    """Forward pass and both gradients of one convolution, padded to keep the pictures' size."""
+    """Forward pass and both gradients of one convolution, padded to keep the size of the pictures or volumes."""
+    dims, padding = len(shape) - 2, dilation * (size // 2)
 
     def contenders(device: torch.device) -> Contenders:
         torch.manual_seed(0)
         x = torch.randn(shape, device=device).to(memory_format=memory_format).requires_grad_()
-        w = torch.randn(filters, shape[1] // groups, size, size, device=device) / size
+        w = torch.randn(filters, shape[1] // groups, *[size] * dims, device=device) / size
         w = w.to(memory_format=memory_format).requires_grad_()
         dy = torch.randn(shape[0], filters, *shape[2:], device=device).to(memory_format=memory_format)
         functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-            OURS: lambda x, w: torchfromscratch.functional.conv2d(x, w, padding=size // 2, groups=groups),
-            THEIRS: lambda x, w: torch.nn.functional.conv2d(x, w, padding=size // 2, groups=groups),
+            label: functools.partial(
+                getattr(functional, f"conv{dims}d"), padding=padding, dilation=dilation, groups=groups
+            )
+            for label, functional in ((OURS, torchfromscratch.functional), (THEIRS, torch.nn.functional))
         }
         if others:
             functions["F.unfold and matmul"] = unfold_and_matmul
             if importlib.util.find_spec("einconv"):
-                functions["einconv"] = einconv(size // 2)
+                functions["einconv"] = einconv(padding)
 
         def gradients(function: Callable[[Tensor, Tensor], Tensor]) -> Step:
             return lambda: torch.autograd.grad(function(x, w), (x, w), dy)

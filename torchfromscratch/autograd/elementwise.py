@@ -32,6 +32,7 @@ def elementwise(
     of: Literal["inputs", "output"] = "inputs",
     exact: bool = False,
     symmetric: bool = False,
+    contiguous: bool = False,
     **derivatives: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
     """The Function value(*tensors, *constants), with derivative(g, *tensors, *constants) for each tensor.
@@ -39,6 +40,7 @@ def elementwise(
     `of` says whether the derivatives are functions of the tensors or of the output. An `exact` function
     only selects among numbers that it is given; the others compute narrow floats in float32. Of complex
     numbers, a derivative is a product with one of them, or, `symmetric`, a symmetric map of pairs of reals.
+    `contiguous` gradients lie so whatever the tensors do, as some of torch's.
     """
     count = len(derivatives)
 
@@ -67,6 +69,8 @@ def elementwise(
                 conjugated(in_wide(derivative, conjugated(grad_output), *known)) if needed else None
                 for derivative, needed in zip(derivatives.values(), ctx.needs_input_grad, strict=False)
             ]
+            if contiguous:
+                gradients = [None if gradient is None else gradient.contiguous() for gradient in gradients]
             return *gradients, *(None for _ in ctx.constants)
 
         @staticmethod

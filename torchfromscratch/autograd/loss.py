@@ -37,12 +37,13 @@ squared_error = elementwise(
     lambda x, y: (x - y).square(),
     dx=lambda g, x, y: 2 * g * (x - y),
     dy=lambda g, x, y: 2 * g * (y - x),
+    contiguous=True,
 )
 absolute_error = elementwise(
     "AbsoluteError",
     lambda x, y: (x - y).abs(),
     dx=lambda g, x, y: g * (x - y).sign(),
-    dy=lambda g, x, y: g * (y - x).sign(),
+    dy=lambda g, x, y: g * (x - y).sign().neg(),
 )
 modulus = elementwise(
     "Modulus",  # |a + bi|, the absolute error of complex numbers
@@ -52,15 +53,17 @@ modulus = elementwise(
 )
 smooth_error = elementwise(
     "SmoothError",  # squared up to β, then absolute: R. Girshick, "Fast R-CNN", 2015
-    lambda x, y, beta: _squared_up_to(beta, (x - y).abs()) / beta,
+    lambda x, y, beta: _smooth_error((x - y).abs(), beta),
     dx=lambda g, x, y, beta: g * ((x - y) / beta).clamp(-1, 1),
     dy=lambda g, x, y, beta: g * ((y - x) / beta).clamp(-1, 1),
+    contiguous=True,
 )
 huber_error = elementwise(
     "HuberError",  # δ times the former: P. Huber, "Robust estimation of a location parameter", 1964
-    lambda x, y, delta: _squared_up_to(delta, (x - y).abs()),
+    lambda x, y, delta: _huber_error((x - y).abs(), delta),
     dx=lambda g, x, y, delta: g * (x - y).clamp(-delta, delta),
     dy=lambda g, x, y, delta: g * (y - x).clamp(-delta, delta),
+    contiguous=True,
 )
 binary_cross_entropy = elementwise(
     "BinaryCrossEntropy",  # −y log x − (1 − y) log(1 − x), x and y probabilities
@@ -71,7 +74,7 @@ binary_cross_entropy = elementwise(
 sigmoid_cross_entropy = elementwise(
     "SigmoidCrossEntropy",  # −p·y·log σ(z) − (1 − y)·log(1 − σ(z)), positives of weight p; σ(z) − y if p is 1
     lambda z, y, p: (1 - y) * z + (1 + (p - 1) * y) * ((-z.abs()).exp().log1p() - z.clamp(max=0)),
-    dz=lambda g, z, y, p: g * ((p * y + 1 - y) * sigmoid(z) - p * y),
+    dz=lambda g, z, y, p: (sigmoid(z) * (p * y + 1 - y) - p * y) * g,
     dy=lambda g, z, y, p: g * (logsigmoid(-z) - p * logsigmoid(z)),
     dp=lambda g, z, y, p: -g * y * logsigmoid(z),
 )
@@ -182,9 +185,15 @@ def pick(values: Tensor, dim: int, classes: Tensor) -> Tensor:
         raise IndexError(f"Target {outside[0]} is out of bounds: there are {values.shape[dim]} classes") from error
 
 
-def _squared_up_to(bound: float, d: Tensor) -> Tensor:
-    """d² / 2 and, above the bound, bound · (d − bound / 2): without torch.where, which a CPU branches in."""
-    within = d.clamp(max=bound)
+def _smooth_error(d: Tensor, beta: float) -> Tensor:
+    """d² / 2β, and d − β / 2 from d = β on: without torch.where, which a CPU branches in."""
+    within = d.clamp(max=beta)
+    return within / beta * (d - within / 2)
+
+
+def _huber_error(d: Tensor, delta: float) -> Tensor:
+    """d² / 2, and δ · (d − δ / 2) from d = δ on."""
+    within = d.clamp(max=delta)
     return within * (d - within / 2)
 
 
@@ -194,7 +203,7 @@ def _softmax_minus_target(z: Tensor, t: Tensor | None, h: Tensor | None, s: Tens
     if t is None or h is None:
         assert s is not None
         return y * s.sum(dim, keepdim=True) - s
-    if s is None and not followed() and in_cpu_memory(z, t, h):
+    if s is None and not followed() and in_cpu_memory(z, t, h) and y.is_contiguous():  # as torch's gradient lies
         return y.mul_(h).scatter_add_(dim, t, -h)
     of_class = (y * h).scatter_add(dim, t, -h)
     return of_class if s is None else of_class + (y * s.sum(dim, keepdim=True) - s)

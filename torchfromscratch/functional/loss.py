@@ -363,7 +363,8 @@ def _unweighted(
     name: str, function: Callable[..., Tensor], input: Tensor, target: Tensor, *constants: float, reduction: str
 ) -> Tensor:
     losses, dtype = _errors(name, function, input, target, *constants)
-    reduced = _reduced(losses, reduction)
+    as_mean = reduction == "mean" and function is table.absolute_error  # whose gradient lies as that of torch's mean
+    reduced = losses.mean() if as_mean else _reduced(losses, reduction)
     return reduced.to(dtype) if dtype.is_floating_point else reduced  # a sum of integers is int64
 
 
@@ -390,8 +391,9 @@ def _reduced(losses: Tensor, reduction: str, total: Tensor | None = None) -> Ten
         return losses
     if reduction == "sum":
         return losses.sum()
-    if total is None and not (losses.is_floating_point() or losses.is_complex()):
-        return losses.mean()  # which says that integers have none
+    fractions = losses.is_floating_point() or losses.is_complex()
+    if total is None and (losses.numel() == 0 or not fractions):
+        return losses.mean()  # which knows both cases
     # a sum's gradient is one number for all elements, where that of `mean` is written out for each
     return losses.sum() / (losses.numel() if total is None else total)
 

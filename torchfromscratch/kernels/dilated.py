@@ -17,7 +17,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from torchfromscratch.kernels import winograd
-from torchfromscratch.kernels.layout import any_channels_last, empty
+from torchfromscratch.kernels.layout import any_channels_last, empty, laid_out
 from torchfromscratch.kernels.windows import Windows, every, spatial
 
 
@@ -36,20 +36,22 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y, shapes as in `convolution.correlate`."""
     sparse = Sparse(windows, input.shape[2:])
     y = winograd.correlate(sparse.of_input(input), weight, bias, sparse.windows)
-    return sparse.joined(y, windows.output_size(input.shape[2:]), sparse.windows.padding)
+    size, channels_last = windows.output_size(input.shape[2:]), any_channels_last(input, weight)
+    return sparse.joined(y, size, sparse.windows.padding, channels_last)
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx, shapes as in `convolution.full_convolution`."""
     sparse = Sparse(windows, input_size)
     dx = winograd.full_convolution(sparse.of_output(grad_output), weight, sparse.windows, sparse.size)
-    return sparse.joined(dx, input_size, windows.padding)
+    return sparse.joined(dx, input_size, windows.padding, any_channels_last(grad_output, weight))
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
     sparse = Sparse(windows, input.shape[2:])
-    return winograd.weight_gradient(sparse.of_input(input), sparse.of_output(grad_output), sparse.windows)
+    grad_weight = winograd.weight_gradient(sparse.of_input(input), sparse.of_output(grad_output), sparse.windows)
+    return laid_out(grad_weight, any_channels_last(input, grad_output))
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
@@ -57,7 +59,8 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     sparse = Sparse(windows, input.shape[2:])
     x, g = sparse.of_input(input), sparse.of_output(grad_output)
     dx, grad_weight = winograd.gradients(x, weight, g, sparse.windows)
-    return sparse.joined(dx, input.shape[2:], windows.padding), grad_weight
+    grad_input = sparse.joined(dx, input.shape[2:], windows.padding, any_channels_last(grad_output, weight))
+    return grad_input, laid_out(grad_weight, any_channels_last(input, grad_output))
 
 
 class Sparse:
@@ -86,10 +89,10 @@ class Sparse:
             part[spatial(there)] = data[spatial(here)]
         return parted
 
-    def joined(self, parted: Tensor, size: Sequence[int], padding: Sequence[int]) -> Tensor:
+    def joined(self, parted: Tensor, size: Sequence[int], padding: Sequence[int], channels_last: bool) -> Tensor:
         """The pictures that these are of, without the padding: (N·∏d, C, *sparse) → (N, C, *size)."""
         shape = (parted.shape[0] // math.prod(self.dilation), parted.shape[1], *size)
-        whole = empty(shape, any_channels_last(parted), like=parted)
+        whole = empty(shape, channels_last, like=parted)
         for part, there, here in self._parts(parted, size, padding):
             whole[spatial(here)] = part[spatial(there)]
         return whole

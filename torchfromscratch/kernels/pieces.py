@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import followed, in_cpu_memory, is_recorded
+from torchfromscratch.kernels.memory import followed, in_cpu_memory, is_recorded, may_be_looked_at
 
 # Elements for each thread: fewer cost more in calls than they save, and 2^18 are no faster. Over the whole of
 # 2^20 float32, a formula of three steps takes up to 4 times as long: each step may fetch new memory from the system.
@@ -20,6 +20,9 @@ LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 def in_pieces(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     """`formula(*args)`, a function of each element of its tensors and of constants."""
+    given = [arg for arg in args if isinstance(arg, Tensor)]
+    if followed() or not may_be_looked_at(*given):
+        return formula(*args)
     numbers = [one_number(arg) if isinstance(arg, Tensor) else arg for arg in args]
     varying = [isinstance(number, Tensor) and number.dim() > 0 for number in numbers]
     tensors = list(itertools.compress(args, varying))
@@ -29,8 +32,10 @@ def in_pieces(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     start, first = 0, tensors[0]
     for piece in pieces:
         parts = iter(piece)
-        given = [next(parts) if varies else number for number, varies in zip(numbers, varying, strict=True)]
-        result = formula(*given)
+        pieces_and_numbers = [
+            next(parts) if varies else number for number, varies in zip(numbers, varying, strict=True)
+        ]
+        result = formula(*pieces_and_numbers)
         count = piece[0].numel()
         if output is None:
             output = torch.empty_strided(first.shape, first.stride(), dtype=result.dtype)
@@ -43,7 +48,7 @@ def in_pieces(formula: Callable[..., Tensor], *args: Any) -> Tensor:
 def one_number(tensor: Tensor) -> Tensor:
     """Of a tensor that repeats one number, as a sum's gradient does: that number; others as they are."""
     repeats = all([size == 1 or stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)])
-    return tensor[(0,) * tensor.dim()] if repeats and tensor.numel() > 1 and not is_recorded() else tensor
+    return tensor[(0,) * tensor.dim()] if repeats and tensor.numel() > 1 else tensor
 
 
 def pieces_of(tensors: list[Tensor], for_each_thread: int) -> list[Sequence[Tensor]]:
