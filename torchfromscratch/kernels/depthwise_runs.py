@@ -145,7 +145,7 @@ class Seen:
             if windows.stride[-1] == 1:  # what is before a row is behind the one above as well
                 size[-1] = max(size[-1] - windows.padding[-1], self.row)
             self.row = size[-1]
-            size[-2] += 1  # for what the last row of the views has behind it
+            size[-2] += math.ceil((windows.extent[-1] - 1) / self.row)  # for what the views' last row has behind it
         shape = (math.prod(windows.stride) * longest.shape[0], longest.shape[1], *size)
         self.memory = longest.new_zeros(shape).unflatten(0, (*windows.stride, longest.shape[0]))
         self.views = [self._seen_by(tap, (*output_size[:-1], self.row)) for tap in windows.taps]
