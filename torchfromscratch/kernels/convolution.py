@@ -73,11 +73,8 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     """
     channels = input.shape[1], weight.shape[0]
     method = choose((grad_output, weight, input), channels, input.shape[2:], windows)
-    if (
-        method in (depthwise_runs, dilated, winograd)
-        and windows.all_see_input
-        and not rounds_often(method, input, windows)
-    ):
+    shares_work = method in (depthwise_runs, winograd, dilated, planes)
+    if shares_work and windows.all_see_input and not rounds_often(method, input, windows):
         both: tuple[Tensor, Tensor] = method.gradients(input, weight, grad_output, windows)
         return both
     grad_input = full_convolution(grad_output, weight, windows, input.shape[2:])
@@ -135,7 +132,7 @@ def _winograd_pays(
 ) -> bool:
     cost = method.multiplications(batch, channels, input_size, windows)
     saved = _multiplications(batch, channels, input_size, windows) - cost
-    least = WINOGRAD_SAVES if method is winograd else max(WINOGRAD_SAVES, cost)  # which pictures of others are made for
+    least = WINOGRAD_SAVES if method is winograd else max(WINOGRAD_SAVES, cost)  # the others make pictures first
     few = math.prod(windows.dilation[-2:]) <= DILATED_PICTURES
     return few and min(channels) >= WINOGRAD_CHANNELS and saved >= least
 
