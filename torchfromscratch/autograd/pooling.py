@@ -9,7 +9,7 @@ the transpose's derivative the map again, so the Functions come in pairs:
     Average   y[o] = Σ_{i in span o} x[i] / n     transpose: Spread
     Take      every span written out              transpose: PutBack
 
-Adaptive max pooling takes its spans and then pools each of them.
+Adaptive max pooling takes its spans, where their sizes differ, and then pools each of them.
 
 Source: lecture notes, "Pooling layer" and "Backward through max pooling".
 """

@@ -3,7 +3,7 @@
     Unfold  y[n, (c, k), o] = x[n, c, o·s + k·d − p]
     Fold    x[n, c, i] = Σ y[n, (c, k), o] over all windows o and taps k that look at i
 
-One gathers and the other scatters at the same positions. Both are linear and each is the other's transpose,
+One copies from and the other adds to the same positions. Both are linear and each is the other's transpose,
 so that each is the other's derivative.
 """
 

@@ -344,7 +344,7 @@ def _adaptive_max_pool(dims: int, input: Tensor, output_size: AdaptiveSize, retu
     if are_windows:
         length, step = zip(*[(run.length, run.step) for (run,) in runs], strict=True)
     else:
-        length = step = tuple(span.positions(input.device)[0].shape[1] for span in spans)
+        length = step = tuple(max([run.length for run in found], default=1) for found in runs)
         taken = autograd.take(batch, spans)
     windows = Windows(length, step, (0,) * len(spans), (1,) * len(spans))
     output, winners = autograd.max_pool(taken, windows)

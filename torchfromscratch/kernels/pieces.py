@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import followed, in_cpu_memory, is_recorded, may_be_looked_at
+from torchfromscratch.kernels.memory import followed, is_recorded, may_be_looked_at
 
 # Elements for each thread: fewer cost more in calls than they save, and 2^18 are no faster. Over the whole of
 # 2^20 float32, a formula of three steps takes up to 4 times as long: each step may fetch new memory from the system.
@@ -73,8 +73,7 @@ def _are_plain_memory(tensors: list[Tensor]) -> bool:
     return (
         not followed()
         and lies
-        and in_cpu_memory(*tensors)
-        and all([type(t) in (Tensor, torch.nn.Parameter) for t in tensors])
+        and may_be_looked_at(*tensors)
         and all([(t.shape, t.stride()) == (first.shape, first.stride()) for t in tensors])
         and not any([t.is_conj() or t.is_neg() for t in tensors])
     )

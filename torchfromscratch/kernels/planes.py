@@ -85,10 +85,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
 
 def in_plane(windows: Windows) -> Windows:
     """What windows are in each plane."""
-    w = windows
-    return replace(
-        w, kernel_size=w.kernel_size[1:], stride=w.stride[1:], padding=w.padding[1:], dilation=w.dilation[1:]
-    )
+    return windows.along(slice(1, None))
 
 
 def parts(input: Tensor, depth: int, windows: Windows) -> list[Part]:
@@ -140,9 +137,9 @@ def put_back(grad: Tensor, grad_input: Tensor, part: Part, windows: Windows) -> 
 def planes_seen(windows: Windows, planes: int, outputs: slice) -> Iterator[tuple[int, slice, slice]]:
     """For each tap in depth, the planes that it sees for some of the outputs, and which of those see them."""
     padding = windows.padding[0] - outputs.start * windows.stride[0]  # as the first of them is placed
-    along_depth = Windows(windows.kernel_size[:1], windows.stride[:1], (padding,), windows.dilation[:1])
-    for tap in along_depth.taps:
-        (_, here), (_, there) = along_depth.inside(tap, (planes,), (outputs.stop - outputs.start,))
+    in_depth = replace(windows.along(slice(1)), padding=(padding,))
+    for tap in in_depth.taps:
+        (_, here), (_, there) = in_depth.inside(tap, (planes,), (outputs.stop - outputs.start,))
         yield tap[0], here, there
 
 

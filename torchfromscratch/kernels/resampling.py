@@ -18,10 +18,9 @@ filtering in one and two dimensions", 1979.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import torch
@@ -115,11 +114,11 @@ def weighted_sum(input: Tensor, position: Tensor, weight: Tensor | None, dim: in
         return input.index_select(dim, position[0])
     taps = list(zip(position, _along(weight, input, dim), strict=True))
     if not in_cpu_memory(input, position, weight):
-        return functools.reduce(torch.add, [input.index_select(dim, i) * w for i, w in taps])
+        return reduce(torch.add, [input.index_select(dim, i) * w for i, w in taps])
     output = input.new_empty((*input.shape[:dim], position.shape[1], *input.shape[dim + 1 :]))
     parts = chunks(output, 2 * math.prod(output.shape[1:]))  # sums, and what is added to them
     (first, first_weight), *others = taps
-    memory = torch.empty_like(part_of(output, parts[0])) if others else output
+    memory = torch.empty_like(part_of(output, parts[0]))
     for part in parts:
         given, sums = part_of(input, part), part_of(output, part)
         torch.index_select(given, dim, first, out=sums).mul_(first_weight)

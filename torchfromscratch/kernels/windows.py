@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -67,6 +67,12 @@ class Windows:
     def taps(self) -> list[Tap]:
         """The positions inside a window, in the order in which a kernel lies in memory."""
         return list(itertools.product(*(range(k) for k in self.kernel_size)))
+
+    def along(self, dims: slice) -> Windows:
+        """What they are along some of the spatial dimensions."""
+        of = (self.kernel_size, self.stride, self.padding, self.dilation)
+        kernel_size, stride, padding, dilation = (values[dims] for values in of)
+        return replace(self, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
 
     def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
         """⌊(i + 2p − d(k − 1) − 1) / s⌋ + 1; `ceil_mode` rounds up, but starts no window in the right padding."""
