@@ -18,9 +18,12 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_PROC_BIND", "true")  # read when torch is loaded
 
-import torch
+from torchfromscratch.entry_point import loading, run
 
-from torchfromscratch.benchmark import HEADER, conditions, measure, row, works, write
+with loading():
+    import torch
+
+    from torchfromscratch.benchmark import HEADER, conditions, measure, row, works, write
 
 
 def main() -> None:
@@ -61,4 +64,4 @@ def parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

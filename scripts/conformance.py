@@ -6,10 +6,12 @@ With --accuracy, their errors in float32, bfloat16 and float16 beside torch's, t
 """
 
 import argparse
-import sys
 from pathlib import Path
 
-from torchfromscratch.conformance import accuracy, accuracy_as_markdown, as_markdown, conformance, operators
+from torchfromscratch.entry_point import loading, run
+
+with loading():
+    from torchfromscratch.conformance import accuracy, accuracy_as_markdown, as_markdown, conformance, operators
 
 DOCS = Path(__file__).parent.parent / "docs"
 CONFORMANCE = """# Conformance
@@ -39,11 +41,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="only operators whose name contains one of these")
     parser.add_argument("--accuracy", action="store_true", help="compare errors in narrower types")
     args = parser.parse_args()
-    try:
-        found = operators()
-    except ModuleNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 2
+    found = operators()
     chosen = [operator for operator in found if not args.names or any(name in operator.name for name in args.names)]
     if args.accuracy:
         table, full = accuracy_as_markdown(accuracy(chosen, limit=ENOUGH, progress=True)), True
@@ -60,4 +58,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -3,9 +3,13 @@
 import argparse
 import inspect
 
-from torchfromscratch.notes.demonstrations import DEMONSTRATIONS
+from torchfromscratch.entry_point import loading, run
 
-if __name__ == "__main__":
+with loading():
+    from torchfromscratch.notes.demonstrations import DEMONSTRATIONS
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DEMONSTRATIONS)}")
     names = parser.parse_args().names or list(DEMONSTRATIONS)
@@ -16,3 +20,7 @@ if __name__ == "__main__":
         width = max(len(label) for label, _ in rows)
         print(f"{name}\n{inspect.getdoc(DEMONSTRATIONS[name])}\n")
         print("\n".join(f"  {label:<{width}}   {value}" for label, value in rows), end="\n\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,15 +1,21 @@
 """Draw what the layers of a CNN make of a picture, as the lecture notes do."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from torchfromscratch.notes.feature_maps import draw, load_picture, through_a_trained_network, through_the_notes_layers
-from torchfromscratch.training.errors import UserError
+from torchfromscratch.entry_point import loading, run
+
+with loading():
+    from torchfromscratch.notes.feature_maps import (
+        draw,
+        load_picture,
+        through_a_trained_network,
+        through_the_notes_layers,
+    )
 
 
-def main() -> int:
-    """Draw each stage as a PNG: 0 if all went well, 2 for a mistake of the user."""
+def main() -> None:
+    """Draw each stage as a PNG."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "image", nargs="?", type=Path, metavar="IMAGE", help="default: a portrait that comes with matplotlib"
@@ -21,21 +27,16 @@ def main() -> int:
         "--output", type=Path, default=Path("runs/feature_maps"), metavar="FOLDER", help="default: %(default)s"
     )
     args = parser.parse_args()
-    try:
-        if args.checkpoint:
-            stages = through_a_trained_network(args.checkpoint, args.image)
-        else:
-            stages = through_the_notes_layers(load_picture(args.image))
-        args.output.mkdir(parents=True, exist_ok=True)
-        for number, (title, maps) in enumerate(stages.items()):
-            path = args.output / f"{number:02d}_{title.replace(' ', '_')}.png"
-            draw(title, maps, path)
-            print(f"{path}: {maps.shape[1]} × {maps.shape[2]}×{maps.shape[3]}")
-    except (UserError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if args.checkpoint:
+        stages = through_a_trained_network(args.checkpoint, args.image)
+    else:
+        stages = through_the_notes_layers(load_picture(args.image))
+    args.output.mkdir(parents=True, exist_ok=True)
+    for number, (title, maps) in enumerate(stages.items()):
+        path = args.output / f"{number:02d}_{title.replace(' ', '_')}.png"
+        draw(title, maps, path)
+        print(f"{path}: {maps.shape[1]} × {maps.shape[2]}×{maps.shape[3]}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -2,15 +2,23 @@
 
 from pathlib import Path
 
-from torchfromscratch.notes.links import refreshed
-from torchfromscratch.notes.page import as_markdown
+from torchfromscratch.entry_point import loading, run
+
+with loading():
+    from torchfromscratch.notes.links import refreshed
+    from torchfromscratch.notes.page import as_markdown
 
 ROOT = Path(__file__).parents[1]
 
-if __name__ == "__main__":
+
+def main() -> None:
     pages = {ROOT / "docs" / "notes.md": as_markdown()}
     for page in sorted((ROOT / "docs").glob("derivations.*.md")):
         pages[page] = refreshed(page.read_text(encoding="utf-8"), ROOT)
     for page, text in pages.items():
         page.write_text(text, encoding="utf-8")
         print(f"wrote {page}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -11,18 +11,27 @@ can be stopped and continued. The two largest models need 12 GB of memory.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import torch
-import torchvision
-from torchvision import models
-from torchvision.models.optical_flow import raft
-from torchvision.models.optical_flow._utils import make_coords_grid
+from torchfromscratch.entry_point import loading, run
 
-from torchfromscratch.comparison import Comparison, by_hand, compare, fill_zero_weights, switch_off_chance, take_step
+with loading():
+    import torch
+    import torchvision
+    from torchvision import models
+    from torchvision.models.optical_flow import raft
+    from torchvision.models.optical_flow._utils import make_coords_grid
+
+    from torchfromscratch.comparison import (
+        Comparison,
+        by_hand,
+        compare,
+        fill_zero_weights,
+        switch_off_chance,
+        take_step,
+    )
 
 TABLE = Path(__file__).resolve().parent.parent / "docs" / "torchvision.md"
 TOLERANCE = 1e-6
@@ -170,4 +179,4 @@ def document(rows: dict[str, str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -1,8 +1,9 @@
 """Trains a network of hand-written layers on pictures: see --help, and torchfromscratch/training/."""
 
-import sys
+from torchfromscratch.entry_point import loading, run
 
-from torchfromscratch.training.cli import main
+with loading():
+    from torchfromscratch.training.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

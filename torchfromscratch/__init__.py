@@ -12,13 +12,16 @@ Every layer is a torch.autograd.Function of `torchfromscratch.autograd`, where i
 its derivative.
 """
 
-from torchfromscratch import functional, nn, optim
-from torchfromscratch.algorithm import algorithm
-from torchfromscratch.audit import BuiltinLayerError, audit
-from torchfromscratch.convert import conversion_report, convert
-from torchfromscratch.from_scratch import from_scratch
-from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
-from torchfromscratch.summary import summary
+from torchfromscratch.entry_point import loading
+
+with loading():
+    from torchfromscratch import functional, nn, optim
+    from torchfromscratch.algorithm import algorithm
+    from torchfromscratch.audit import BuiltinLayerError, audit
+    from torchfromscratch.convert import conversion_report, convert
+    from torchfromscratch.from_scratch import from_scratch
+    from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
+    from torchfromscratch.summary import summary
 
 __all__ = [
     "BuiltinLayerError",

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import torch
 
+from torchfromscratch.entry_point import INTERRUPTED, WRONG, reason
 from torchfromscratch.training.checkpoint import BEST
 from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, Config
 from torchfromscratch.training.data import load_dataset
 from torchfromscratch.training.distributed import Group, choose_device, process_group
-from torchfromscratch.training.errors import Interrupted, UserError
+from torchfromscratch.training.errors import Interrupted
 from torchfromscratch.training.models import LAYERS, MODELS
 from torchfromscratch.training.optimization import SCHEDULES
 from torchfromscratch.training.runs import RUNS, Run, new_run, resumed_run
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _train(options, group)
     except KeyboardInterrupt:
         print("stopped at once; the last checkpoint, if there was one, is intact", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def build_parser() -> ArgumentParser:
@@ -111,14 +112,16 @@ def _train(options: argparse.Namespace, group: Group) -> int:
         with _removed_if_empty(run.directory, group):
             trainer = _build_trainer(run, group)
             row = trainer.fit()
-    except (UserError, OSError) as error:
-        if group.is_main:
-            print(f"error: {error}", file=sys.stderr)
-        return 2
     except Interrupted as interruption:
         if group.is_main:
             print(f"stopped and saved; to go on: {_command_to_go_on(run.directory)}", file=sys.stderr)
         return 128 + interruption.signal
+    except Exception as error:
+        if (line := reason(error)) is None:
+            raise
+        if group.is_main:
+            print(f"error: {line}", file=sys.stderr)
+        return WRONG
     if group.is_main:
         _print_outcome(row, trainer.position.best_accuracy, run)
     return 0

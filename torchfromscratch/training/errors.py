@@ -1,11 +1,8 @@
 """The two ways in which training ends early and on purpose."""
 
+from torchfromscratch.errors import UserError
 
-class UserError(Exception):
-    """Something only the user can put right; the message says what was asked for and what to do.
-
-    The command prints the message, without a traceback, and exits with code 2.
-    """
+__all__ = ["Interrupted", "UserError"]
 
 
 class Interrupted(Exception):
