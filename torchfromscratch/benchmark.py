@@ -20,16 +20,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import matplotlib
 import torch
 import torch.nn.functional
-import torchvision
 from torch import Tensor
 
 import torchfromscratch
 from torchfromscratch.comparison import peak_allocation
 from torchfromscratch.convert import convert
+from torchfromscratch.extras import from_extra
 from torchfromscratch.training.models import build_model, layer_namespace, optimizer_namespace
+
+with from_extra("train"):
+    import matplotlib
+    import torchvision
 
 Step = Callable[[], object]
 Contenders = dict[str, Step]

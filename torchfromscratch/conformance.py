@@ -35,9 +35,12 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
-from tqdm import tqdm
 
 from torchfromscratch import functional, nn
+from torchfromscratch.extras import from_extra
+
+with from_extra("train"):
+    from tqdm import tqdm
 
 __all__ = [
     "COLUMNS",
@@ -119,13 +122,9 @@ def conformance(
 
 def operators() -> list[Operator]:
     """Every one of torch's operators and modules that has a hand-written counterpart, in torch's order."""
-    try:
+    with from_extra("test"):
         from torch.testing._internal.common_methods_invocations import op_db
         from torch.testing._internal.common_modules import module_db
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"PyTorch's own samples need the package {error.name}: pip install 'torchfromscratch[test]'"
-        ) from error
     functions = [_of_op(op) for op in op_db if _our_function(op.name) and DTYPE in op.supported_dtypes("cpu")]
     modules = [_of_module(info) for info in module_db if _our_class(info) and DTYPE in info.supported_dtypes("cpu")]
     return sorted(functions, key=lambda operator: operator.name) + sorted(modules, key=lambda module: module.name)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torchinfo
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from torchfromscratch.extras import from_extra
 from torchfromscratch.kernels.windows import Windows
 
 Sizes = tuple[int, ...]
@@ -97,8 +97,11 @@ def summary(model: torch.nn.Module, input_size: Sequence[int]) -> Summary:
     pooling, activations, normalisation (of which it disregards the statistics), and sums and concatenations
     of branches; behind a layer that mixes all positions it is the whole input, behind one whose windows are
     not known it is None. The model is run once, in evaluation mode.
-    Raises RuntimeError where the model cannot take the input.
+    Raises RuntimeError where the model cannot take the input, MissingExtraError without the package torchinfo.
     """
+    with from_extra("train"):
+        import torchinfo
+
     follower = _Follower(tuple(input_size[2:]))
     removable = [module.register_forward_hook(follower.leave) for module in model.modules()]
     removable.append(model.register_forward_pre_hook(follower.enter))

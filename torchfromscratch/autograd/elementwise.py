@@ -67,7 +67,7 @@ def elementwise(
             known = (*ctx.saved_tensors, *ctx.constants)
             gradients = [
                 conjugated(in_wide(derivative, conjugated(grad_output), *known)) if needed else None
-                for derivative, needed in zip(derivatives.values(), ctx.needs_input_grad, strict=False)
+                for derivative, needed in zip(derivatives.values(), ctx.needs_input_grad[:count], strict=True)
             ]
             if contiguous:
                 gradients = [None if gradient is None else gradient.contiguous() for gradient in gradients]
@@ -78,7 +78,7 @@ def elementwise(
             known = (*ctx.saved_tensors, *ctx.constants)
             moves = [
                 in_wide(derivative, tangent, *known)
-                for derivative, tangent in zip(derivatives.values(), tangents, strict=False)
+                for derivative, tangent in zip(derivatives.values(), tangents[:count], strict=True)
             ]
             return sum(moves[1:], moves[0])
 

@@ -17,6 +17,9 @@ from torch.autograd import forward_ad
 
 from torchfromscratch.kernels.memory import followed
 
+# Asked for once: the Dynamo of older versions cannot trace the question.
+AUTOCAST_DEVICES = {name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name)}
+
 
 class Function(torch.autograd.Function):
     """A layer as torch.autograd sees it: y = f(x) with its own dL/dx, under every transform of torch.func."""
@@ -84,7 +87,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
 
 def autocast_enabled(device_type: str) -> bool:
     """Whether autocast is on for this kind of device; 'meta' has none."""
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return device_type in AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type)
 
 
 def _in_given_types(compute: Callable[..., Any], *args: Any) -> Any:

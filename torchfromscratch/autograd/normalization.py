@@ -225,7 +225,7 @@ def _mapped(function: Callable[..., tuple], info: Any, in_dims: tuple, *args: An
     *tensors, over = args
     in_front = [
         None if tensor is None else mapped_first(tensor, dim, info.batch_size)
-        for tensor, dim in zip(tensors, in_dims, strict=False)
+        for tensor, dim in zip(tensors, in_dims[: len(tensors)], strict=True)
     ]
     outputs = function(*in_front, replace(over, dims=tuple(dim + 1 for dim in over.dims)))
     return outputs, (0,) * len(outputs)

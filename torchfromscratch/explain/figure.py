@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-
 from torchfromscratch.explain.explanation import Explanation, Grid, Pass, Step, index_of, number
+from torchfromscratch.extras import from_extra
+
+with from_extra("train"):
+    from matplotlib.animation import FuncAnimation, PillowWriter
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
 # Lengths are counted in cells.
 GAP = 1.6

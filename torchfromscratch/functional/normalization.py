@@ -258,7 +258,7 @@ def _check(input: Tensor, *tensors: Tensor | None, size: int | None = None) -> N
     """Parameters and running statistics are of the input's type, or float32 beside a narrower input."""
     _check_real(input)
     names = ("weight", "bias", "running_mean", "running_var")
-    for name, tensor in zip(names, tensors, strict=False):
+    for name, tensor in zip(names[: len(tensors)], tensors, strict=True):
         if tensor is None:
             continue
         if size is not None and tensor.numel() != size:
@@ -282,6 +282,6 @@ def _check_normalized_shape(
 
 
 def _check_parameter_shapes(layer: str, shape: tuple[int, ...], *parameters: Tensor | None) -> None:
-    for name, parameter in zip(("weight", "bias"), parameters, strict=False):
+    for name, parameter in zip(("weight", "bias")[: len(parameters)], parameters, strict=True):
         if parameter is not None and tuple(parameter.shape) != shape:
             raise RuntimeError(f"{layer} needs a {name} of size {shape}, but got {tuple(parameter.shape)}")

