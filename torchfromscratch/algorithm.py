@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 from torchfromscratch.kernels.convolution import ALGORITHMS
 
 __all__ = ["algorithm", "chosen_algorithm"]
 
-_chosen: ContextVar[str | None] = ContextVar("chosen algorithm", default=None)
+
+class _Choice(threading.local):
+    """Each thread's own choice: torch.compile follows it, which it does not for a ContextVar before torch 2.14."""
+
+    def __init__(self) -> None:
+        self.algorithm: str | None = None
+
+
+_choice = _Choice()
 
 
 @contextmanager
@@ -29,13 +37,14 @@ def algorithm(name: str) -> Iterator[None]:
     """
     if name not in ALGORITHMS:
         raise ValueError(f"unknown algorithm {name!r}; choose one of {', '.join(map(repr, ALGORITHMS))}")
-    token = _chosen.set(name)
+    before = _choice.algorithm
+    _choice.algorithm = name
     try:
         yield
     finally:
-        _chosen.reset(token)
+        _choice.algorithm = before
 
 
 def chosen_algorithm() -> str | None:
     """The caller's choice, or None."""
-    return _chosen.get()
+    return _choice.algorithm

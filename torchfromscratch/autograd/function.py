@@ -72,7 +72,11 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
 
     function.backward = staticmethod(backward)  # type: ignore[method-assign]
     function.jvp = staticmethod(jvp)  # type: ignore[method-assign]
-    traced: Any = type(function.__name__, (function,), {"jvp": torch.autograd.Function.jvp})
+    traced: Any = type(
+        function.__name__,
+        (function,),
+        {"forward": staticmethod(_with_outputs_of_its_own(function.forward)), "jvp": torch.autograd.Function.jvp},
+    )
 
     @functools.wraps(function, updated=())
     def apply(*args: Any) -> Any:
@@ -83,6 +87,22 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
         return _in_given_types(function.apply, *[Leaf(arg) if isinstance(arg, (tuple, list)) else arg for arg in args])
 
     return apply
+
+
+def _with_outputs_of_its_own(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """`forward` whose outputs come from no operation that answers with the tensor it was given.
+
+    Behind such a one, as x.add_(1) or a cast to the type that x has, the compiler of torch 2.11 loses the gradient.
+    """
+
+    @functools.wraps(forward)
+    def forward_to_views(*args: Any) -> Any:
+        outputs = forward(*args)
+        if isinstance(outputs, Tensor):
+            return outputs.view_as(outputs)
+        return tuple([output.view_as(output) if isinstance(output, Tensor) else output for output in outputs])
+
+    return forward_to_views
 
 
 def autocast_enabled(device_type: str) -> bool:

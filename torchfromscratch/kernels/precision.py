@@ -12,5 +12,6 @@ def wide_type(dtype: torch.dtype) -> torch.dtype:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """A tensor of the `wide_type`."""
-    return tensor.to(wide_type(tensor.dtype))
+    """A tensor of the `wide_type`; the very tensor where it is, as torch 2.6 compiles a cast to nothing wrongly."""
+    dtype = wide_type(tensor.dtype)
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
