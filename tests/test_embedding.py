@@ -125,3 +125,14 @@ def test_max_norm_for_indices_of_both_types(dtype: torch.dtype) -> None:
     ]
     torch.testing.assert_close(*outputs)
     torch.testing.assert_close(*tables)
+
+
+def test_max_norm_has_no_tangent() -> None:
+    """The rows are scaled before they are looked up, and the scaling is no part of the function, as in torch."""
+    weight, tangent = table().detach(), torch.ones_like(table())
+    found = [
+        torch.func.jvp(lambda w: library.embedding(INDICES, w, max_norm=1.0), (weight.clone(),), (tangent,))
+        for library in (F, torch.nn.functional)
+    ]
+    torch.testing.assert_close(*found)
+    assert torch.equal(tangent, torch.ones_like(tangent))

@@ -227,9 +227,8 @@ def test_meta(subject: Subject) -> None:
     assert [(t.device, t.dtype, t.shape) for t in ours] == [(t.device, t.dtype, t.shape) for t in theirs]
 
 
-@pytest.mark.skipif(not hasattr(torchfromscratch, "audit"), reason="needs torchfromscratch.audit")
 def test_audit(subject: Subject, device: str) -> None:
-    """No built-in layer runs in the forward, the backward, the double backward and forward mode."""
+    """No built-in layer runs in the forward, the backward and the double backward."""
     inputs = subject.inputs(device=device)
     with torchfromscratch.audit():
         outputs = [y for y in tensors_of(subject.ours(*inputs)) if y.requires_grad]
@@ -239,6 +238,50 @@ def test_audit(subject: Subject, device: str) -> None:
         sources = [gradient for gradient in gradients if gradient.requires_grad]
         if sources:
             torch.autograd.grad(sources, inputs, [torch.ones_like(g) for g in sources], allow_unused=True)
+
+
+def _jvp(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The derivative of a scalar along a direction in which all arguments move."""
+    return lambda *x: torch.func.jvp(function, x, tuple(map(harness.cotangent, x)))[1]
+
+
+def _grad(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Σ of the squared gradients of a scalar by its first three arguments."""
+    return lambda *x: sum(
+        [gradient.square().sum() for gradient in torch.func.grad(function, tuple(range(len(x)))[:3])(*x)]
+    )
+
+
+def _vmap(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Of two samples that are the same."""
+    return lambda *x: torch.func.vmap(function, randomness="same")(*[torch.stack([tensor, tensor]) for tensor in x])
+
+
+# Each is of a scalar function. torch.func.functionalize knows no torch.autograd.Function, whoever wrote it.
+TRANSFORMS: dict[str, Callable[[Callable[..., Tensor]], Callable[..., Any]]] = {
+    "jvp of jvp": lambda f: _jvp(_jvp(f)),
+    "jvp of grad": lambda f: _jvp(_grad(f)),
+    "grad of jvp": lambda f: _grad(_jvp(f)),
+    "grad of grad": lambda f: _grad(_grad(f)),
+    "vmap of grad": lambda f: _vmap(_grad(f)),
+    "vmap of jvp": lambda f: _vmap(_jvp(f)),
+    "jacfwd of jacrev": lambda f: torch.func.jacfwd(torch.func.jacrev(f), randomness="same"),
+    "jacrev of jacfwd": lambda f: torch.func.jacrev(torch.func.jacfwd(f, randomness="same")),
+    "linearize": lambda f: lambda *x: torch.func.linearize(f, *x)[1](*map(harness.cotangent, x)),
+}
+AT_ONCE = ("jvp of jvp", "vmap of grad", "jacfwd of jacrev")  # each transform, and the rest behind the slow marker
+
+
+@pytest.mark.parametrize("grad_mode", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["no_grad", "grad"])
+@pytest.mark.parametrize(
+    "transform", [pytest.param(name, marks=[pytest.mark.slow] * (name not in AT_ONCE)) for name in TRANSFORMS]
+)
+def test_audit_under_transforms(subject: Subject, transform: str, grad_mode: bool) -> None:
+    """Nor under a transform of torch.func, or two, with grad mode off as well as on."""
+    function = loss(repeatable(subject.ours))
+    inputs = [tensor.detach() for tensor in subject.inputs()]
+    with torch.set_grad_enabled(grad_mode), torchfromscratch.audit():
+        TRANSFORMS[transform](function)(*inputs)
 
 
 def test_leave_out_names_tests() -> None:

@@ -37,18 +37,19 @@ from torch import Tensor
 
 from torchfromscratch.autograd import elementwise
 from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.kernels.memory import followed
 
 States = Sequence[Tensor]
 
 
 def sigmoid(input: Tensor) -> Tensor:
-    """σ, by the Function of the activations' table where torch records what is computed."""
-    return elementwise.sigmoid(input) if torch.is_grad_enabled() else input.sigmoid()
+    """σ, by the Function of the activations' table where its derivative may be asked for."""
+    return elementwise.sigmoid(input) if followed() else input.sigmoid()
 
 
 def tanh(input: Tensor) -> Tensor:
     """tanh, likewise."""
-    return elementwise.tanh(input) if torch.is_grad_enabled() else input.tanh()
+    return elementwise.tanh(input) if followed() else input.tanh()
 
 
 class Cell:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels.memory import is_recorded
+
 Size = int | Sequence[int]
 
 
@@ -35,9 +37,8 @@ def require_tensor(name: str, value: Any) -> None:
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether its elements can be looked at: those of a traced or mapped tensor cannot."""
-    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    return not (traced or tensor.is_meta)
+    """Whether its elements can be looked at: those of a recorded or mapped tensor cannot."""
+    return not (is_recorded() or torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tensor.is_meta)
 
 
 def overwritten(input: Tensor, output: Tensor) -> Tensor:

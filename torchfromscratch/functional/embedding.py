@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.embedding import lookup
+from torchfromscratch.kernels.memory import without_derivative
 
 __all__ = ["embedding"]
 
@@ -52,7 +53,7 @@ def embedding(
     return lookup(weight, input, padding_idx, scale_grad_by_freq, sparse)
 
 
-@torch.no_grad()
+@without_derivative
 def _renormalize(weight: Tensor, index: Tensor, max_norm: float, norm_type: float) -> None:
     """Scale the named rows of `weight` whose norm exceeds max_norm down to it, in place."""
     named = weight.index_select(0, index)

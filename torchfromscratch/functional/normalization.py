@@ -11,6 +11,7 @@ from torch import Tensor
 from torchfromscratch.autograd.normalization import normalize, normalize_by_constants
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.layout import in_format, lies_channels_last
+from torchfromscratch.kernels.memory import without_derivative
 from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import NARROW_TYPES
 
@@ -225,7 +226,7 @@ def _given(running_mean: Tensor | None, running_var: Tensor | None) -> tuple[Ten
     return running_mean, running_var
 
 
-@torch.no_grad()
+@without_derivative
 def _update_running(
     running_mean: Tensor | None,
     running_var: Tensor | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,20 @@ def followed() -> bool:
         or torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
     )
+
+
+def without_derivative(change: Callable[..., None]) -> Callable[..., None]:
+    """`change`, whose writes to tensors have no derivative: torch.no_grad alone stops no tangent."""
+
+    @functools.wraps(change)
+    @torch.no_grad()
+    def changed(*args: Any) -> None:
+        if torch.compiler.is_compiling():
+            return change(*args)
+        with forward_ad._set_fwd_grad_enabled(False):
+            return change(*args)
+
+    return changed
 
 
 def may_be_looked_at(*tensors: Tensor) -> bool:
