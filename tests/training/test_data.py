@@ -1,5 +1,9 @@
 """The data sets that need no network, and what is made of pictures in folders."""
 
+import hashlib
+import socket
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from torchfromscratch.errors import UserError
+from torchfromscratch.training import data
 from torchfromscratch.training.data import load_dataset
 
 
@@ -52,3 +58,46 @@ def test_pictures_that_have_the_size_already_are_kept_exactly(folder: Path) -> N
     with Image.open(folder / "train/cats/20.png") as picture:
         expected = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     assert torch.equal(load_dataset("folder", folder).train.images[0], expected)
+
+
+@pytest.mark.parametrize(("name", "folder"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST")])
+@pytest.mark.parametrize("part", ["train", "t10k"])
+@pytest.mark.parametrize("content", ["images-idx3", "labels-idx1"])
+def test_unpacked_files_of_mnist_are_verified(
+    name: str, folder: str, part: str, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / folder / "raw"
+    raw.mkdir(parents=True)
+    published = {}
+    for file in data.MNIST_MD5[name]:
+        shape = (3, 28, 28) if "images" in file else (3,)
+        header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
+        (raw / file).write_bytes(header + bytes(range(3)) * (int(np.prod(shape)) // 3))
+        published[file] = hashlib.md5((raw / file).read_bytes()).hexdigest()
+    monkeypatch.setitem(data.MNIST_MD5, name, published)
+    assert load_dataset(name, tmp_path).train.labels.tolist() == [0, 1, 2]
+
+    damaged = raw / f"{part}-{content}-ubyte"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\1")
+    with pytest.raises(UserError, match=rf"{damaged.name} is not the published one.*Delete it there and try again"):
+        load_dataset(name, tmp_path)
+
+
+def test_files_of_mnist_are_those_that_torchvision_unpacks() -> None:
+    for name, files in data.MNIST_MD5.items():
+        archives = [archive for archive, _ in data.TORCHVISION_DATASETS[name].resources]
+        assert archives == [f"{file}.gz" for file in files]
+
+
+@pytest.mark.parametrize("name", data.TORCHVISION_DATASETS)
+def test_a_silent_proxy_is_not_waited_for(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        for scheme in ("http", "https"):
+            monkeypatch.setenv(f"{scheme}_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(urllib.request, "_opener", None)  # would remember earlier proxies
+        monkeypatch.setattr(data, "SECONDS_OF_SILENCE", 0.1)
+        began = time.monotonic()
+        with pytest.raises(UserError, match=r"timed out.*--dataset digits"):
+            load_dataset(name, tmp_path)
+    assert time.monotonic() - began < 5
+    assert socket.getdefaulttimeout() is None

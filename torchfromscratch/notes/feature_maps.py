@@ -6,13 +6,13 @@ Source: lecture notes, "The picture through the layers convolution, ReLU, max po
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import matplotlib.cbook
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
 from torchfromscratch import functional as F
@@ -20,6 +20,7 @@ from torchfromscratch import nn
 from torchfromscratch.training.checkpoint import load_checkpoint
 from torchfromscratch.training.errors import UserError
 from torchfromscratch.training.models import build_model
+from torchfromscratch.training.picture_files import read_picture
 
 FILTERS = 8
 SEED = 24  # the notes'
@@ -33,10 +34,9 @@ def load_picture(path: Path | None, mode: str = "L", size: int | None = None) ->
     Raises UserError if it cannot be read.
     """
     source = matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False) if path is None else path
-    try:
-        picture = Image.open(source).convert(mode)
-    except OSError as error:
-        raise UserError(f"cannot read the picture {source}: {error.strerror or error}") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is odd in a file; what cannot be read is an error
+        picture = read_picture(source)[0].convert(mode)
     if size is None:
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     else:

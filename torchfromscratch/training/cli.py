@@ -168,10 +168,11 @@ def _build_trainer(run: Run, group: Group) -> Trainer:
     if group.is_main:
         weights = sum(weight.numel() for weight in trainer.model.parameters())
         layers = "layers written by hand" if config.layers == "scratch" else "torch's own layers"
+        data = "\n".join([f"{config.dataset}: {dataset.summary()}", *dataset.remarks])
         start = "from the beginning" if run.checkpoint is None else f"going on at step {trainer.step}"
         print(
             f"{config.model}, {weights:,} weights, {layers}\n"
-            f"{config.dataset}: {dataset.summary()}\n"
+            f"{data}\n"
             f"{config.optimizer}, batches of {config.batch_size}, learning rate {config.lr:g} ({config.schedule}), "
             f"weight decay {config.weight_decay:g}, seed {config.seed}\n"
             f"{config.epochs} epochs on {group.size} × {device.type}, {start}\n"

@@ -1,8 +1,12 @@
 """The data sets: pictures decoded once and kept in memory as bytes, with their labels."""
 
 import os
-from collections.abc import Callable
+import socket
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -10,13 +14,15 @@ from statistics import median
 import numpy as np
 import torch
 import torchvision
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
+from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
-from torchfromscratch.training.errors import UserError
+from torchfromscratch.errors import UserError
+from torchfromscratch.training.picture_files import LabelledFiles, find_labelled, read_picture
 
 TORCHVISION_DATASETS: dict[str, Callable[..., torchvision.datasets.VisionDataset]] = {
     "cifar10": torchvision.datasets.CIFAR10,
@@ -29,6 +35,25 @@ OFFLINE_CHOICES = (
     "Without a network: --dataset digits needs no download, and --dataset folder --data-dir DIR trains on "
     "your own pictures in DIR/train/<class>/ and DIR/test/<class>/."
 )
+
+# What the publishers' archives hold, which torchvision verifies once, when it has downloaded and unpacked them.
+MNIST_MD5 = {
+    "mnist": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    "fashion-mnist": {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
+}
+
+# A server, or a proxy, that says nothing for so long will say nothing.
+SECONDS_OF_SILENCE = 30.0
 
 # Larger pictures would rarely fit in memory all at once, nor train in reasonable time from scratch.
 LARGEST_CHOSEN_SIZE = 224
@@ -55,11 +80,16 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Square pictures to train on, others to test on, and the names of their classes."""
+    """Square pictures to train on, others to test on, and the names of their classes.
+
+    Attributes:
+        remarks: how pictures were converted and which were left out, a line for each part that has any.
+    """
 
     train: Pictures
     test: Pictures
     classes: list[str]
+    remarks: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -116,7 +146,11 @@ def _from_torchvision(name: str, root: Path) -> Dataset:
     def load(train: bool) -> tuple[Pictures, list[str]]:
         # Whatever a missing, truncated or altered file makes the reader raise, the user needs one answer.
         try:
-            source = TORCHVISION_DATASETS[name](str(root), train=train, download=True)
+            with _time_limit(SECONDS_OF_SILENCE):
+                source = TORCHVISION_DATASETS[name](str(root), train=train, download=True)
+            for file, md5 in MNIST_MD5.get(name, {}).items():
+                if not check_integrity(os.path.join(source.raw_folder, file), md5):
+                    raise ValueError(f"{file} is not the published one")
             images, labels = torch.as_tensor(source.data), torch.as_tensor(source.targets)
         except Exception as error:
             raise UserError(
@@ -132,35 +166,58 @@ def _from_torchvision(name: str, root: Path) -> Dataset:
     return Dataset(train, test, classes)
 
 
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """A connection that is silent for longer fails."""
+    usual = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(usual)
+
+
 def _folder(root: Path, image_size: int | None) -> Dataset:
-    train, test = (_image_folder(root / part) for part in ("train", "test"))
+    train, test = (_labelled(root / part) for part in ("train", "test"))
     if train.classes != test.classes:
         differing = sorted(set(train.classes) ^ set(test.classes))
         raise UserError(f"the classes in {root}/train and {root}/test differ: {', '.join(differing)}")
     if len(train.classes) < 2:
         raise UserError(f"{root}/train has one class only, {train.classes[0]}: there is nothing to tell apart")
-    size = image_size or _common_size([path for path, _ in train.samples])
-    return Dataset(_decode(train.samples, size), _decode(test.samples, size), train.classes)
+    with warnings.catch_warnings():
+        # Pillow warns of what is odd in a file; what it can read is read, and what it cannot is refused.
+        warnings.simplefilter("ignore")
+        size = image_size or _common_size([path for path, _ in train.samples])
+        (train_pictures, train_counts), (test_pictures, test_counts) = (_decode(part, size) for part in (train, test))
+    remarks = _remark("training", train_counts) + _remark("test", test_counts)
+    return Dataset(train_pictures, test_pictures, train.classes, remarks)
 
 
-def _image_folder(path: Path) -> torchvision.datasets.ImageFolder:
+def _remark(part: str, counts: Counter[str]) -> tuple[str, ...]:
+    told = "; ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
+    return (f"{part} pictures: {told}",) if told else ()
+
+
+def _labelled(path: Path) -> LabelledFiles:
+    expected = "--dataset folder expects --data-dir DIR with DIR/train/<class>/* and DIR/test/<class>/*"
     try:
-        return torchvision.datasets.ImageFolder(str(path))
-    except OSError as error:
-        raise UserError(
-            f"no pictures in class folders found in {path} ({error}); --dataset folder expects "
-            "--data-dir DIR with DIR/train/<class>/* and DIR/test/<class>/*"
-        ) from error
+        found = find_labelled(path)
+    except UserError as error:
+        raise UserError(f"{error}; {expected}") from error
+    if not found.classes:
+        raise UserError(f"no class folders found in {path}; {expected}")
+    return found
 
 
 def _common_size(paths: list[str]) -> int:
     """The median of the shorter sides of up to 100 of the pictures, in pixels."""
-    shorter_sides = [min(_read(path).size) for path in paths[:: -(-len(paths) // 100)]]
+    shorter_sides = [min(read_picture(path)[0].size) for path in paths[:: -(-len(paths) // 100)]]
     return min(int(median(shorter_sides)), LARGEST_CHOSEN_SIZE)
 
 
-def _decode(samples: list[tuple[str, int]], size: int) -> Pictures:
-    """Every picture as size×size RGB: scaled to cover the square, then cut to its centre."""
+def _decode(files: LabelledFiles, size: int) -> tuple[Pictures, Counter[str]]:
+    """Every picture as size×size RGB: scaled to cover the square, then cut to its centre; and what was converted."""
+    samples = files.samples
     try:
         images = torch.empty(len(samples), 3, size, size, dtype=torch.uint8)
     except RuntimeError as error:
@@ -168,20 +225,18 @@ def _decode(samples: list[tuple[str, int]], size: int) -> Pictures:
             f"{len(samples):,} pictures of {size}×{size} pixels do not fit in memory; choose a smaller --image-size"
         ) from error
 
-    def decode(number: int) -> None:
-        square = ImageOps.fit(_read(samples[number][0]), (size, size))
+    def decode(number: int) -> list[str]:
+        picture, conversions = read_picture(samples[number][0])
+        square = ImageOps.fit(picture, (size, size))
         images[number] = torch.from_numpy(np.array(square)).permute(2, 0, 1)
+        return conversions
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        numbers = threads.map(decode, range(len(samples)))
-        for _ in tqdm(numbers, "reading pictures", len(samples), unit="image", leave=False, disable=None):
-            pass
-    return Pictures(images, torch.tensor([label for _, label in samples]))
-
-
-def _read(path: str) -> Image.Image:
+    counts = files.left_out.copy()
+    threads = ThreadPoolExecutor(os.cpu_count())
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except OSError as error:
-        raise UserError(f"cannot read the picture {path} ({error}); repair or delete it") from error
+        decoded = threads.map(decode, range(len(samples)))
+        for conversions in tqdm(decoded, "reading pictures", len(samples), unit="image", leave=False, disable=None):
+            counts.update(conversions)
+    finally:
+        threads.shutdown(cancel_futures=True)  # after Ctrl-C or a damaged picture, the rest need not be read
+    return Pictures(images, torch.tensor([label for _, label in samples])), counts
