@@ -7,6 +7,7 @@
     with torchfromscratch.from_scratch(): ...         # torch's own functions, by hand
     with torchfromscratch.audit(): ...                # raises where a built-in layer runs
     print(torchfromscratch.summary(model, (1, 3, 32, 32)))  # what each layer has, costs and sees
+    print(torchfromscratch.check(MyConv2d.apply, "conv2d"))  # what is wrong with a backward pass of your own
 
 Every layer is a torch.autograd.Function of `torchfromscratch.autograd`, where its formula stands beside
 its derivative.
@@ -18,6 +19,7 @@ with loading():
     from torchfromscratch import functional, nn, optim
     from torchfromscratch.algorithm import algorithm
     from torchfromscratch.audit import BuiltinLayerError, audit
+    from torchfromscratch.check import check
     from torchfromscratch.convert import conversion_report, convert
     from torchfromscratch.from_scratch import from_scratch
     from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
@@ -31,6 +33,7 @@ __all__ = [
     "ReLU",
     "algorithm",
     "audit",
+    "check",
     "conversion_report",
     "convert",
     "from_scratch",

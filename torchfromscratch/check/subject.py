@@ -1,0 +1,118 @@
+"""What is checked: a function of somebody else's, and how it is called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from torchfromscratch.check.case import Case
+from torchfromscratch.check.layers import CannotCheckError, Layer
+
+# What people call arguments, where torch.nn.functional calls them otherwise. A name counts for the first that the
+# layer has.
+ALIASES = {
+    "input": "x X inp inputs data image images z logits pred preds prediction y_pred yhat y_hat scores idx indices ids",
+    "weight": "w W weights kernel kernels filter filters gamma γ g scale_weight table emb embedding",
+    "bias": "b B beta β biases",
+    "stride": "s strides step",
+    "padding": "p pad pads",
+    "kernel_size": "k kernel ksize size window pool_size kernel_shape",
+    "output_size": "size out_size osize",
+    "dilation": "d dilations",
+    "groups": "num_groups",
+    "target": "y t labels label targets target_ y_true true",
+    "dim": "axis",
+    "negative_slope": "slope alpha a",
+    "eps": "epsilon e",
+    "running_mean": "mean rm",
+    "running_var": "var variance rv",
+    "num_groups": "groups G",
+    "query": "q Q",
+    "key": "k K",
+    "value": "v V",
+    "attn_mask": "mask",
+    "is_causal": "causal",
+    "hx": "h h0 h_prev hprev hidden state",
+    "cx": "c c0 c_prev cprev cell",
+    "w_ih": "W_ih wx Wx w_x weight_ih U",
+    "w_hh": "W_hh wh Wh w_h weight_hh",
+    "b_ih": "bx bias_ih",
+    "b_hh": "bh bias_hh",
+    "mask": "m keep",
+    "p": "prob drop rate",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A function, the arguments of the layer that it takes, in its order, and its name in reports."""
+
+    function: Callable[..., Any]
+    takes: tuple[str, ...]
+    name: str
+
+    def __call__(self, case: Case) -> Any:
+        return self.function(*[case.arguments[name] for name in self.takes])
+
+
+def subject(function: Any, layer: Layer) -> Subject:
+    """`function` as something that takes arguments of the layer."""
+    if inspect.isclass(function) and issubclass(function, torch.autograd.Function):
+        function = function.apply
+    if not callable(function):
+        raise CannotCheckError(f"{function!r} cannot be called: give a function, Function.apply or a module")
+    return Subject(function, _arguments(function, layer), name_of(function))
+
+
+def name_of(function: Any) -> str:
+    """As a reader calls it: MyConv2d.apply."""
+    owner = getattr(function, "__self__", None)
+    if inspect.isclass(owner):
+        return f"{owner.__name__}.{function.__name__}"
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def parameters(function: Any) -> Sequence[inspect.Parameter]:
+    """The parameters that a call fills by position."""
+    owner = getattr(function, "__self__", None)
+    if inspect.isclass(owner) and issubclass(owner, torch.autograd.Function):
+        old_style = owner.setup_context is torch.autograd.Function.setup_context
+        found = list(inspect.signature(owner.forward).parameters.values())[1 if old_style else 0 :]
+    else:
+        found = list(inspect.signature(function).parameters.values())
+    return [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)]
+
+
+def _arguments(function: Any, layer: Layer) -> tuple[str, ...]:
+    """The layer's argument at each position: by its name where that tells, else by its position."""
+    try:
+        found = parameters(function)
+    except (TypeError, ValueError):  # a builtin tells no signature
+        return layer.arguments
+    named = [_argument(p.name, layer) for p in found if p.kind is not p.VAR_POSITIONAL]
+    by_position = list(layer.arguments)
+    if len(named) < len(found):
+        return tuple(by_position)
+    chosen = [name or position for name, position in zip(named, [*by_position, *[""] * len(named)], strict=False)]
+    if len(set(chosen)) < len(chosen):
+        chosen = by_position[: len(found)]
+    missing = [name for name in layer.arguments if name not in layer.defaults and name not in chosen]
+    surplus = [p for p in found[len(layer.arguments) :] if p.default is p.empty]
+    if missing or surplus:
+        raise CannotCheckError(
+            f"{name_of(function)} takes ({', '.join(map(str, found))}), but {layer.name} is called as "
+            f"({', '.join(layer.arguments)})"
+        )
+    return tuple(name for name in chosen if name)
+
+
+def _argument(name: str, layer: Layer) -> str | None:
+    """The argument of the layer that goes by this name, None where none does."""
+    if name in layer.arguments:
+        return name
+    known = [argument for argument, others in ALIASES.items() if name in others.split() and argument in layer.arguments]
+    return known[0] if known else None
