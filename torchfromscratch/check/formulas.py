@@ -8,6 +8,7 @@ options that change nothing of what is computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,9 @@ def windows(x: Tensor, kernel: Sequence[int], stride: Sequence[int], dilation: S
     dims = len(kernel)
     for dim, (k, s, d) in enumerate(zip(kernel, stride, dilation, strict=True), x.dim() - dims):
         x = x.unfold(dim, d * (k - 1) + 1, s)
-    return x[(..., *(slice(None, None, d) for d in dilation))]
+    taps = [slice(None, None, d) for d in dilation]
+    index: Any = (..., *taps)
+    return x[index]
 
 
 def conv(
