@@ -25,6 +25,9 @@ METRICS = "metrics.jsonl"
 FEATURE_MAPS_SHOWN = 64
 SMALLEST_WIDTH = 400  # pixels, of a grid of pictures
 LARGEST_MATRIX_WITH_NUMBERS = 20  # classes; beyond, the numbers would overlap
+LARGEST_MATRIX = 50  # classes; beyond, neither cells nor names could be told apart
+LONGEST_NAME = 24  # characters of a class's name, that it fits beside the matrix
+LARGEST_SIDE = 256  # pixels of each picture that is drawn; a grid of 64 with more would take gigabytes
 
 
 class Monitor:
@@ -137,15 +140,18 @@ def feature_maps(model: torch.nn.Module, layers: Mapping[str, torch.nn.Module], 
 
 
 def confusion_figure(evaluation: Evaluation, classes: list[str]) -> Figure:
-    """The confusion matrix, a row for each true class."""
-    inches = min(4 + 0.5 * len(classes), 16)
+    """The confusion matrix, a row for each true class; of many classes, those that are confused most."""
+    shown = _most_confused(evaluation.confusion)
+    inches = min(4 + 0.5 * len(shown), 16)
     figure = Figure(figsize=(inches, inches), layout="constrained")
-    numbers = len(classes) <= LARGEST_MATRIX_WITH_NUMBERS
-    MulticlassConfusionMatrix(len(classes)).plot(
-        evaluation.confusion,
+    if len(shown) < len(classes):
+        figure.suptitle(f"the {len(shown)} of {len(classes):,} classes with the most mistakes")
+    numbers = len(shown) <= LARGEST_MATRIX_WITH_NUMBERS
+    MulticlassConfusionMatrix(len(shown)).plot(
+        evaluation.confusion[shown][:, shown],
         ax=figure.subplots(),
         add_text=numbers,
-        labels=classes,
+        labels=[_drawn(classes[label]) for label in shown],
         cmap="Blues",
     )
     return figure
@@ -159,11 +165,30 @@ def mistakes_figure(mistakes: list[Mistake], dataset: Dataset) -> Figure:
     for axis in axes:
         axis.axis("off")
     for axis, mistake in zip(axes, mistakes, strict=False):
-        picture = dataset.test.images[mistake.position].permute(1, 2, 0).numpy()
+        picture = _shrunk(dataset.test.images[mistake.position]).permute(1, 2, 0).numpy()
         axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
         truth = dataset.classes[int(dataset.test.labels[mistake.position])]
-        axis.set_title(f"{dataset.classes[mistake.predicted]} {mistake.confidence:.0%}\nis {truth}")
+        axis.set_title(f"{_drawn(dataset.classes[mistake.predicted])} {mistake.confidence:.0%}\nis {_drawn(truth)}")
     return figure
+
+
+def _most_confused(confusion: Tensor) -> list[int]:
+    """The classes to draw, in their order: all, or those with the most mistakes in their rows and columns."""
+    mistakes = confusion.sum(0) + confusion.sum(1) - 2 * confusion.diagonal()
+    return sorted(mistakes.topk(min(len(mistakes), LARGEST_MATRIX)).indices.tolist())
+
+
+def _drawn(name: str) -> str:
+    """A class's name as matplotlib draws it as text: dollars stand for themselves, and it is not too long."""
+    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
+    short = text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
+    return short.replace("$", r"\$")
+
+
+def _shrunk(pictures: Tensor) -> Tensor:
+    """Pictures (..., H, W), of larger ones only some of the pixels."""
+    every = -(-max(pictures.shape[-2:]) // LARGEST_SIDE)
+    return pictures[..., ::every, ::every]
 
 
 def _layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
@@ -173,7 +198,7 @@ def _layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
 
 def _grid(pictures: Tensor) -> Tensor:
     """Pictures (N, C, H, W) side by side, each in its own full contrast, enlarged until they can be seen."""
-    grid = make_grid(pictures, normalize=True, scale_each=True, padding=1)
+    grid = make_grid(_shrunk(pictures), normalize=True, scale_each=True, padding=1)
     times = -(-SMALLEST_WIDTH // grid.shape[2])
     return grid.repeat_interleave(times, 1).repeat_interleave(times, 2)
 
