@@ -3,6 +3,8 @@
 import torchfromscratch.functional as F
 """
 
+from types import FunctionType as _FunctionType
+
 from torchfromscratch.functional.activation import *
 from torchfromscratch.functional.attention import *
 from torchfromscratch.functional.convolution import *
@@ -11,8 +13,14 @@ from torchfromscratch.functional.embedding import *
 from torchfromscratch.functional.linear import *
 from torchfromscratch.functional.loss import *
 from torchfromscratch.functional.normalization import *
+from torchfromscratch.functional.override import overridable as _overridable
 from torchfromscratch.functional.padding import *
 from torchfromscratch.functional.pooling import *
 from torchfromscratch.functional.recurrent import *
 from torchfromscratch.functional.resizing import *
 from torchfromscratch.functional.unfold import *
+
+# every one of them asks its arguments first
+for _name, _function in [*globals().items()]:
+    if isinstance(_function, _FunctionType) and not _name.startswith("_"):
+        globals()[_name] = _overridable(_function, __name__)
