@@ -3,6 +3,7 @@
 Each family in a small version of its own; all models as torchvision has them behind the marker `slow`.
 """
 
+import copy
 import runpy
 from functools import partial
 from pathlib import Path
@@ -12,13 +13,14 @@ import torch
 from torchvision import models
 from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.efficientnet import FusedMBConvConfig, MBConvConfig
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 from torchvision.models.mobilenetv3 import InvertedResidualConfig
 from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 from torchvision.models.vgg import make_layers
 
-from torchfromscratch import conversion_report
+from torchfromscratch import audit, conversion_report, convert
 from torchfromscratch.comparison import by_hand, compare, fill_zero_weights, switch_off_chance, take_step
 
 TOLERANCE = 1e-6
@@ -122,6 +124,23 @@ def test_one_model_of_each_family_runs_by_hand(family, how):
     assert comparison.gradient_error <= TOLERANCE, comparison.gradient_name
     assert comparison.buffer_error <= TOLERANCE
     assert not conversion_report(model).by_hand
+
+
+@pytest.mark.parametrize("family", ["densenet", "googlenet", "mobilenet_v3", "resnet", "vit"])
+def test_features_are_extracted_by_hand(family):
+    """torchvision traces the converted model to the same nodes, and what it takes out of it runs by hand."""
+    build, size = SMALL[family]
+    torch.manual_seed(0)
+    model = build().double().eval()
+    by_torch, ours = model, convert(copy.deepcopy(model))
+    nodes = get_graph_node_names(by_torch)
+    assert get_graph_node_names(ours) == nodes
+    wanted = nodes[1][-2:-12:-3]
+    x = torch.randn(2, 3, size, size, dtype=torch.float64)
+    expected = create_feature_extractor(by_torch, wanted)(x)
+    with audit():
+        features = create_feature_extractor(ours, wanted)(x)
+    torch.testing.assert_close(features, expected, rtol=0, atol=TOLERANCE)
 
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "torchvision_table.py"

@@ -33,7 +33,8 @@ def from_scratch() -> Iterator[None]:
             y = model(x)
 
     That covers torch.nn's modules, which call these functions. Everything else is left alone, also a layer that is
-    called with something other than dense tensors: quantized, sparse or nested ones, or the stand-ins of torch.fx.
+    called with tensors that are not dense: quantized, sparse or nested ones. What stands for a tensor is handed the
+    hand-written function, so that a graph of torch.fx holds that.
     Also a decorator, `@torchfromscratch.from_scratch()`, but not of a generator, whose body runs later; may be nested;
     holds in the thread that enters it. A backward pass may follow outside: the forward has fixed what it runs. Code
     inside TorchScript is out of reach.
@@ -51,7 +52,7 @@ class _ByHand(TorchFunctionMode):
         layer = _TABLE.get(func)
         if layer is None:
             return call_inside(self, func, args, kwargs)
-        if not (all(issubclass(cls, Tensor) for cls in types) and all(map(_is_dense, [*args, *kwargs.values()]))):
+        if not all(map(_is_dense, [*args, *kwargs.values()])):
             return func(*args, **kwargs)
         if (out := kwargs.pop("out", None)) is not None:
             return torch.mul(layer(*args, **kwargs), 1, out=out)  # checks and resizes `out` as torch's layers do

@@ -30,10 +30,9 @@ def is_int(value: Any) -> bool:
     return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
-def require_tensor(name: str, value: Any) -> None:
-    """TypeError unless `value` is a tensor."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a Tensor, but got {type(value).__name__}")
+def no_tensor(function: str, name: str, value: Any) -> TypeError:
+    """The error for an argument that should be a tensor."""
+    return TypeError(f"{function}(): argument {name!r} must be Tensor, not {type(value).__name__}")
 
 
 def has_values(tensor: Tensor) -> bool:

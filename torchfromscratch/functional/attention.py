@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import attention as autograd
-from torchfromscratch.functional.arguments import require_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.linear import linear
+from torchfromscratch.functional.override import is_causal_bias
 from torchfromscratch.kernels.precision import widened
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
@@ -39,13 +39,17 @@ def scaled_dot_product_attention(
     Shapes: query (*, H, L, E), key (*, G, S, E), value (*, G, S, F) → (*, H, L, F). G is H or, with
     `enable_gqa`, a divisor of H: each key and value then serves H/G consecutive heads. Leading dimensions
     broadcast, and may be missing.
-    `attn_mask` broadcasts to (*, H, L, S): booleans, true where a query may attend to a key, or floats to
-    add to the scores. `is_causal` is the mask that lets query i attend to the keys 0 to i. Each element of
-    P is dropped with probability `dropout_p`.
+    `attn_mask` broadcasts to (*, H, L, S): booleans, true where a query may attend to a key, floats to add to the
+    scores, or a mask of torch.nn.attention.bias. `is_causal` is the mask that lets query i attend to the keys 0
+    to i. Each element of P is dropped with probability `dropout_p`.
     Raises RuntimeError where shapes or types do not fit, and on a mask together with `is_causal`.
     Source: lecture notes, "Self-Attention Layer"; A. Vaswani et al., "Attention Is All You Need", 2017; for
     the groups J. Ainslie et al., "GQA", 2023.
     """
+    if is_causal_bias(attn_mask):
+        if is_causal:
+            raise ValueError("CausalBias should not be used with is_causal=True: it is a causal mask already")
+        attn_mask = attn_mask._materialize(query.device)  # type: ignore[union-attr]
     _check_attention(query, key, value, attn_mask, is_causal)
     dtype = query.dtype
     query, key, value = [widened(tensor) for tensor in (query, key, value)]
@@ -97,6 +101,8 @@ def multi_head_attention_forward(
     Raises AssertionError or RuntimeError where shapes or types do not fit.
     Source: lecture notes, "Multi-Head Attention Layer"; A. Vaswani et al., "Attention Is All You Need", 2017.
     """
+    if is_causal_bias(attn_mask):
+        raise TypeError("a CausalBias is for scaled_dot_product_attention; attn_mask must be a tensor of numbers here")
     batched = _check_multi_head(query, key, value, key_padding_mask, attn_mask, num_heads)
     padding = _as_bias("key_padding_mask", key_padding_mask, query.dtype, "attn_mask", attn_mask)
     if is_causal and attn_mask is None:
@@ -261,7 +267,7 @@ def _as_bias(
         warnings.warn(
             f"Support for mismatched {name} and {other_name} is deprecated. Use same type for both instead: "
             f"they are of {mask.dtype} and {other.dtype}.",
-            stacklevel=3,
+            stacklevel=4,
         )
     if mask.dtype == torch.bool:
         return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, -torch.inf)
@@ -290,7 +296,6 @@ def _check_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tenso
     """The errors of `scaled_dot_product_attention` that no operation would raise, or none clearly."""
     tensors = {"query": query, "key": key, "value": value}
     for name, tensor in tensors.items():
-        require_tensor(name, tensor)
         if tensor.is_nested:
             raise NotImplementedError(f"{name} is a nested tensor; pad it and pass a mask instead")
         if tensor.dim() < 2:

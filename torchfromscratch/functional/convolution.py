@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchfromscratch.algorithm import chosen_algorithm
 from torchfromscratch.autograd.convolution import correlation, full_convolution
-from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_tensor
+from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.windows import Windows
 
@@ -247,8 +247,6 @@ def _check_operands(
     name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, groups: int, out_channels: int
 ) -> None:
     """Types and shapes of weight and bias; `out_channels` is the dimension of weight that counts them."""
-    for what, value in (("input", input), ("weight", weight)):
-        require_tensor(what, value)
     if not is_int(groups):
         raise TypeError(f"groups must be an int, but got {groups!r}")
     if groups <= 0:

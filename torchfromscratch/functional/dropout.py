@@ -54,7 +54,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
         warnings.warn(
             f"dropout2d takes the first two of the {input.dim()} dimensions for N and C; for an input without "
             "batch use dropout1d (C, L) or dropout3d (C, D, H, W), or add the batch dimension",
-            stacklevel=2,
+            stacklevel=3,
         )
     return _channels_dropped(input, p, training, inplace, batched=True)
 
@@ -69,7 +69,7 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     if input.dim() not in (4, 5):
         warnings.warn(
             f"dropout3d needs an input (N, C, D, H, W) or (C, D, H, W), but got {input.dim()} dimensions",
-            stacklevel=2,
+            stacklevel=3,
         )
     return _channels_dropped(input, p, training, inplace, batched=input.dim() == 5)
 

@@ -37,8 +37,6 @@ def embedding(
 
     Source: Y. Bengio et al., "A Neural Probabilistic Language Model", 2003.
     """
-    if not isinstance(input, Tensor):
-        raise TypeError(f"embedding needs its indices as a tensor, but got {type(input).__name__}")
     if input.dtype not in (torch.int32, torch.int64):
         raise RuntimeError(f"embedding needs indices of type int32 or int64, but got {input.dtype}")
     if weight.dim() != 2:

@@ -7,7 +7,6 @@ import math
 from torch import Tensor
 
 from torchfromscratch.autograd import linear as autograd
-from torchfromscratch.functional.arguments import require_tensor
 from torchfromscratch.functional.autocast import autocast
 
 __all__ = ["linear"]
@@ -21,8 +20,6 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     (out_features) → (*, out_features) or (*).
     Raises RuntimeError where shapes or types do not fit. Source: lecture notes, "Fully Connected Layer".
     """
-    for name, value in (("input", input), ("weight", weight)):
-        require_tensor(name, value)
     if input.dim() == 0 or weight.dim() not in (1, 2):
         raise RuntimeError(
             "linear needs an input of at least 1 dimension and a weight of 1 or 2, "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import loss as table
-from torchfromscratch.functional.arguments import has_values, require_tensor
+from torchfromscratch.functional.arguments import has_values
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.precision import widened
 
@@ -256,7 +256,7 @@ def kl_div(
     """
     batchmean = reduction == "batchmean"
     if reduction == "mean" and size_average is None and reduce is None:
-        warnings.warn('"mean" divides by the number of elements; the divergence is "batchmean"', stacklevel=3)
+        warnings.warn('"mean" divides by the number of elements; the divergence is "batchmean"', stacklevel=4)
     reduction = _reduction("sum" if batchmean else reduction, size_average, reduce)
     for tensor in (input, target):
         if not tensor.is_floating_point():
@@ -325,7 +325,6 @@ def _class_dim(input: Tensor) -> int:
 def _along_classes(weight: Tensor, input: Tensor) -> Tensor:
     """The weights of the classes, shaped to multiply the input."""
     dim = _class_dim(input)
-    require_tensor("weight", weight)
     if weight.dim() != 1 or weight.shape[0] != input.shape[dim]:
         raise RuntimeError(
             f"expected a weight for each of {input.shape[dim]} classes, but got a tensor of shape {list(weight.shape)}"
@@ -338,7 +337,7 @@ def _warn_of_broadcasting(name: str, input: Tensor, target: Tensor) -> None:
         warnings.warn(
             f"{name} of an input of shape {list(input.shape)} and a target of shape {list(target.shape)} "
             "broadcasts them, which is seldom what is meant",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

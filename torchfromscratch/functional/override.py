@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from torchfromscratch.functional.arguments import no_tensor
+
 __all__ = ["is_causal_bias", "overridable"]
 
 # How parameters that take a tensor are annotated, and what they take.
@@ -41,20 +43,28 @@ def overridable(function: Callable[..., Any], home: str) -> Callable[..., Any]:
         given: Any = (*args, *kwargs.values()) if kwargs else args
         if has_sequences:
             given = _flat(given)
-        if has_torch_function(given):
+        if _is_asked_for(given):
             given = tuple([value for value in given if not is_causal_bias(value)])
-            if has_torch_function(given):
+            if _is_asked_for(given):
                 return _handed_over(call, given, args, kwargs)
         for (name, kind), value in zip(in_order, args, strict=False):
             if not isinstance(value, kind):
-                raise _no_tensor(function, name, value)
+                raise no_tensor(function.__name__, name, value)
         for name, value in kwargs.items():
             if not isinstance(value, kinds.get(name, object)):
-                raise _no_tensor(function, name, value)
+                raise no_tensor(function.__name__, name, value)
         return function(*args, **kwargs)
 
     call.__module__ = home
     return call
+
+
+def _is_asked_for(given: tuple) -> bool:
+    """Whether a mode or one of the arguments wants to answer."""
+    if torch.compiler.is_compiling():  # whose has_torch_function knows neither modes nor that subclasses are off
+        is_on = torch._C._is_torch_function_enabled()
+        return torch._C._is_torch_function_mode_enabled() or (is_on and has_torch_function(given))
+    return has_torch_function(given)
 
 
 def is_causal_bias(value: Any) -> bool:
@@ -90,7 +100,3 @@ def _torchs(name: str) -> Callable[..., Any]:
     """The function that torch.nn's modules call where ours call the one of this name."""
     library = torch if name in ("sigmoid", "tanh") or not hasattr(torch.nn.functional, name) else torch.nn.functional
     return getattr(library, name)
-
-
-def _no_tensor(function: Callable[..., Any], name: str, value: Any) -> TypeError:
-    return TypeError(f"{function.__name__}(): argument {name!r} must be Tensor, not {type(value).__name__}")

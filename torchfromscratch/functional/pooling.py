@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import pooling as autograd
-from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_tensor
+from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.layout import any_channels_last
 from torchfromscratch.kernels.pooling import flat_positions
@@ -306,7 +306,6 @@ def _avg_pool(
     name = f"avg_pool{dims}d"
     if divisor_override is not None and not is_int(divisor_override):
         raise TypeError(f"divisor_override must be an int or None, but got {divisor_override!r}")
-    require_tensor("input", input)
     if dims == 2 and input.dim() < 3:
         raise IndexError(f"{name} needs (N, C, H, W) or (C, H, W), but got input of size {list(input.shape)}")
     windows = _windows(dims, kernel_size, stride, padding, 1, ceil_mode)
@@ -385,7 +384,6 @@ def _mean(name: str, dims: int, input: Tensor) -> Tensor:
 
 def _adaptive_size(name: str, dims: int, input: Tensor, output_size: AdaptiveSize) -> tuple[int, ...]:
     """The size of the output in every dimension: None keeps the input's."""
-    require_tensor("input", input)
     wanted: Any = output_size
     if dims > 1 and isinstance(output_size, Sequence):
         if input.dim() <= len(output_size):
@@ -432,7 +430,6 @@ def _windows(
 
 def _batch(name: str, dims: int, input: Tensor) -> Tensor:
     """A batch of pictures or volumes: what has one dimension is a picture of one row, as in torch."""
-    require_tensor("input", input)
     batch = as_batch(name, input, dims)
     return batch.unsqueeze(2) if dims == 1 else batch
 

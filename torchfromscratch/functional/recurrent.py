@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.linear import linear
 from torchfromscratch.autograd.recurrent import GRU, LSTM, Cell, ReLU, Tanh, Timeline, recurrence
-from torchfromscratch.functional.arguments import require_tensor
+from torchfromscratch.functional.arguments import no_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.dropout import dropout as drop_out
 from torchfromscratch.kernels.precision import widened
@@ -60,6 +60,7 @@ def lstm_cell(
     Raises RuntimeError where shapes or types do not fit.
     Source: lecture notes, "LSTM Layer (Long Short-Term Memory)".
     """
+    _require_tensors("lstm_cell", hx=hx)
     if isinstance(hx, Tensor):
         raise TypeError("lstm_cell: hx must be a tuple of two Tensors, (h, c), but got one Tensor")
     if len(hx) != 2:
@@ -128,9 +129,10 @@ def _sequence(name: str, cell: type[Cell], args: tuple, kwargs: dict[str, Any]) 
             f"{name} takes either ({', '.join(_PADDED)}) or ({', '.join(_PACKED)}), but got {len(args)} positional "
             f"arguments and {list(kwargs)}"
         )
+    _require_tensors(name, **{key: given[key] for key in (names[0], "hx", "params")})
+    given["hx"] = tuple(given["hx"]) if cell is LSTM else (given["hx"],)
     if cell is LSTM and len(given["hx"]) != 2:
         raise RuntimeError(f"lstm expects two hidden states, (h, c), but got {len(given['hx'])}")
-    given["hx"] = tuple(given["hx"]) if cell is LSTM else (given["hx"],)
     if packed:
         return _stack(cell, given.pop("data"), tuple(given.pop("batch_sizes").tolist()), **given)
     input, batch_first = given.pop("input"), given.pop("batch_first")
@@ -195,8 +197,6 @@ def _single_step(
     b_hh: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """A scan of one step."""
-    for name, value in (("input", input), ("w_ih", w_ih), ("w_hh", w_hh), *[("hx", h) for h in hx]):
-        require_tensor(name, value)
     _check_dims("input", input, ("batch", "features"))
     timeline = Timeline((input.shape[0],))
     return _run(cell, timeline, input, hx, (w_ih, w_hh, b_ih, b_hh, None), keeps_state=cell in (LSTM, GRU))
@@ -234,6 +234,14 @@ def _scan_in_type_of_state(cell: type[Cell], timeline: Timeline, *tensors: Any) 
     tensors = tuple([None if tensor is None else tensor.to(state.dtype) for tensor in tensors])
     h, *c = _scan(cell, timeline, *tensors)
     return h if projection is None else h.to(torch.get_autocast_dtype("cpu")), *c
+
+
+def _require_tensors(function: str, **given: Any) -> None:
+    """TypeError unless the arguments are tensors, or sequences of tensors."""
+    for name, values in given.items():
+        for value in values if isinstance(values, Sequence) else (values,):
+            if not isinstance(value, Tensor):
+                raise no_tensor(function, name, value)
 
 
 def _is_integer(value: Any) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import resizing as autograd
-from torchfromscratch.functional.arguments import is_int, require_tensor
+from torchfromscratch.functional.arguments import is_int
 from torchfromscratch.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from torchfromscratch.kernels.layout import lies_channels_last
 from torchfromscratch.kernels.precision import widened
@@ -50,7 +50,6 @@ def interpolate(
     Raises ValueError and TypeError for options that do not go together, NotImplementedError for a mode that the
     input has too few or many dimensions for, RuntimeError for an empty size.
     """
-    require_tensor("input", input)
     dims = input.dim() - 2
     _check_options(input, mode, align_corners, antialias)
     if recompute_scale_factor and size is not None:

@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from torchfromscratch.autograd import unfold as autograd
-from torchfromscratch.functional.arguments import Size, per_dimension, require_tensor
+from torchfromscratch.functional.arguments import Size, per_dimension
 from torchfromscratch.kernels.windows import Windows
 
 __all__ = ["fold", "unfold"]
@@ -89,6 +89,5 @@ def _require_windows(windows: Windows, size: tuple[int, ...]) -> None:
 
 
 def _require_floating_point(function: str, input: Tensor) -> None:
-    require_tensor("input", input)
     if not (input.is_floating_point() or input.is_complex()):
         raise NotImplementedError(f"{function} needs floating-point or complex numbers, but got {input.dtype}")

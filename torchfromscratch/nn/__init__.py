@@ -9,6 +9,7 @@ initialisation compute no layer and are torch.nn's.
 
 from typing import Any
 
+import torch.fx
 import torch.nn
 from torch.nn import (
     Buffer,
@@ -38,7 +39,10 @@ from torchfromscratch.nn.padding import *
 from torchfromscratch.nn.pooling import *
 from torchfromscratch.nn.recurrent import *
 from torchfromscratch.nn.resizing import *
+from torchfromscratch.nn.tracing import take_whole as _take_whole
 from torchfromscratch.nn.unfold import *
+
+_take_whole(torch.fx.Tracer)
 
 
 def __getattr__(name: str) -> Any:

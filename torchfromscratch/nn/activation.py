@@ -66,7 +66,7 @@ class Hardtanh(torch.nn.Hardtanh):
 
 class ReLU6(torch.nn.ReLU6):
     def forward(self, input: Tensor) -> Tensor:
-        return F.relu6(input, self.inplace)
+        return F.hardtanh(input, self.min_val, self.max_val, self.inplace)
 
 
 class Threshold(torch.nn.Threshold):
