@@ -10,8 +10,8 @@ import torch
 from torchfromscratch import functional as F
 from torchfromscratch import nn
 from torchfromscratch.notes import demonstrations, feature_maps
+from torchfromscratch.training import Trainer, load_dataset, resolve
 from torchfromscratch.training.checkpoint import save_checkpoint
-from torchfromscratch.training.models import build_model
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -100,10 +100,12 @@ def test_notes_padding_of_2_makes_the_maps_larger():
 
 
 def test_trained_network_is_shown_layer_by_layer(tmp_path):
-    network = build_model("lenet5", nn=nn, in_channels=1, image_size=8, classes=10)
+    trainer = Trainer(
+        resolve({"dataset": "digits"}), load_dataset("digits", tmp_path), tmp_path, device=torch.device("cpu")
+    )
+    network = trainer.model
     checkpoint = tmp_path / "best.pt"
-    state = {"config": {"model": "lenet5"}, "position": {}, "model": network.state_dict()}
-    save_checkpoint({**state, "dataset": "3 training and 2 test pictures of 1×8×8 in 10 classes"}, checkpoint)
+    save_checkpoint(trainer.state_dict(), checkpoint)
     stages = feature_maps.through_a_trained_network(checkpoint, None)
     assert list(stages)[:4] == ["picture", "conv1 Conv2d", "relu1 ReLU", "pool1 MaxPool2d"]
     pixels = stages["picture"]

@@ -153,9 +153,3 @@ def test_resume_without_a_directory_takes_the_latest_run(stop_at, in_directory: 
     assert main([*TINY, "--name", "newer"]) == 130
     assert main(["--resume"]) == 0
     assert len((in_directory / "runs/newer/metrics.jsonl").read_text().splitlines()) == 3
-
-
-def test_resume_before_the_first_checkpoint_starts_at_the_beginning(uninterrupted: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert main([*TINY, "--resume", "--run-dir", str(run)]) == 0
-    assert_identical(run, uninterrupted)

@@ -5,7 +5,6 @@ Source: lecture notes, "The picture through the layers convolution, ReLU, max po
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 
@@ -71,10 +70,8 @@ def through_a_trained_network(checkpoint: Path, picture: Path | None) -> dict[st
     if not checkpoint.is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
     state = load_checkpoint(checkpoint)
-    found = re.search(r"of (\d+)×(\d+)×\d+ in (\d+) classes", state["dataset"])
-    if found is None:
-        raise UserError(f"{checkpoint} does not say what pictures it was trained on")
-    channels, size, classes = (int(number) for number in found.groups())
+    channels, size = (state["dataset"][name] for name in ("channels", "image_size"))
+    classes = len(state["dataset"]["classes"])
     network = build_model(state["config"]["model"], nn=nn, in_channels=channels, image_size=size, classes=classes)
     network.load_state_dict(state["model"])
     pixels = load_picture(picture, "L" if channels == 1 else "RGB", size)

@@ -26,7 +26,7 @@ class Batch:
     """This process's share of a batch.
 
     Attributes:
-        images: (n, C, H, W) float32, normalised.
+        images: (n, C, H, W) float32, normalised; behind them those that only make the share large enough.
         labels: (n,) int64.
         positions: (n,) int64, which of the data set's pictures these are.
         whole: how many pictures the batch has over all processes.
@@ -56,7 +56,10 @@ class Batches:
 
     Args:
         dataset: the pictures.
-        batch_size: pictures in a training batch, over all processes together; the last may be smaller.
+        batch_size: pictures in a training batch, over all processes together. The last may be smaller, but a single
+            one joins the batch before: it would weigh as much as all others together, and has no statistics.
+        least: training pictures that a network needs at once, two for batch normalisation. Where a process's share
+            of a batch has fewer, the pictures that come next make it up, and count for nothing else.
         augmentation: applied to training pictures only.
         seed: of the order and the augmentation.
         device: where pictures are kept and batches made.
@@ -72,6 +75,7 @@ class Batches:
         dataset: Dataset,
         *,
         batch_size: int,
+        least: int = 1,
         augmentation: Augmentation,
         seed: int,
         device: torch.device,
@@ -86,6 +90,7 @@ class Batches:
         self.train, self.test = dataset.train.to(device), dataset.test.to(device)
         self.mean, self.std = _statistics(self.train)
         self.batch_size = batch_size
+        self.least = least
         self.augmentation = augmentation
         self.seed = seed
         self.memory_format = memory_format
@@ -94,7 +99,12 @@ class Batches:
     @property
     def per_epoch(self) -> int:
         """Training batches in an epoch."""
-        return -(-len(self.train) // self.batch_size)
+        whole, left = divmod(len(self.train), self.batch_size)
+        return max(whole + (left > 1), 1)
+
+    def seen(self, batches: int) -> int:
+        """How many pictures the first batches of an epoch have."""
+        return len(self.train) if batches == self.per_epoch else batches * self.batch_size
 
     def training(self, epoch: int, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `first` on; over an epoch each picture comes exactly once."""
@@ -104,13 +114,16 @@ class Batches:
         order = torch.randperm(count, generator=draw).to(device)
         shifts = torch.randint(0, 2 * padding + 1, (count, 2), generator=draw).to(device)
         mirrored = (torch.rand(count, generator=draw) < 0.5).to(device)
-        for start in range(first * self.batch_size, count, self.batch_size):
-            whole = slice(start, start + self.batch_size)
-            positions, shift, mirror = (self.group.share(part[whole]) for part in (order, shifts, mirrored))
-            images = random_crop(self.train.images[positions], shift, padding)
+        for number in range(first, self.per_epoch):
+            start, stop = self.seen(number), self.seen(number + 1)
+            own = self.group.share(torch.arange(start, stop))
+            missing = max(self.least - len(own), 0)
+            chosen = torch.cat([own, torch.arange(stop, stop + missing) % count]).to(device)
+            images = random_crop(self.train.images[order[chosen]], shifts[chosen], padding)
             if self.augmentation.flip:
-                images = torch.where(mirror[:, None, None, None], images.flip(3), images)
-            yield self._batch(images, self.train.labels[positions], positions, len(order[whole]))
+                images = torch.where(mirrored[chosen, None, None, None], images.flip(3), images)
+            positions = order[own.to(device)]
+            yield self._batch(images, self.train.labels[positions], positions, stop - start)
 
     def testing(self) -> Iterator[Batch]:
         """The test pictures in their order, each exactly once."""

@@ -8,7 +8,7 @@ import sys
 import threading
 from argparse import ArgumentParser, BooleanOptionalAction
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,12 +17,12 @@ import torch
 from torchfromscratch.entry_point import INTERRUPTED, WRONG, reason
 from torchfromscratch.training.checkpoint import BEST
 from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, Config
-from torchfromscratch.training.data import load_dataset
+from torchfromscratch.training.data import describe, load_dataset
 from torchfromscratch.training.distributed import Group, choose_device, process_group
-from torchfromscratch.training.errors import Interrupted
+from torchfromscratch.training.errors import Interrupted, PeerLost
 from torchfromscratch.training.models import LAYERS, MODELS
 from torchfromscratch.training.optimization import SCHEDULES
-from torchfromscratch.training.runs import RUNS, Run, new_run, resumed_run
+from torchfromscratch.training.runs import RUNS, Run, choose_run
 from torchfromscratch.training.trainer import Trainer
 
 # What fits all that numbers are handed to: sizes and seeds become int64, rates are multiplied with float32.
@@ -48,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _write_errors_told_once(), process_group() as group:
             return _train(options, group)
+    except PeerLost as error:
+        print(f"error: {error}; the last checkpoint is intact", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped at once; the last checkpoint, if there was one, is intact", file=sys.stderr)
         return INTERRUPTED
@@ -108,8 +111,8 @@ def build_parser() -> ArgumentParser:
 
 def _train(options: argparse.Namespace, group: Group) -> int:
     try:
-        run = group.on_main(lambda: _choose_run(options))
-        with _removed_if_empty(run.directory, group):
+        with ExitStack() as held:
+            run = group.on_main(lambda: _choose_run(options, held))
             trainer = _build_trainer(run, group)
             row = trainer.fit()
     except Interrupted as interruption:
@@ -128,17 +131,6 @@ def _train(options: argparse.Namespace, group: Group) -> int:
 
 
 @contextmanager
-def _removed_if_empty(directory: Path, group: Group) -> Iterator[None]:
-    """A run that fails before its first step leaves no directory behind, which the next would have to avoid."""
-    try:
-        yield
-    finally:
-        if group.is_main:
-            with suppress(OSError):
-                directory.rmdir()
-
-
-@contextmanager
 def _write_errors_told_once() -> Iterator[None]:
     """TensorBoard writes in a thread of its own, which prints what it also raises at the next write."""
     usual = threading.excepthook
@@ -154,10 +146,10 @@ def _write_errors_told_once() -> Iterator[None]:
         threading.excepthook = usual
 
 
-def _choose_run(options: argparse.Namespace) -> Run:
+def _choose_run(options: argparse.Namespace, held: ExitStack) -> Run:
     given = {field.name: getattr(options, field.name) for field in fields(Config)}
     directory = RUNS / options.name if options.name else options.run_dir
-    return resumed_run(given, directory) if options.resume else new_run(given, directory)
+    return choose_run(given, directory, resume=options.resume, held=held)
 
 
 def _build_trainer(run: Run, group: Group) -> Trainer:
@@ -168,7 +160,7 @@ def _build_trainer(run: Run, group: Group) -> Trainer:
     if group.is_main:
         weights = sum(weight.numel() for weight in trainer.model.parameters())
         layers = "layers written by hand" if config.layers == "scratch" else "torch's own layers"
-        data = "\n".join([f"{config.dataset}: {dataset.summary()}", *dataset.remarks])
+        data = "\n".join([f"{config.dataset}: {describe(trainer.summary)}", *dataset.remarks])
         start = "from the beginning" if run.checkpoint is None else f"going on at step {trainer.step}"
         print(
             f"{config.model}, {weights:,} weights, {layers}\n"
@@ -179,6 +171,12 @@ def _build_trainer(run: Run, group: Group) -> Trainer:
             f"logs and checkpoints in {run.directory}",
             flush=True,
         )
+        if trainer.departures:
+            print(
+                f"note: the run goes on under other conditions ({'; '.join(trainer.departures)}): sums round "
+                "otherwise, so its weights will not be the very ones that it would have had",
+                file=sys.stderr,
+            )
     return trainer
 
 

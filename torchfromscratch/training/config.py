@@ -1,7 +1,7 @@
 """Every setting of a training run, and the values that are good for each data set."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from torchfromscratch.training.errors import UserError
@@ -127,12 +127,6 @@ def resolve_resumed(given: Mapping[str, Any], recorded: Mapping[str, Any], run: 
     Raises:
         UserError: if a setting was given that differs from the run's and would change its result.
     """
-    names = {field.name for field in fields(Config)}
-    if set(recorded) != names:
-        raise UserError(
-            f"{run} was written by another version of torchfromscratch: its settings differ in "
-            f"{', '.join(sorted(set(recorded) ^ names))}. Go on with that version, or start a new run."
-        )
     if differing := contradictions(given, recorded):
         raise UserError(
             f"cannot resume {run} with other settings: {'; '.join(differing)}. "

@@ -1,15 +1,17 @@
 """The data sets: pictures decoded once and kept in memory as bytes, with their labels."""
 
+import hashlib
 import os
 import socket
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,13 +101,32 @@ class Dataset:
     def image_size(self) -> int:
         return self.train.images.shape[2]
 
-    def summary(self) -> str:
-        """How much there is of what, in words; equal for the same data."""
-        channels, height, width = self.train.images.shape[1:]
-        return (
-            f"{len(self.train):,} training and {len(self.test):,} test pictures "
-            f"of {channels}×{height}×{width} in {len(self.classes)} classes"
-        )
+    def summary(self) -> dict[str, Any]:
+        """How much there is of what, the classes' names in their order, and a digest; equal for the same data only."""
+        return {
+            "training": len(self.train),
+            "test": len(self.test),
+            "channels": self.channels,
+            "image_size": self.image_size,
+            "classes": self.classes,
+            "digest": _digest(self.train.images, self.train.labels, self.test.images, self.test.labels),
+        }
+
+
+def describe(summary: Mapping[str, Any]) -> str:
+    """A data set's summary in words."""
+    size = f"{summary['channels']}×{summary['image_size']}×{summary['image_size']}"
+    return (
+        f"{summary['training']:,} training and {summary['test']:,} test pictures of {size} "
+        f"in {len(summary['classes'])} classes"
+    )
+
+
+def _digest(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def load_dataset(name: str, data_dir: Path, image_size: int | None = None) -> Dataset:

@@ -5,6 +5,7 @@ the next exchange, so none is left waiting for a partner that has gone.
 """
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from torchfromscratch.training.errors import UserError
+from torchfromscratch.training.errors import PeerLost, UserError
 
 T = TypeVar("T")
+
+DEVICES = ("cuda", "mps", "cpu")
+LAUNCHER = os.getppid()  # as long as it lives
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,34 @@ def process_group() -> Iterator[Group]:
         yield ALONE
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    group = Group(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
+        yield group
+    except RuntimeError as error:
+        if group.size == 1 or not _tells_of_a_lost_connection(error):
+            raise
+        raise PeerLost(
+            f"process {group.rank} of {group.size} stops: another process of this training has ended"
+        ) from error
     finally:
         dist.destroy_process_group()
+
+
+def launch() -> str:
+    """What all processes of one torchrun on this machine share, those that it starts again included; else nothing."""
+    if not dist.is_torchelastic_launched():
+        return ""
+    return f"{os.environ['TORCHELASTIC_RUN_ID']} {socket.gethostname()} {LAUNCHER}"
+
+
+def is_restarted() -> bool:
+    """Whether torchrun started this process in the place of one that failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def launcher_is_gone() -> bool:
+    """Whether the torchrun that started this process was killed, so that nobody watches over the processes."""
+    return dist.is_torchelastic_launched() and os.getppid() != LAUNCHER
 
 
 def choose_device(asked: str, local_rank: int = 0) -> torch.device:
@@ -99,7 +127,8 @@ def choose_device(asked: str, local_rank: int = 0) -> torch.device:
     Raises:
         UserError: if the device is not there; the message names what is.
     """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    available = (torch.cuda.is_available(), torch.backends.mps.is_available(), True)
+    present = dict(zip(DEVICES, available, strict=True))
     name = next(name for name in present if present[name]) if asked == "auto" else asked
     if not present[name]:
         usable = " or ".join(f"--device {other}" for other in present if present[other])
@@ -130,3 +159,8 @@ def _result(outcome: tuple[Any, str | None]) -> Any:
     if error is not None:
         raise UserError(error)
     return result
+
+
+def _tells_of_a_lost_connection(error: RuntimeError) -> bool:
+    # gloo's errors are plain RuntimeErrors, told apart by their text alone.
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "Connection ", "NCCL"))

@@ -1,4 +1,4 @@
-"""The two ways in which training ends early and on purpose."""
+"""The ways in which training ends early."""
 
 from torchfromscratch.errors import UserError
 
@@ -15,3 +15,10 @@ class Interrupted(Exception):
     def __init__(self, signal: int) -> None:
         super().__init__(f"interrupted by signal {signal}")
         self.signal = signal
+
+
+class PeerLost(Exception):
+    """Another process of this training has ended, so this one cannot go on; torchrun tells of the other's end.
+
+    The command prints the message, without a traceback, and exits with code 1.
+    """

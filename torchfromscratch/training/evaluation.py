@@ -59,7 +59,9 @@ class Averages:
             metric.persistent(True)
 
     def update(self, losses: Tensor, predicted: Tensor, labels: Tensor) -> None:
-        """Counts pictures: the loss, the predicted and the true class of each, all of shape (n,)."""
+        """Counts pictures: the loss, the predicted and the true class of each, all of shape (n,), n possibly 0."""
+        if len(labels) == 0:  # of which torchmetrics takes no accuracy
+            return
         self.metrics["loss"].update(losses.detach())
         self.metrics["accuracy"].update(predicted, labels)
 
@@ -111,6 +113,8 @@ def evaluate(
     confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
     mistakes: list[Mistake] = []
     for batch in batches:
+        if len(batch.labels) == 0:  # a process's share of a batch with fewer pictures than processes
+            continue
         logits = logits_of(batch.images)
         predicted = logits.argmax(1)
         averages.update(criterion(logits, batch.labels), predicted, batch.labels)

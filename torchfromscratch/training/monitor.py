@@ -1,6 +1,6 @@
-"""What a run leaves behind to look at: TensorBoard logs, and metrics.jsonl with a line for each epoch."""
+"""What a run leaves behind to look at: its TensorBoard logs."""
 
-import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,12 +16,10 @@ from torch.utils.tensorboard.summary import hparams
 from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.utils import make_grid
 
-from torchfromscratch.training.checkpoint import write_atomically
 from torchfromscratch.training.config import Config
 from torchfromscratch.training.data import Dataset
 from torchfromscratch.training.evaluation import Evaluation, Mistake
 
-METRICS = "metrics.jsonl"
 FEATURE_MAPS_SHOWN = 64
 SMALLEST_WIDTH = 400  # pixels, of a grid of pictures
 LARGEST_MATRIX_WITH_NUMBERS = 20  # classes; beyond, the numbers would overlap
@@ -37,17 +35,15 @@ class Monitor:
         run_dir: where the logs go; it exists.
         config: the run's settings.
         dataset: what is trained on.
-        rows: the epochs that a resumed run has behind it.
         step: optimiser steps that a resumed run has behind it; TensorBoard discards anything later
             that was logged before the run was cut off.
     """
 
-    def __init__(self, run_dir: Path, config: Config, dataset: Dataset, rows: list[dict[str, Any]], step: int) -> None:
-        self.metrics_path = run_dir / METRICS
+    def __init__(self, run_dir: Path, config: Config, dataset: Dataset, step: int) -> None:
         self.config = config
         self.dataset = dataset
-        write_atomically(self.metrics_path, "".join(map(_line, rows)).encode())
-        self.writer = SummaryWriter(run_dir, purge_step=step + 1 if step else None)
+        self.writer = SummaryWriter(run_dir, purge_step=step + 1 if step else 0)
+        self.log_path = Path(self.writer._get_file_writer().event_writer._file_name)
 
     def begin(self, model: torch.nn.Module, images: Tensor) -> None:
         """Logs what does not change: the settings and the graph, traced with images (N, C, H, W)."""
@@ -67,8 +63,14 @@ class Monitor:
             gradients = [weight.grad for weight in layer.parameters(recurse=False) if weight.grad is not None]
             self.writer.add_scalar(f"gradient_norm/{name}", get_total_norm(gradients), step)
 
+    def gradients(self, step: int, model: torch.nn.Module) -> None:
+        """Logs histograms of the last gradients."""
+        for name, weight in model.named_parameters():
+            if weight.grad is not None:
+                self.writer.add_histogram(f"gradients/{name}", weight.grad, step)
+
     def epoch(self, step: int, row: Mapping[str, Any], model: torch.nn.Module) -> None:
-        """Logs an epoch's curves, and histograms of the weights and of their last gradients."""
+        """Logs an epoch's curves, and histograms of the weights."""
         for metric in ("loss", "accuracy"):
             for part in ("train", "test"):
                 self.writer.add_scalar(f"{metric}/{part}", row[f"{part}_{metric}"], step)
@@ -76,8 +78,6 @@ class Monitor:
         self.writer.add_scalar("data_wait_share", row["data_wait_share"], step)
         for name, weight in model.named_parameters():
             self.writer.add_histogram(f"weights/{name}", weight, step)
-            if weight.grad is not None:
-                self.writer.add_histogram(f"gradients/{name}", weight.grad, step)
 
     def pictures(self, step: int, model: torch.nn.Module, image: Tensor, evaluation: Evaluation) -> None:
         """Logs what the network looks for, what it sees in the first test picture, (1, C, H, W), and where it errs."""
@@ -104,14 +104,11 @@ class Monitor:
         for tag, value in outcome.items():
             self.writer.add_scalar(tag, value, step)
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Adds an epoch's line to metrics.jsonl."""
-        with self.metrics_path.open("a") as file:
-            file.write(_line(row))
-
     def flush(self) -> None:
         """Puts on disk all that was logged, as must be done before a checkpoint says so."""
         self.writer.flush()
+        with self.log_path.open("rb") as file:
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         self.writer.close()
@@ -201,7 +198,3 @@ def _grid(pictures: Tensor) -> Tensor:
     grid = make_grid(_shrunk(pictures), normalize=True, scale_each=True, padding=1)
     times = -(-SMALLEST_WIDTH // grid.shape[2])
     return grid.repeat_interleave(times, 1).repeat_interleave(times, 2)
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row) + "\n"

@@ -57,5 +57,10 @@ class Progress:
             self.bar.write(line)
             sys.stdout.flush()
 
+    def note(self, line: str) -> None:
+        """Prints a line that stays, on standard error."""
+        if self.shown:
+            self.bar.write(f"note: {line}", file=sys.stderr)
+
     def close(self) -> None:
         self.bar.close()

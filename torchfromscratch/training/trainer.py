@@ -1,9 +1,11 @@
 """The training loop: steps, reports, evaluation, checkpoints; and how to go on from any of them."""
 
+import copy
 import math
+import signal
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from torchfromscratch.training.batches import Augmentation, Batch, Batches, random_seed
-from torchfromscratch.training.checkpoint import BEST, LAST, save_checkpoint
+from torchfromscratch.training.checkpoint import BEST, LAST, METRICS, save_checkpoint, save_metrics
+from torchfromscratch.training.conditions import conditions, take_up
 from torchfromscratch.training.config import Config
-from torchfromscratch.training.data import Dataset
-from torchfromscratch.training.distributed import ALONE, Group
+from torchfromscratch.training.contents import NotACheckpoint, Position, require_same_kind
+from torchfromscratch.training.data import Dataset, describe
+from torchfromscratch.training.distributed import ALONE, Group, launch, launcher_is_gone
 from torchfromscratch.training.errors import Interrupted, UserError
 from torchfromscratch.training.evaluation import Averages, Evaluation, evaluate
 from torchfromscratch.training.models import build_model, layer_namespace
@@ -29,29 +33,6 @@ STEPS_BETWEEN_REPORTS = 10
 PICTURE_LOGS_PER_RUN = 5
 
 
-@dataclass
-class Position:
-    """Where training is.
-
-    Attributes:
-        epoch: epochs completed, their evaluation included.
-        batch: batches completed in the epoch after those.
-        seconds: spent on those batches.
-        waited: seconds of those spent waiting for data.
-        best_accuracy: the best on the test pictures so far, 0 to 1.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    seconds: float = 0.0
-    waited: float = 0.0
-    best_accuracy: float = -1.0
-
-    @property
-    def data_wait_share(self) -> float:
-        return self.waited / self.seconds
-
-
 class Trainer:
     """Trains one network on one data set, alone or together with other processes.
 
@@ -61,7 +42,10 @@ class Trainer:
         run_dir: where checkpoints and logs go; it exists.
         device: where to train.
         group: the processes that train together.
-        checkpoint: the state to go on from; None starts at the beginning.
+        checkpoint: the state to go on from; None starts at the beginning. It brings its number of threads with it.
+
+    Attributes:
+        departures: in words, the conditions of a run that goes on which are not as they were, see `conditions`.
 
     Raises:
         UserError: if the settings do not fit each other or the data set, or the checkpoint does not.
@@ -78,17 +62,9 @@ class Trainer:
         checkpoint: dict[str, Any] | None = None,
     ) -> None:
         self.config, self.dataset, self.run_dir = config, dataset, run_dir
+        self.summary = dataset.summary()
         self.device, self.group = device, group
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        self.batches = Batches(
-            dataset,
-            batch_size=config.batch_size,
-            augmentation=Augmentation(config.crop_padding, config.flip),
-            seed=config.seed,
-            device=device,
-            memory_format=memory_format,
-            group=group,
-        )
         torch.manual_seed(config.seed)
         nn = layer_namespace(config.layers)
         self.model = (
@@ -102,6 +78,16 @@ class Trainer:
             .to(device)
             .to(memory_format=memory_format)
         )
+        self.batches = Batches(
+            dataset,
+            batch_size=config.batch_size,
+            least=2 if any(map(_is_batch_norm, self.model.modules())) else 1,
+            augmentation=Augmentation(config.crop_padding, config.flip),
+            seed=config.seed,
+            device=device,
+            memory_format=memory_format,
+            group=group,
+        )
         self.parallel = self._in_parallel()
         self.criterion = nn.CrossEntropyLoss(reduction="none")
         self.optimizer = build_optimizer(config, self.model)
@@ -113,6 +99,8 @@ class Trainer:
         self.rows: list[dict[str, Any]] = []
         self.pending = Pending()
         self.monitor: Monitor | None = None
+        self.departures: list[str] = []
+        self.told: set[str] = set()
         if checkpoint is not None:
             self.load_state_dict(checkpoint)
 
@@ -129,21 +117,20 @@ class Trainer:
             UserError: if the loss is no longer finite, or something cannot be written.
         """
         pictures = len(self.batches.train)
-        seen = self.position.epoch * pictures + min(self.position.batch * self.config.batch_size, pictures)
+        seen = self.position.epoch * pictures + self.batches.seen(self.position.batch)
         self.progress = Progress(self.config.epochs * pictures, seen, shown=self.group.is_main)
         try:
             with deferred_signals() as self.pending:
-                self.group.on_main(self._open_logs)
                 self.save()
+                self.group.on_main(self._open_logs)
                 if self.config.compile:
                     self._compile()
                 while self.position.epoch < self.config.epochs:
                     self._train_epoch()
                     self._finish_epoch()
         finally:
+            self._log("TensorBoard's log", lambda monitor: monitor.close())
             self.progress.close()
-            if self.monitor is not None:
-                self.monitor.close()
         return self.rows[-1]
 
     def save(self) -> None:
@@ -163,7 +150,9 @@ class Trainer:
         """
         return {
             "config": asdict(self.config),
-            "dataset": self.dataset.summary(),
+            "dataset": self.summary,
+            "conditions": conditions(self.device, self.group),
+            "launch": launch(),
             "position": asdict(self.position),
             "rows": self.rows,
             "averages": self.averages.state_dict(),
@@ -177,21 +166,47 @@ class Trainer:
         """Goes to where another trainer's `state_dict` was taken.
 
         Raises:
-            UserError: if that one trained on other data.
+            UserError: if that one trained on other data, or if the state is not that of a training with these settings.
         """
-        if state["dataset"] != self.dataset.summary():
-            raise UserError(
-                f"the run in {self.run_dir} was trained on {state['dataset']}, but the data set now has "
-                f"{self.dataset.summary()}: restore the data, or start a new run"
-            )
+        if state["dataset"] != self.summary:
+            raise UserError(f"the run in {self.run_dir} {_other_data(state['dataset'], self.summary)}")
+        try:
+            self._load(state)
+        except NotACheckpoint as error:
+            raise UserError(f"the checkpoint of {self.run_dir} does not fit its own settings: {error}") from error
+        self.departures = take_up(state["conditions"], self.device, self.group)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        expected = self.state_dict()
+        for part in ("model", "scheduler", "scaler", "averages"):
+            require_same_kind(state[part], expected[part], part)
         self.position = Position(**state["position"])
+        if self.position.batch > self.batches.per_epoch:
+            raise NotACheckpoint(f"it is at batch {self.position.batch} of {self.batches.per_epoch}")
+        if (state["scheduler"]["last_epoch"], state["scheduler"]["base_lrs"]) != (self.step, [self.config.lr]):
+            raise NotACheckpoint("its learning rate is that of another step")
         self.rows = list(state["rows"])
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
+        self._load_optimizer(state["optimizer"])
         if self.group.is_main:  # the sums are over all processes, so one of them carries them on
             self.averages.load_state_dict(state["averages"])
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        """Takes momentum and the like from the state; rates follow from the settings and the step."""
+        model = copy.deepcopy(self.model)
+        for weight in model.parameters():
+            weight.grad = torch.zeros_like(weight)
+        after_a_step = build_optimizer(self.config, model)
+        after_a_step.step()
+        found = state.get("state")
+        # There is none before the first step, and where mixed precision has skipped all so far.
+        expected = after_a_step.state_dict()["state"] if found else {}
+        require_same_kind(found, expected, "optimizer.state")
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": found})
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * self.scheduler.lr_lambdas[0](self.step)
 
     def _compile(self) -> None:
         """Has the model compiled, and tries it as testing will use it: what is missing must show at once."""
@@ -218,7 +233,7 @@ class Trainer:
     def _train_step(self, batch: Batch) -> None:
         # Dropout and its like must not depend on what was drawn before, or a resumed run would differ.
         torch.manual_seed(random_seed(self.config.seed, self.step, self.group.rank))
-        logits = self._logits(self.parallel, batch.images)
+        logits = self._logits(self.parallel, batch.images)[: len(batch.labels)]
         losses = self.criterion(logits, batch.labels)
         self.optimizer.zero_grad()
         # DistributedDataParallel averages the processes' gradients, whose shares may differ in size:
@@ -234,11 +249,12 @@ class Trainer:
         epoch_done = self.position.batch == self.batches.per_epoch
         if epoch_done or self.position.batch % STEPS_BETWEEN_REPORTS == 0:
             self._report()
+        if epoch_done:  # now, as a run that is stopped while testing has no gradients when it goes on
+            self._log("gradients", lambda monitor: monitor.gradients(self.step, self.model))
         self.progress.advance(batch.whole)
         every = self.config.checkpoint_every
         if every and self.step % every == 0 and not epoch_done:
-            if self.monitor is not None:
-                self.monitor.flush()
+            self._flush_logs()
             self.save()
         self._stop_if_asked()
 
@@ -246,9 +262,8 @@ class Trainer:
         self._require_finite()
         loss, accuracy = self.averages.compute()
         self.progress.describe(self.position.epoch + 1, loss, accuracy, self.position.data_wait_share)
-        if self.monitor is not None:
-            scalars = {"loss/running": loss, "learning_rate": self._lr()}
-            self.monitor.step(self.step, scalars, self.model)
+        scalars = {"loss/running": loss, "learning_rate": self._lr()}
+        self._log("curves", lambda monitor: monitor.step(self.step, scalars, self.model))
 
     def _finish_epoch(self) -> None:
         train_loss, train_accuracy = self.averages.compute()
@@ -288,25 +303,49 @@ class Trainer:
     def _record(
         self, step: int, row: dict[str, Any], evaluation: Evaluation, state: dict[str, Any], is_best: bool
     ) -> None:
-        """Logs an epoch, then writes the checkpoint that vouches for the logs and holds the line to add."""
-        assert self.monitor is not None
+        """Logs an epoch's curves, which the checkpoint then vouches for; what takes time and memory comes last."""
         last_epoch = row["epoch"] == self.config.epochs
-        self.monitor.epoch(step, row, self.model)
-        if last_epoch or row["epoch"] % -(-self.config.epochs // PICTURE_LOGS_PER_RUN) == 0:
-            self.monitor.pictures(step, self.model, self._example(), evaluation)
+        self._log("curves", lambda monitor: monitor.epoch(step, row, self.model))
         if last_epoch:
-            self.monitor.finish(step, row, self.position.best_accuracy)
-        self.monitor.flush()
+            self._log("the settings", lambda monitor: monitor.finish(step, row, self.position.best_accuracy))
+        self._flush_logs()
         if is_best:
             self._write(state, BEST)
         self._write(state, LAST)
-        self.monitor.append(row)
+        self._save_metrics()
+        if last_epoch or row["epoch"] % -(-self.config.epochs // PICTURE_LOGS_PER_RUN) == 0:
+            self._log("pictures", lambda monitor: monitor.pictures(step, self.model, self._example(), evaluation))
 
     def _open_logs(self) -> None:
-        self.monitor = Monitor(self.run_dir, self.config, self.dataset, self.rows, self.step)
+        self._save_metrics()
+        self._unless_it_fails("TensorBoard's log", self._open_monitor)
         if self.step == 0:
             self.model.eval()
-            self.monitor.begin(self.model, self._example())
+            self._log("the graph", lambda monitor: monitor.begin(self.model, self._example()))
+
+    def _open_monitor(self) -> None:
+        self.monitor = Monitor(self.run_dir, self.config, self.dataset, self.step)
+
+    def _flush_logs(self) -> None:
+        self._log("TensorBoard's log", lambda monitor: monitor.flush())
+
+    def _save_metrics(self) -> None:
+        self._unless_it_fails(METRICS, lambda: save_metrics(self.rows, self.run_dir / METRICS))
+
+    def _log(self, what: str, work: Callable[[Monitor], None]) -> None:
+        """Logs something where there is a log, as on the main process."""
+        if (monitor := self.monitor) is not None:
+            self._unless_it_fails(what, lambda: work(monitor))
+
+    def _unless_it_fails(self, what: str, work: Callable[[], None]) -> None:
+        """Does what is there to be looked at only: whatever goes wrong with it is told once, and training goes on."""
+        try:
+            work()
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            if reason not in self.told:
+                self.progress.note(f"{what} could not be written in {self.run_dir} ({reason}); training goes on")
+            self.told.add(reason)
 
     def _write(self, state: dict[str, Any], name: str) -> None:
         save_checkpoint(state, self.run_dir / name)
@@ -334,9 +373,9 @@ class Trainer:
             yield batch
 
     def _stop_if_asked(self) -> None:
-        if number := self.group.agree(self.pending.signal):
-            if self.monitor is not None:
-                self.monitor.flush()
+        orphaned = signal.SIGTERM if launcher_is_gone() else 0
+        if number := self.group.agree(self.pending.signal or orphaned):
+            self._flush_logs()
             self.save()
             raise Interrupted(number)
 
@@ -362,6 +401,25 @@ def _with_waiting_time(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]
         if batch is None:
             return
         yield batch, time.perf_counter() - began
+
+
+def _is_batch_norm(module: torch.nn.Module) -> bool:
+    return isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+
+
+def _other_data(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """In words, how a run's data set differs from what is there now."""
+    if describe(before) != describe(now):
+        difference = f"was trained on {describe(before)}, but the data set now has {describe(now)}"
+    elif before["classes"] != now["classes"]:
+        difference = f"was trained on the classes {_listed(before)}, but they are {_listed(now)} now"
+    else:
+        difference = "was trained on other pictures than the data set has now, although it has as many"
+    return f"{difference}: restore the data, or start a new run"
+
+
+def _listed(summary: dict[str, Any]) -> str:
+    return ", ".join(summary["classes"])
 
 
 def _epoch_line(row: dict[str, Any], epochs: int) -> str:
