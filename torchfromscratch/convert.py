@@ -9,6 +9,7 @@ forward runs inside `from_scratch()`.
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -150,13 +151,23 @@ def _by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
     ours = _BY_HAND[built_in]
     if cls is built_in:
         return ours, ""
-    helpers = {name for name in vars(ours) if callable(getattr(ours, name)) and not name.startswith("__")}
-    computes = {"forward", "__call__", *helpers}
+    computes = {"forward", "__call__", *_helpers(ours)}
     own = [base for base in cls.__mro__[: cls.__mro__.index(built_in)] if computes & vars(base).keys()]
     if own:
         return cls, _OVERRIDES
-    become = {"cls_to_become": ours} if issubclass(cls, LazyModuleMixin) else {}
-    return _subclass(cls, (cls, ours), become), ""
+    return _subclass(cls, (cls, ours), _becoming(cls)), ""
+
+
+def _helpers(ours: ModuleClass) -> set[str]:
+    """The methods besides forward with which one of our classes replaces what torch.nn's computes."""
+    names = {name for base in ours.__mro__ if base.__module__.startswith(nn.__name__) for name in vars(base)}
+    return {name for name in names if not name.startswith("__") and inspect.isroutine(getattr(ours, name))}
+
+
+def _becoming(cls: ModuleClass) -> dict[str, Any]:
+    """What a lazy class becomes when it knows its sizes, by hand."""
+    become = cls.cls_to_become if issubclass(cls, LazyModuleMixin) else None
+    return {} if become is None else {"cls_to_become": _by_hand(become)[0]}
 
 
 def _with_calls_by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:

@@ -3,8 +3,8 @@
     from torchfromscratch import nn
 
 Each module subclasses torch.nn's of the same name and replaces what it computes, so constructors,
-initial values, repr, state_dict and isinstance checks are torch.nn's own. Containers, parameters and
-initialisation compute no layer and are torch.nn's.
+initial values, repr, state_dict and isinstance checks are torch.nn's own. Containers, parameters, initialisation
+and what only moves elements compute no layer and are torch.nn's.
 """
 
 from typing import Any
@@ -13,6 +13,7 @@ import torch.fx
 import torch.nn
 from torch.nn import (
     Buffer,
+    ChannelShuffle,
     Identity,
     Module,
     ModuleDict,
@@ -20,9 +21,15 @@ from torch.nn import (
     Parameter,
     ParameterDict,
     ParameterList,
+    PixelShuffle,
+    PixelUnshuffle,
     Sequential,
+    Unflatten,
+    UninitializedBuffer,
+    UninitializedParameter,
     init,
     parallel,
+    parameter,
     utils,
 )
 

@@ -10,7 +10,20 @@ from torch import Tensor
 
 from torchfromscratch import functional as F
 
-__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "LazyConv1d",
+    "LazyConv2d",
+    "LazyConv3d",
+    "LazyConvTranspose1d",
+    "LazyConvTranspose2d",
+    "LazyConvTranspose3d",
+]
 
 
 class Conv1d(torch.nn.Conv1d):
@@ -53,6 +66,42 @@ class ConvTranspose3d(torch.nn.ConvTranspose3d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         return _convolve_transposed(self, F.conv_transpose3d, input, output_size)
+
+
+class LazyConv1d(torch.nn.LazyConv1d, Conv1d):  # type: ignore[misc]
+    """A Conv1d from its first call on, which finds in_channels: torch.nn.LazyConv1d by hand."""
+
+    cls_to_become = Conv1d
+
+
+class LazyConv2d(torch.nn.LazyConv2d, Conv2d):  # type: ignore[misc]
+    """A Conv2d from its first call on, which finds in_channels: torch.nn.LazyConv2d by hand."""
+
+    cls_to_become = Conv2d
+
+
+class LazyConv3d(torch.nn.LazyConv3d, Conv3d):  # type: ignore[misc]
+    """A Conv3d from its first call on, which finds in_channels: torch.nn.LazyConv3d by hand."""
+
+    cls_to_become = Conv3d
+
+
+class LazyConvTranspose1d(torch.nn.LazyConvTranspose1d, ConvTranspose1d):  # type: ignore[misc]
+    """A ConvTranspose1d from its first call on, which finds in_channels: torch.nn.LazyConvTranspose1d by hand."""
+
+    cls_to_become = ConvTranspose1d
+
+
+class LazyConvTranspose2d(torch.nn.LazyConvTranspose2d, ConvTranspose2d):  # type: ignore[misc]
+    """A ConvTranspose2d from its first call on, which finds in_channels: torch.nn.LazyConvTranspose2d by hand."""
+
+    cls_to_become = ConvTranspose2d
+
+
+class LazyConvTranspose3d(torch.nn.LazyConvTranspose3d, ConvTranspose3d):  # type: ignore[misc]
+    """A ConvTranspose3d from its first call on, which finds in_channels: torch.nn.LazyConvTranspose3d by hand."""
+
+    cls_to_become = ConvTranspose3d
 
 
 def _convolve(

@@ -1,4 +1,4 @@
-"""Linear and Flatten."""
+"""Linear, with in_features given or found, and Flatten."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from torchfromscratch import functional as F
 from torchfromscratch.autograd.flatten import flatten
 
-__all__ = ["Flatten", "Linear"]
+__all__ = ["Flatten", "LazyLinear", "Linear"]
 
 
 class Linear(torch.nn.Linear):
@@ -16,6 +16,12 @@ class Linear(torch.nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self.weight, self.bias)
+
+
+class LazyLinear(torch.nn.LazyLinear, Linear):
+    """A Linear from its first call on, which finds in_features: torch.nn.LazyLinear by hand."""
+
+    cls_to_become = Linear
 
 
 class Flatten(torch.nn.Flatten):

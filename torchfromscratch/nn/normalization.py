@@ -18,6 +18,12 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "LayerNorm",
+    "LazyBatchNorm1d",
+    "LazyBatchNorm2d",
+    "LazyBatchNorm3d",
+    "LazyInstanceNorm1d",
+    "LazyInstanceNorm2d",
+    "LazyInstanceNorm3d",
     "RMSNorm",
 ]
 
@@ -57,6 +63,24 @@ class BatchNorm3d(_BatchNorm, torch.nn.BatchNorm3d):
     """Batch norm of (N, C, D, H, W): torch.nn.BatchNorm3d by hand."""
 
 
+class LazyBatchNorm1d(torch.nn.LazyBatchNorm1d, _BatchNorm):
+    """A BatchNorm1d from its first call on, which finds num_features: torch.nn.LazyBatchNorm1d by hand."""
+
+    cls_to_become = BatchNorm1d
+
+
+class LazyBatchNorm2d(torch.nn.LazyBatchNorm2d, _BatchNorm):
+    """A BatchNorm2d from its first call on, which finds num_features: torch.nn.LazyBatchNorm2d by hand."""
+
+    cls_to_become = BatchNorm2d
+
+
+class LazyBatchNorm3d(torch.nn.LazyBatchNorm3d, _BatchNorm):
+    """A BatchNorm3d from its first call on, which finds num_features: torch.nn.LazyBatchNorm3d by hand."""
+
+    cls_to_become = BatchNorm3d
+
+
 class _InstanceNorm(torch.nn.modules.instancenorm._InstanceNorm):
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
         return F.instance_norm(
@@ -81,6 +105,24 @@ class InstanceNorm2d(_InstanceNorm, torch.nn.InstanceNorm2d):
 
 class InstanceNorm3d(_InstanceNorm, torch.nn.InstanceNorm3d):
     """Instance norm of (N, C, D, H, W) or (C, D, H, W): torch.nn.InstanceNorm3d by hand."""
+
+
+class LazyInstanceNorm1d(torch.nn.LazyInstanceNorm1d, _InstanceNorm):
+    """An InstanceNorm1d from its first call on, which finds num_features: torch.nn.LazyInstanceNorm1d by hand."""
+
+    cls_to_become = InstanceNorm1d
+
+
+class LazyInstanceNorm2d(torch.nn.LazyInstanceNorm2d, _InstanceNorm):
+    """An InstanceNorm2d from its first call on, which finds num_features: torch.nn.LazyInstanceNorm2d by hand."""
+
+    cls_to_become = InstanceNorm2d
+
+
+class LazyInstanceNorm3d(torch.nn.LazyInstanceNorm3d, _InstanceNorm):
+    """An InstanceNorm3d from its first call on, which finds num_features: torch.nn.LazyInstanceNorm3d by hand."""
+
+    cls_to_become = InstanceNorm3d
 
 
 class LayerNorm(torch.nn.LayerNorm):
