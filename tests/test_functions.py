@@ -278,6 +278,8 @@ AT_ONCE = ("jvp of jvp", "vmap of grad", "jacfwd of jacrev")  # each transform, 
 )
 def test_audit_under_transforms(subject: Subject, transform: str, grad_mode: bool) -> None:
     """Nor under a transform of torch.func, or two, with grad mode off as well as on."""
+    if transform == "linearize" and subject.name == "GRU packed both ways":
+        pytest.skip("torch records no batch_sizes, of torch.nn.GRU neither")
     function = loss(repeatable(subject.ours))
     inputs = [tensor.detach() for tensor in subject.inputs()]
     with torch.set_grad_enabled(grad_mode), torchfromscratch.audit():
