@@ -6,7 +6,7 @@
 
 The contenders take turns in one process: read the ratios, their median and the range of the middle half.
 Threads are bound to cores, unless OMP_PROC_BIND says otherwise: unbound, works of many short steps took longer in
-some processes. On Linux, MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 before the command keeps
+some processes. On Linux, MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 before the command keeps
 large blocks of memory in the process, which makes both sides faster.
 """
 

@@ -7,15 +7,48 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.cbook import is_math_text
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from tests.training.conftest import TINY
 from torchfromscratch.training import monitor
+from torchfromscratch.training.cli import main
+from torchfromscratch.training.config import resolve
 from torchfromscratch.training.data import Dataset, Pictures, load_dataset
 from torchfromscratch.training.evaluation import Evaluation, Mistake
-from torchfromscratch.training.models import build_model
-from torchfromscratch.training.monitor import confusion_figure, feature_maps, filter_grid, mistakes_figure
+from torchfromscratch.training.models import LAYERS, MODELS, build_model, layer_namespace
+from torchfromscratch.training.monitor import Monitor, confusion_figure, feature_maps, filter_grid, mistakes_figure
 
 # names that matplotlib would take for mathematics, cannot encode, or has no room for
 NAMES = ["$", "$$", "a$b$c", "$x_^{$", r"\$\frac$", "\udcff", "one\nline", "\0", "", "x" * 300]
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize("name", MODELS)
+def test_tensorboard_draws_the_graph_of(name: str, layers: str, tmp_path, capsys) -> None:
+    digits = load_dataset("digits", tmp_path)
+    config = resolve({"dataset": "digits", "model": name, "layers": layers})
+    model = build_model(name, nn=layer_namespace(layers), in_channels=1, image_size=8, classes=10).eval()
+    log = Monitor(tmp_path, config, digits, step=0)
+    log.begin(model, torch.zeros(1, 1, 8, 8))
+    log.close()
+    drawn = " ".join(node.name for node in EventAccumulator(str(tmp_path)).Reload().Graph().node)
+    for layer, module in model.named_modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.LayerNorm, torch.nn.MultiheadAttention)):
+            assert f"[{layer.rpartition('.')[2]}]" in drawn
+    assert capsys.readouterr().out == ""
+
+
+def test_a_graph_that_cannot_be_drawn_is_told_in_one_line(in_directory, monkeypatch, capsys) -> None:
+    def trace(*arguments: object, **keywords: object) -> None:
+        raise RuntimeError("Graphs differed across invocations!\n" * 500)
+
+    monkeypatch.setattr(torch.jit, "trace", trace)
+    assert main([*TINY, "--epochs", "1"]) == 0
+    printed = capsys.readouterr()
+    assert "Graphs differed" not in printed.out
+    (line,) = (line for line in printed.err.splitlines() if "Graphs differed" in line)
+    assert line.startswith("note: the graph could not be written")
+    assert len(line) < 500
 
 
 def test_mistakes_show_the_picture_and_both_labels(tmp_path) -> None:

@@ -1,8 +1,10 @@
 """What a run leaves behind to look at: its TensorBoard logs."""
 
+import io
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,9 +51,7 @@ class Monitor:
         """Logs what does not change: the settings and the graph, traced with images (N, C, H, W)."""
         table = "\n".join(f"| {name} | {value} |" for name, value in asdict(self.config).items())
         self.writer.add_text("configuration", f"| setting | value |\n| --- | --- |\n{table}", 0)
-        with warnings.catch_warnings():
-            # TensorBoard traces with torch.jit, which warns of its age, and of Python code in forward.
-            warnings.simplefilter("ignore")
+        with _traceable():
             self.writer.add_graph(model, images)
         self.writer.flush()
 
@@ -112,6 +112,20 @@ class Monitor:
 
     def close(self) -> None:
         self.writer.close()
+
+
+@contextmanager
+def _traceable() -> Iterator[None]:
+    """What TensorBoard's add_graph needs around it: it traces with torch.jit, and prints whatever goes wrong."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    # As one fused kernel, torch.nn's transformer layers cannot be traced, nor would their graph show anything.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # of torch.jit's age, and of Python code in forward
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
 
 
 def filter_grid(weight: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from torchfromscratch.training.signals import Pending, deferred_signals
 
 STEPS_BETWEEN_REPORTS = 10
 PICTURE_LOGS_PER_RUN = 5
+LONGEST_REASON = 300  # characters; torch.jit gives its reasons in hundreds of lines
 
 
 class Trainer:
@@ -342,7 +344,7 @@ class Trainer:
         try:
             work()
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = shorten(str(error), LONGEST_REASON, placeholder=" …") or type(error).__name__
             if reason not in self.told:
                 self.progress.note(f"{what} could not be written in {self.run_dir} ({reason}); training goes on")
             self.told.add(reason)
