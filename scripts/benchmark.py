@@ -24,6 +24,7 @@ with loading():
     import torch
 
     from torchfromscratch.benchmark import HEADER, conditions, measure, row, works, write
+    from torchfromscratch.command_line import Parser
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only works whose names contain one of these")
     parser.add_argument("--repeats", type=int, default=15, help="timed turns of each work (default: %(default)s)")
     parser.add_argument(

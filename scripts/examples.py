@@ -1,20 +1,19 @@
-"""Run what the lecture notes claim: `python scripts/examples.py [NAME ...]`, all of them without a name."""
+"""Run what the lecture notes claim of layers and networks, and print what comes out."""
 
-import argparse
 import inspect
 
 from torchfromscratch.entry_point import loading, run
 
 with loading():
+    from torchfromscratch.command_line import Parser, require_known
     from torchfromscratch.notes.demonstrations import DEMONSTRATIONS
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(DEMONSTRATIONS)}")
+    parser = Parser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default all: {', '.join(DEMONSTRATIONS)}")
     names = parser.parse_args().names or list(DEMONSTRATIONS)
-    if unknown := [name for name in names if name not in DEMONSTRATIONS]:
-        parser.error(f"unknown example {unknown[0]}; there are {', '.join(DEMONSTRATIONS)}")
+    require_known("example", names, list(DEMONSTRATIONS))
     for name in names:
         rows = DEMONSTRATIONS[name]()
         width = max(len(label) for label, _ in rows)

@@ -1,11 +1,11 @@
 """Draw what the layers of a CNN make of a picture, as the lecture notes do."""
 
-import argparse
 from pathlib import Path
 
 from torchfromscratch.entry_point import loading, run
 
 with loading():
+    from torchfromscratch.command_line import Parser
     from torchfromscratch.notes.feature_maps import (
         draw,
         load_picture,
@@ -16,7 +16,7 @@ with loading():
 
 def main() -> None:
     """Draw each stage as a PNG."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__)
     parser.add_argument(
         "image", nargs="?", type=Path, metavar="IMAGE", help="default: a portrait that comes with matplotlib"
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 from torchfromscratch.entry_point import loading, run
 
 with loading():
+    from torchfromscratch.command_line import Parser
     from torchfromscratch.notes.links import refreshed
     from torchfromscratch.notes.page import as_markdown
 
@@ -12,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
+    Parser(description=__doc__).parse_args()
     pages = {ROOT / "docs" / "notes.md": as_markdown()}
     for page in sorted((ROOT / "docs").glob("derivations.*.md")):
         pages[page] = refreshed(page.read_text(encoding="utf-8"), ROOT)

@@ -10,7 +10,6 @@ can be stopped and continued. The two largest models need 12 GB of memory.
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ with loading():
     from torchvision.models.optical_flow import raft
     from torchvision.models.optical_flow._utils import make_coords_grid
 
+    from torchfromscratch.command_line import Parser, require_known
     from torchfromscratch.comparison import (
         Comparison,
         by_hand,
@@ -90,14 +90,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", help="only these; otherwise all that have no row yet")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser = Parser(description=__doc__)
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="only these; default: all that have no row yet")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=torch.get_num_threads(),
+        metavar="N",
+        help="CPU threads (default: torch's choice)",
+    )
     args = parser.parse_args()
+    if args.threads < 1:
+        parser.error("--threads must be at least 1")
     torch.set_num_threads(args.threads)
     names = [name for module in CHAPTERS.values() for name in models.list_models(module)]
-    if unknown := set(args.models) - set(names):
-        parser.error(f"no model of torchvision: {', '.join(sorted(unknown))}")
+    require_known("model of torchvision", args.models, names)
     rows = known_rows()
     for name in args.models or [name for name in names if name not in rows]:
         start = time.perf_counter()

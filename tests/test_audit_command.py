@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from torchfromscratch.__main__ import main
+from torchfromscratch.entry_point import run as run_command
 
 
 def small():
@@ -104,8 +105,9 @@ def test_a_model_that_insists_on_its_type_is_compared_in_it(capsys):
 )
 def test_a_mistake_is_one_message_and_exit_code_2(capsys, options, message):
     with pytest.raises(SystemExit) as exit:
-        main(["audit", *options])
+        run_command(lambda: main(["audit", *options]))
     assert exit.value.code == 2
     error = capsys.readouterr().err
     assert message in error
-    assert "Traceback" not in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1

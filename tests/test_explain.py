@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from torchfromscratch.__main__ import main
+from torchfromscratch.entry_point import run
 from torchfromscratch.explain import conv2d
 from torchfromscratch.explain import layers as explained
 from torchfromscratch.explain.page import as_page
@@ -195,8 +196,10 @@ def test_pictures_are_written(tmp_path, capsys):
 )
 def test_a_users_mistake_ends_in_one_message(arguments, message, capsys):
     with pytest.raises(SystemExit) as ended:
-        main(["explain", *arguments])
+        run(lambda: main(["explain", *arguments]))
     assert ended.value.code == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert message in printed.err.strip().splitlines()[-1]
+    assert message in printed.err
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1

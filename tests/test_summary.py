@@ -108,3 +108,34 @@ def test_fields_grow_by_the_stride_before_them(arrangement):
     assert (
         field == {"cccc": ReceptiveField((9,), (1,), (-4,)), "cpcpc": ReceptiveField((18,), (4,), (-7,))}[arrangement]
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "error", "message"),
+    [
+        (3, (1, 3), TypeError, "summary needs a torch.nn.Module, but got 3, a int"),
+        (nn.Linear, (1, 3), TypeError, "summary needs a torch.nn.Module"),
+        (nn.Linear(3, 4), "abc", TypeError, r"needs the shape of an input with its batch.* but got 'abc'"),
+        (nn.Linear(3, 4), 3, TypeError, "needs the shape of an input"),
+        (nn.Linear(3, 4), (1, 2.5), TypeError, "needs the shape of an input"),
+        (nn.Linear(3, 4), (), TypeError, "needs the shape of an input"),
+        (nn.Linear(3, 4), torch.ones(1, 3), TypeError, "needs the shape of an input"),
+        (nn.Linear(3, 4), (0, 3), ValueError, r"at least 1, but got \(0, 3\)"),
+        (nn.Linear(3, 4), (1, 5), RuntimeError, r"Linear cannot take an input of \(1, 5\): .*3"),
+        (torch.nn.Linear(3, 4), [1, 5], RuntimeError, r"Linear cannot take an input of \(1, 5\): mat1 and mat2"),
+    ],
+)
+def test_a_mistake_says_what_was_given_and_what_would_do(model, size, error, message):
+    with pytest.raises(error, match=message):
+        summary(model, size)
+    for module in model.modules() if isinstance(model, torch.nn.Module) else ():
+        assert not module._forward_hooks
+
+
+def test_the_input_is_of_the_models_type():
+    assert summary(nn.Linear(3, 4).double(), (2, 3)).parameters == 16
+    assert summary(nn.ReLU(), (2, 3)).parameters == 0
+
+
+def test_lazy_layers_are_given_their_sizes():
+    assert summary(nn.Sequential(nn.LazyLinear(4)), (2, 3)).parameters == 16

@@ -13,7 +13,9 @@ Every layer is a torch.autograd.Function of `torchfromscratch.autograd`, where i
 its derivative.
 """
 
-from torchfromscratch.entry_point import loading
+from importlib.metadata import PackageNotFoundError, version
+
+from torchfromscratch.entry_point import NAME, loading
 
 with loading():
     from torchfromscratch import functional, nn, optim
@@ -25,12 +27,18 @@ with loading():
     from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
     from torchfromscratch.summary import summary
 
+try:
+    __version__ = version(NAME)
+except PackageNotFoundError:  # a clone that is not installed
+    __version__ = "0+unknown"
+
 __all__ = [
     "BuiltinLayerError",
     "Conv2d",
     "Linear",
     "MaxPool2d",
     "ReLU",
+    "__version__",
     "algorithm",
     "audit",
     "check",

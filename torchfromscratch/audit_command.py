@@ -24,13 +24,14 @@ from torchfromscratch.comparison import (
     take_step,
 )
 from torchfromscratch.convert import ConversionReport, conversion_report
+from torchfromscratch.errors import UserError
+
+DESCRIPTION = """Converts a model to hand-written layers and takes a training step both ways: which layers were
+replaced, which built-in kernels are left, how far outputs and gradients are from torch.nn's in float64, time and
+memory of both. Dropout is switched off, so that both compute the same, and weights that begin as zeros are filled."""
 
 LABEL = 60  # columns for what stands before the numbers; the longest kernel's name has 57
 DTYPES = ("float32", "float64", "bfloat16", "float16")
-
-
-class Mistake(Exception):
-    """Of the user; the message says what to do."""
 
 
 def register(subcommands: Any) -> None:
@@ -38,10 +39,7 @@ def register(subcommands: Any) -> None:
     parser = subcommands.add_parser(
         "audit",
         help="convert a model, and compare a training step with torch.nn's",
-        description="Converts a model to hand-written layers and takes a training step both ways: which layers were "
-        "replaced, which built-in kernels are left, how far outputs and gradients are from torch.nn's in float64, "
-        "time and memory of both. Dropout is switched off, so that both compute the same, and weights that begin as "
-        "zeros are filled.",
+        description=DESCRIPTION,
     )
     parser.add_argument("model", metavar="MODULE:FACTORY", help="for example torchvision.models:resnet18")
     parser.add_argument("--input", type=_size, default=(2, 3, 224, 224), metavar="SIZE", help="default 2x3x224x224")
@@ -51,14 +49,11 @@ def register(subcommands: Any) -> None:
     parser.add_argument("--eval", action="store_true", help="in evaluation mode instead of training mode")
     parser.add_argument("--repetitions", type=int, default=3, metavar="N", help="steps timed; default 3, 0 for none")
     parser.add_argument("--seed", type=int, default=0, help="of weights and input; default 0")
-    parser.set_defaults(run=_run, parser=parser)
+    parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> int:
-    try:
-        _audit(args)
-    except Mistake as mistake:
-        args.parser.exit(2, f"{args.parser.prog}: error: {mistake}\n")
+    _audit(args)
     return 0
 
 
@@ -102,9 +97,9 @@ def _explained(args: argparse.Namespace) -> Iterator[None]:
         yield
     except Exception as error:
         kind = args.dtype if args.integers is None else "integers"
-        raise Mistake(
-            f"{args.model} cannot take a step with {kind} of {_text(args.input)}: {error}\n"
-            "Give it what it needs with --input SIZE, --integers N, --dtype or --eval."
+        raise UserError(
+            f"{args.model} cannot take a step with {kind} of {_text(args.input)}: {error}; "
+            "give it what it needs with --input SIZE, --integers N, --dtype or --eval."
         ) from error
 
 
@@ -112,18 +107,18 @@ def _find(name: str) -> Callable[..., Any]:
     """What `module:factory` names."""
     module_name, colon, attribute = name.partition(":")
     if not (module_name and colon and attribute):
-        raise Mistake(f"a model is named MODULE:FACTORY, as torchvision.models:resnet18, but got {name!r}")
+        raise UserError(f"a model is named MODULE:FACTORY, as torchvision.models:resnet18, but got {name!r}")
 
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise Mistake(f"cannot import {module_name!r}: {error}") from error
+        raise UserError(f"cannot import {module_name!r}: {error}") from error
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
             alike = difflib.get_close_matches(part, dir(found), n=3)
             hint = f"; did you mean {' or '.join(alike)}?" if alike else ""
-            raise Mistake(f"{module_name} has no {attribute!r}{hint}")
+            raise UserError(f"{module_name} has no {attribute!r}{hint}")
         found = getattr(found, part)
     return found
 
@@ -135,17 +130,17 @@ def _build(factory: Any, args: argparse.Namespace) -> torch.nn.Module:
         try:
             model = factory()
         except Exception as error:
-            raise Mistake(f"{args.model}() fails: {error}; it is called without arguments") from error
+            raise UserError(f"{args.model}() fails: {error}; it is called without arguments") from error
     else:
-        raise Mistake(f"{args.model} is {factory!r}, which cannot be called")
+        raise UserError(f"{args.model} is {factory!r}, which cannot be called")
     if not isinstance(model, torch.nn.Module):
-        raise Mistake(f"{args.model} gives {model!r}, which is no torch.nn.Module")
+        raise UserError(f"{args.model} gives {model!r}, which is no torch.nn.Module")
     switch_off_chance(model)
     fill_zero_weights(model)
     try:
         return model.to(args.device, getattr(torch, args.dtype)).train(not args.eval)
     except (RuntimeError, AssertionError) as error:
-        raise Mistake(f"cannot use --device {args.device}: {error}") from error
+        raise UserError(f"cannot use --device {args.device}: {error}") from error
 
 
 def _input(args: argparse.Namespace) -> torch.Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from torchfromscratch.extras import from_extra
+from torchfromscratch.functional.arguments import is_int
 from torchfromscratch.kernels.windows import Windows
 
 Sizes = tuple[int, ...]
@@ -97,17 +98,25 @@ def summary(model: torch.nn.Module, input_size: Sequence[int]) -> Summary:
     pooling, activations, normalisation (of which it disregards the statistics), and sums and concatenations
     of branches; behind a layer that mixes all positions it is the whole input, behind one whose windows are
     not known it is None. The model is run once, in evaluation mode.
-    Raises RuntimeError where the model cannot take the input, MissingExtraError without the package torchinfo.
+    Raises TypeError for what is no model or no shape, ValueError for sizes below 1, RuntimeError where the model
+    cannot take the input, MissingExtraError without the package torchinfo.
     """
+    _check(model, input_size)
     with from_extra("train"):
         import torchinfo
 
+    dtype = next((value.dtype for value in model.parameters() if value.is_floating_point()), torch.get_default_dtype())
     follower = _Follower(tuple(input_size[2:]))
     removable = [module.register_forward_hook(follower.leave) for module in model.modules()]
     removable.append(model.register_forward_pre_hook(follower.enter))
     try:
         with follower:
-            found = torchinfo.summary(model, input_size=tuple(input_size), mode="eval", verbose=0, depth=100)
+            found = torchinfo.summary(
+                model, input_size=tuple(input_size), dtypes=[dtype], mode="eval", verbose=0, depth=100
+            )
+    except RuntimeError as error:
+        reason = error.__cause__ or error  # torchinfo's own message sends the reader to the traceback of its cause
+        raise RuntimeError(f"{type(model).__name__} cannot take an input of {tuple(input_size)}: {reason}") from reason
     finally:
         for hook in removable:
             hook.remove()
@@ -124,6 +133,17 @@ def summary(model: torch.nn.Module, input_size: Sequence[int]) -> Summary:
         for info in found.summary_list
     ]
     return Summary(layers, found.total_params, found.total_mult_adds)
+
+
+def _check(model: Any, input_size: Any) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"summary needs a torch.nn.Module, but got {model!r}, a {type(model).__name__}")
+    if not isinstance(input_size, tuple | list) or not input_size or not all(map(is_int, input_size)):
+        raise TypeError(
+            f"summary needs the shape of an input with its batch, as (1, 3, 32, 32), but got {input_size!r}"
+        )
+    if min(input_size) < 1:
+        raise ValueError(f"every size of an input must be at least 1, but got {tuple(input_size)}")
 
 
 # Layers that keep every position where it is, by the modules of torch.nn that hold them.

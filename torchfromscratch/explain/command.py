@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfromscratch.errors import UserError
 from torchfromscratch.explain import layers
 from torchfromscratch.explain.explanation import Explanation, sizes
 from torchfromscratch.explain.text import as_text
@@ -44,7 +45,7 @@ def register(subcommands: Any) -> None:
         parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to explore")
         parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture")
         parser.add_argument("--gif", type=Path, metavar="FILE", help="write an animation")
-        parser.set_defaults(run=_run, build=build, parser=parser)
+        parser.set_defaults(run=_run, build=build)
 
 
 EPILOG = "Sizes are written 4x4; a list of numbers that starts with a minus sign --input-values=-1,2,3."
@@ -56,15 +57,15 @@ class _Help(argparse.HelpFormatter):
 
 
 def _run(args: argparse.Namespace) -> int:
-    """Build the explanation and show it; a mistake of the user ends in one message."""
+    """Build the explanation and show it."""
     try:
         _require_readable(args)
         explanation = args.build(args)
         written = _write_files(explanation, args)
     except (ValueError, RuntimeError, TypeError, IndexError, NotImplementedError) as error:
-        args.parser.exit(2, f"{args.parser.prog}: error: {error}\n")
+        raise UserError(str(error)) from error
     except OSError as error:
-        args.parser.exit(2, f"{args.parser.prog}: error: cannot write {error.filename}: {error.strerror}\n")
+        raise UserError(f"cannot write {error.filename}: {error.strerror}") from error
     print("\n".join(f"wrote {path}" for path in written) or as_text(explanation, args.steps))
     return 0
 

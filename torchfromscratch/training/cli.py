@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import threading
-from argparse import ArgumentParser, BooleanOptionalAction
+from argparse import BooleanOptionalAction
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from torchfromscratch.command_line import Parser
 from torchfromscratch.entry_point import INTERRUPTED, WRONG, reason
 from torchfromscratch.training.checkpoint import BEST
 from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, Config
@@ -56,18 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def build_parser() -> ArgumentParser:
+def build_parser() -> Parser:
     """The options; those that are settings have the names of `Config`'s fields, None if not given."""
     positive = _number(int, lambda number: number >= 1, "a whole number of at least 1")
     not_negative = _number(int, lambda number: number >= 0, "a whole number of at least 0")
     positive_float = _number(float, lambda number: number > 0, "a number above 0")
     not_negative_float = _number(float, lambda number: number >= 0, "a number of at least 0")
     fraction = _number(float, lambda number: 0 <= number < 1, "a number from 0 to below 1")
-    parser = ArgumentParser(
+    parser = Parser(
         usage="%(prog)s [--OPTION VALUE ...]",
         description=DESCRIPTION,
         epilog=HINT,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
     what = parser.add_argument_group("what to train")

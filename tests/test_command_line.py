@@ -1,0 +1,102 @@
+"""Every script and every command has a --help that does nothing else, and tells of a mistake in one line."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import torchfromscratch
+from torchfromscratch.__main__ import command
+from torchfromscratch.command_line import require_known
+from torchfromscratch.entry_point import NAME
+from torchfromscratch.errors import UserError
+from torchfromscratch.explain.command import LAYERS
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+PROGRAMS = [
+    *[[str(script.relative_to(ROOT))] for script in SCRIPTS],
+    *[[NAME, *words] for words in ([], ["audit"], ["explain"], *[["explain", layer] for layer in LAYERS])],
+]
+EVERY = pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a program in this process: its exit code, and what it printed and complained of."""
+
+    def run(program: list[str], *options: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [Path(program[0]).name, *program[1:], *options])
+        monkeypatch.setenv("OMP_PROC_BIND", "false")  # which benchmark.py sets
+        with pytest.raises(SystemExit) as ended:
+            command() if program[0] == NAME else runpy.run_path(str(ROOT / program[0]), run_name="__main__")
+        return (ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+@EVERY
+def test_help_tells_what_the_program_does_and_does_nothing(program: list[str], run: Run) -> None:
+    written = {path: path.stat().st_mtime_ns for path in (ROOT / "docs").iterdir()}
+    code, out, err = run(program, "--help")
+    usage, _, rest = out.partition("\n\n")
+    assert (code, err) == (0, "")
+    assert usage.startswith(f"usage: {Path(program[0]).name}")
+    assert len(rest.splitlines()[0]) > 20
+    assert max(map(len, out.splitlines())) <= 120
+    assert written == {path: path.stat().st_mtime_ns for path in (ROOT / "docs").iterdir()}
+
+
+@EVERY
+def test_a_mistake_is_one_line(program: list[str], run: Run) -> None:
+    for mistake in (["--no-such-option"], ["no-such-word", "--no-such-option"]):
+        code, out, err = run(program, *mistake)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("program", "word", "message"),
+    [
+        ("conformance", "zzz", "no operator has 'zzz' in its name; there are "),
+        ("notes", "zzz", "unrecognized arguments: zzz"),
+        ("examples", "dead_rely", "no example is called 'dead_rely'; did you mean dead_relu"),
+        ("torchvision_table", "resnet17", "no model of torchvision is called 'resnet17'; did you mean resnet1"),
+    ],
+)
+def test_an_unknown_word_is_named(program: str, word: str, message: str, run: Run) -> None:
+    code, out, err = run([f"scripts/{program}.py"], word)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith(f"error: {message}")  # torch may log something as it loads its samples
+
+
+def test_the_commands_are_listed_with_what_they_do(run: Run) -> None:
+    _, out, _ = run([NAME], "--help")
+    assert "audit     convert a model" in out
+    assert "explain   show every number" in out
+    assert f"{NAME} explain conv2d --input 4x4" in out
+
+
+def test_the_version_is_that_of_the_installed_package(run: Run) -> None:
+    assert torchfromscratch.__version__ == importlib.metadata.version(NAME)
+    assert run([NAME], "--version")[1].startswith(f"{NAME} {torchfromscratch.__version__}, torch ")
+
+
+def test_installation_puts_the_command_on_the_path() -> None:
+    """The name in pyproject.toml's [project.scripts] leads to `command`."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'[project.scripts]\n{NAME} = "{command.__module__}:{command.__name__}"\n' in text
+
+
+def test_what_is_not_known_is_answered_with_what_is() -> None:
+    require_known("layer", ["a"], ["a", "b"])
+    with pytest.raises(UserError, match="no layer is called 'c'; there are a, b"):
+        require_known("layer", ["c"], ["a", "b"])
