@@ -110,13 +110,13 @@ def main() -> int:
         start = time.perf_counter()
         rows[name] = row(name)
         print(f"{rows[name]} {time.perf_counter() - start:.0f} s", flush=True)
-        TABLE.write_text(document(rows))
+        TABLE.write_text(document(rows), encoding="utf-8")
     return 0 if all(holds(row) for row in rows.values()) else 1
 
 
 def known_rows() -> dict[str, str]:
     """The table's rows by their models' names, unless they were measured with other versions."""
-    text = TABLE.read_text() if TABLE.exists() else ""
+    text = TABLE.read_text(encoding="utf-8") if TABLE.exists() else ""
     rows = [line for line in text.splitlines() if line.startswith("| ")] if VERSIONS in text else []
     return {name: row for row in rows if (name := row.split()[1]) in models.list_models()}
 

@@ -333,7 +333,9 @@ def cpu_name() -> str:
     """The processor's name, as Linux tells it."""
     information = Path("/proc/cpuinfo")
     names = (
-        [line for line in information.read_text().splitlines() if "model name" in line] if information.exists() else []
+        [line for line in information.read_text(encoding="utf-8").splitlines() if "model name" in line]
+        if information.exists()
+        else []
     )
     return names[0].partition(": ")[2] if names else platform.processor() or platform.machine()
 
@@ -360,9 +362,12 @@ def write(results: Iterable[Result], described: dict[str, str], directory: Path)
     results = list(results)
     directory.mkdir(parents=True, exist_ok=True)
     files = [directory / name for name in ("benchmark.json", "benchmark.md", "benchmark.png")]
-    files[0].write_text(json.dumps({"conditions": described, "results": [asdict(r) for r in results]}, indent=1) + "\n")
+    files[0].write_text(
+        json.dumps({"conditions": described, "results": [asdict(r) for r in results]}, indent=1) + "\n",
+        encoding="utf-8",
+    )
     lines = [", ".join(f"{key} {value}" for key, value in described.items()), "", HEADER, *map(row, results)]
-    files[1].write_text("\n".join(lines) + "\n")
+    files[1].write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(results, files[2])
     return files
 
