@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.autograd.softmax import through_softmax
 from torchfromscratch.kernels.memory import computed
 
@@ -53,17 +53,16 @@ class Attention(Function):
         query, key, value, _, noise, ctx.scale = inputs
         _, weights = output
         ctx.set_materialize_grads(False)  # no zeros for dL/dP in a first derivative: None, and so with tangents
-        ctx.save_for_backward(query, key, value, noise, weights)
-        ctx.save_for_forward(query, key, value, noise, weights)
+        save(ctx, (query, key, value, noise, weights))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, grad_weights: Tensor | None) -> tuple:
-        query, key, value, noise, weights = ctx.saved_tensors
+        query, key, value, noise, weights = saved(ctx)
         return _gradients(ctx, query, key, value, noise, weights, grad_output, grad_weights)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:
-        query, key, value, noise, weights = ctx.saved_tensors
+        query, key, value, noise, weights = saved(ctx)
         return _tangents(ctx.scale, query, key, value, noise, weights, *tangents)
 
 
@@ -89,18 +88,17 @@ class BlockOfQueries(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         *tensors, ctx.scale, ctx.first = inputs
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+        save(ctx, tensors)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        query, key, value, bias, noise = ctx.saved_tensors
+        query, key, value, bias, noise = saved(ctx)
         weights = _weights(query, key, _bias(query, key, bias, ctx.first), ctx.scale)
         return *_gradients(ctx, query, key, value, noise, weights, grad_output, None), None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        query, key, value, bias, noise = ctx.saved_tensors
+        query, key, value, bias, noise = saved(ctx)
         weights = _weights(query, key, _bias(query, key, bias, ctx.first), ctx.scale)
         output_t, _ = _tangents(ctx.scale, query, key, value, noise, weights, *tangents)
         return output_t

@@ -24,7 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, mapped_first
+from torchfromscratch.autograd.function import Function, differentiable, mapped_first, save, saved
 from torchfromscratch.kernels import operations as kernel
 from torchfromscratch.kernels.layout import any_channels_last, laid_out
 from torchfromscratch.kernels.memory import followed
@@ -47,12 +47,11 @@ class Correlation(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         input, weight, _, ctx.windows = inputs
-        ctx.save_for_backward(input, weight)
-        ctx.save_for_forward(input, weight)
+        save(ctx, (input, weight))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        input, weight = ctx.saved_tensors
+        input, weight = saved(ctx)
         grad_output = laid_out(grad_output, any_channels_last(input, weight))
         needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
         grad_input = grad_weight = grad_bias = None
@@ -73,7 +72,7 @@ class Correlation(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, _: None) -> Tensor:
-        input, weight = ctx.saved_tensors
+        input, weight = saved(ctx)
         return correlation(input_t, weight, bias_t, ctx.windows) + correlation(input, weight_t, None, ctx.windows)
 
 
@@ -95,12 +94,11 @@ class FullConvolution(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         grad_output, weight, _, ctx.windows, ctx.input_size = inputs
-        ctx.save_for_backward(grad_output, weight)
-        ctx.save_for_forward(grad_output, weight)
+        save(ctx, (grad_output, weight))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        grad_output, weight = ctx.saved_tensors
+        grad_output, weight = saved(ctx)
         grad = laid_out(grad, any_channels_last(grad_output, weight))
         needs_output, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad_grad_output = grad_weight = grad_bias = None
@@ -118,7 +116,7 @@ class FullConvolution(Function):
 
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, *_: None) -> Tensor:
-        grad_output, weight = ctx.saved_tensors
+        grad_output, weight = saved(ctx)
         return full_convolution(grad_t, weight, bias_t, ctx.windows, ctx.input_size) + full_convolution(
             grad_output, weight_t, None, ctx.windows, ctx.input_size
         )
@@ -139,12 +137,11 @@ class WeightGradient(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         input, grad_output, ctx.windows = inputs
-        ctx.save_for_backward(input, grad_output)
-        ctx.save_for_forward(input, grad_output)
+        save(ctx, (input, grad_output))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        input, grad_output = ctx.saved_tensors
+        input, grad_output = saved(ctx)
         needs_input, needs_output, _ = ctx.needs_input_grad
         grad_input = grad_grad_output = None
         if needs_input:
@@ -164,7 +161,7 @@ class WeightGradient(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, grad_t: Tensor, _: None) -> Tensor:
-        input, grad_output = ctx.saved_tensors
+        input, grad_output = saved(ctx)
         return weight_gradient(input_t, grad_output, ctx.windows) + weight_gradient(input, grad_t, ctx.windows)
 
 

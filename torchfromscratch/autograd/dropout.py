@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.function import Function, differentiable, save, saved
 
 
 class Drop(Function):
@@ -27,17 +27,16 @@ class Drop(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         _, mask, ctx.q = inputs
-        ctx.save_for_backward(mask)
-        ctx.save_for_forward(mask)
+        save(ctx, (mask,))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        (mask,) = ctx.saved_tensors
+        (mask,) = saved(ctx)
         return drop(grad_output, mask, ctx.q), None, None
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, *_: None) -> Tensor:
-        (mask,) = ctx.saved_tensors
+        (mask,) = saved(ctx)
         return drop(input_t, mask, ctx.q)
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.kernels import gate as kernel
 from torchfromscratch.kernels.pieces import in_pieces
 from torchfromscratch.kernels.precision import widened
@@ -59,12 +59,11 @@ def elementwise(
         def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
             kept = inputs[:count] if of == "inputs" else (output,)
             ctx.constants = inputs[count:]
-            ctx.save_for_backward(*kept)
-            ctx.save_for_forward(*kept)
+            save(ctx, kept)
 
         @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
-            known = (*ctx.saved_tensors, *ctx.constants)
+            known = (*saved(ctx), *ctx.constants)
             gradients = [
                 conjugated(in_wide(derivative, conjugated(grad_output), *known)) if needed else None
                 for derivative, needed in zip(derivatives.values(), ctx.needs_input_grad[:count], strict=True)
@@ -75,7 +74,7 @@ def elementwise(
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Tensor:
-            known = (*ctx.saved_tensors, *ctx.constants)
+            known = (*saved(ctx), *ctx.constants)
             moves = [
                 in_wide(derivative, tangent, *known)
                 for derivative, tangent in zip(derivatives.values(), tangents[:count], strict=True)
@@ -101,17 +100,16 @@ class Gate(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         _, y = inputs
-        ctx.save_for_backward(y)
-        ctx.save_for_forward(y)
+        save(ctx, (y,))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        (y,) = ctx.saved_tensors
+        (y,) = saved(ctx)
         return gate(grad, y), None
 
     @staticmethod
     def jvp(ctx: Any, g_t: Tensor, _: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
+        (y,) = saved(ctx)
         return gate(g_t, y)
 
 

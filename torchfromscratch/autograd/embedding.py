@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.kernels.precision import widened
 
 
@@ -32,12 +32,11 @@ class Lookup(Function):
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         weight, index, ctx.padding_idx, ctx.by_frequency, ctx.sparse = inputs
         ctx.rows = weight.shape[0]
-        ctx.save_for_backward(index)
-        ctx.save_for_forward(index)
+        save(ctx, (index,))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        (index,) = ctx.saved_tensors
+        (index,) = saved(ctx)
         if ctx.sparse:
             if ctx.by_frequency:
                 raise RuntimeError("a sparse gradient of an embedding cannot be scaled by frequency")
@@ -50,7 +49,7 @@ class Lookup(Function):
 
     @staticmethod
     def jvp(ctx: Any, weight_t: Tensor, *_: None) -> Tensor:
-        (index,) = ctx.saved_tensors
+        (index,) = saved(ctx)
         return lookup(weight_t, index, ctx.padding_idx, ctx.by_frequency, ctx.sparse)
 
 
@@ -65,17 +64,16 @@ class ScatterAdd(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         _, index, ctx.rows = inputs
-        ctx.save_for_backward(index)
-        ctx.save_for_forward(index)
+        save(ctx, (index,))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        (index,) = ctx.saved_tensors
+        (index,) = saved(ctx)
         return lookup(grad, index, None, False, False), None, None
 
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
-        (index,) = ctx.saved_tensors
+        (index,) = saved(ctx)
         return scatter_add(grad_t, index, ctx.rows)
 
 

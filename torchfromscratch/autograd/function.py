@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -103,6 +103,33 @@ def _with_outputs_of_its_own(forward: Callable[..., Any]) -> Callable[..., Any]:
         return tuple([output.view_as(output) if isinstance(output, Tensor) else output for output in outputs])
 
     return forward_to_views
+
+
+def save(ctx: Any, tensors: Sequence[Tensor | None], needed: Sequence[bool] | None = None) -> None:
+    """Saves for the derivatives, of `tensors`, those that a gradient is `needed` of (all unless given) is a function of.
+
+    What is not saved takes no memory until the backward pass, and may be changed in place before it. Tangents are
+    functions of all the tensors, whatever requires a gradient.
+    """
+    forward_mode = not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+    if needed is None or forward_mode:
+        needed = [True] * len(tensors)
+    ctx.is_saved = tuple([tensor is not None and need for tensor, need in zip(tensors, needed, strict=True)])
+    kept = [tensor for tensor, is_saved in zip(tensors, ctx.is_saved, strict=True) if is_saved]
+    ctx.save_for_backward(*kept)
+    if forward_mode:
+        ctx.save_for_forward(*kept)
+
+
+def saved(ctx: Any) -> tuple[Any, ...]:
+    """The tensors given to `save`, None for those that are not saved.
+
+    Where none is, backward can be run again without retain_graph: torch frees saved tensors alone.
+    """
+    if True not in ctx.is_saved:
+        return (None,) * len(ctx.is_saved)
+    kept = iter(ctx.saved_tensors)
+    return tuple([next(kept) if is_saved else None for is_saved in ctx.is_saved])
 
 
 def autocast_enabled(device_type: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.function import Function, differentiable, save, saved
 
 
 class Linear(Function):
@@ -28,12 +28,11 @@ class Linear(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         input, weight, _ = inputs
-        ctx.save_for_backward(input, weight)
-        ctx.save_for_forward(input, weight)
+        save(ctx, (input, weight))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        input, weight = ctx.saved_tensors
+        input, weight = saved(ctx)
         needs_input, needs_weight, needs_bias = ctx.needs_input_grad
         grad_input = grad_output @ weight.conj() if needs_input else None
         grad_weight = grad_output.mT @ input.conj() if needs_weight else None
@@ -42,7 +41,7 @@ class Linear(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None) -> Tensor:
-        input, weight = ctx.saved_tensors
+        input, weight = saved(ctx)
         output_t = input_t @ weight.mT + input @ weight_t.mT
         return output_t if bias_t is None else output_t + bias_t
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.elementwise import elementwise, logsigmoid, sigmoid
-from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.autograd.softmax import log_softmax, shifted, softmax
 from torchfromscratch.kernels.memory import computed, followed, in_cpu_memory
 from torchfromscratch.kernels.precision import widened
@@ -113,12 +113,11 @@ class SoftmaxCrossEntropy(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         *tensors, ctx.dim = inputs
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+        save(ctx, tensors)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        z, t, h, s = ctx.saved_tensors
+        z, t, h, s = saved(ctx)
         needs_z, _, needs_h, needs_s, _ = ctx.needs_input_grad
         grad_z = grad_h = grad_s = None
         if needs_z:
@@ -132,7 +131,7 @@ class SoftmaxCrossEntropy(Function):
 
     @staticmethod
     def jvp(ctx: Any, z_t: Tensor, _: Any, h_t: Tensor | None, s_t: Tensor | None, __: None) -> Tensor:
-        z, t, h, s = ctx.saved_tensors
+        z, t, h, s = saved(ctx)
         through_z = (_softmax_minus_target(z, t, h, s, ctx.dim) * z_t).sum(ctx.dim, keepdim=True)
         return through_z + softmax_cross_entropy(z, t, h_t, s_t, ctx.dim)
 
@@ -150,12 +149,11 @@ class NegativeLogLikelihood(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         x, t, h, ctx.dim = inputs
-        ctx.save_for_backward(x, t, h)
-        ctx.save_for_forward(x, t, h)
+        save(ctx, (x, t, h))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        x, t, h = ctx.saved_tensors
+        x, t, h = saved(ctx)
         needs_x, _, needs_h, _ = ctx.needs_input_grad
         grad_x = grad_h = None
         if needs_x:
@@ -166,7 +164,7 @@ class NegativeLogLikelihood(Function):
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, _: Any, h_t: Tensor, __: None) -> Tensor:
-        x, t, h = ctx.saved_tensors
+        x, t, h = saved(ctx)
         return -h * widened(x_t).gather(ctx.dim, t) - h_t * widened(x).gather(ctx.dim, t)
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, mapped_first
+from torchfromscratch.autograd.function import Function, differentiable, mapped_first, save, saved
 from torchfromscratch.kernels import normalization as kernel
 from torchfromscratch.kernels.layout import any_channels_last, laid_out
 from torchfromscratch.kernels.normalization import Statistics, sum_over
@@ -49,12 +49,11 @@ class Normalize(Function):
         input, weight, _, ctx.over = inputs
         _, mean, variance = output
         ctx.mark_non_differentiable(mean, variance)
-        ctx.save_for_backward(input, weight, mean, variance)
-        ctx.save_for_forward(input, weight, mean, variance)
+        save(ctx, (input, weight, mean, variance))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple:
-        grad_input, grad_weight, grad_bias = normalize_backward(grad_output, *ctx.saved_tensors, ctx.over)
+        grad_input, grad_weight, grad_bias = normalize_backward(grad_output, *saved(ctx), ctx.over)
         return grad_input, grad_weight, grad_bias if ctx.needs_input_grad[2] else None, None
 
     @staticmethod
@@ -63,7 +62,7 @@ class Normalize(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, _: None) -> tuple:
-        input, weight, mean, variance = ctx.saved_tensors
+        input, weight, mean, variance = saved(ctx)
         deviation, rho = deviations(widened(input), mean, variance, ctx.over)
         x = deviation * rho
         output_t = weight * _pull_back(widened(input_t), x, rho, ctx.over) + weight_t * x
@@ -94,12 +93,11 @@ class NormalizeBackward(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         *tensors, ctx.over = inputs
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+        save(ctx, tensors)
 
     @staticmethod
     def backward(ctx: Any, grad_grad_input: Tensor, grad_grad_weight: Tensor, grad_grad_bias: Tensor) -> tuple:
-        grad_output, input, weight, mean, variance = ctx.saved_tensors
+        grad_output, input, weight, mean, variance = saved(ctx)
         over = ctx.over
         deviation, rho = deviations(widened(input), mean, variance, over)
         g, v, u, x = widened(grad_output), widened(grad_grad_input), grad_grad_weight, deviation * rho
@@ -120,7 +118,7 @@ class NormalizeBackward(Function):
 
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, input_t: Tensor, weight_t: Tensor, *_: Any) -> tuple:
-        grad_output, input, weight, mean, variance = ctx.saved_tensors
+        grad_output, input, weight, mean, variance = saved(ctx)
         over = ctx.over
         deviation, rho = deviations(widened(input), mean, variance, over)
         g, g_t, t, x = widened(grad_output), widened(grad_t), widened(input_t), deviation * rho
@@ -151,19 +149,18 @@ class Deviations(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         *tensors, ctx.over = inputs
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+        save(ctx, tensors)
 
     @staticmethod
     def backward(ctx: Any, grad_deviation: Tensor, grad_rho: Tensor) -> tuple:
-        deviation, rho = deviations(*ctx.saved_tensors, ctx.over)
+        deviation, rho = deviations(*saved(ctx), ctx.over)
         centred = grad_deviation - ctx.over.centre(grad_deviation)
         grad_x = centred - deviation * (grad_rho * rho**3 / ctx.over.count(deviation))
         return grad_x, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-        deviation, rho = deviations(*ctx.saved_tensors, ctx.over)
+        deviation, rho = deviations(*saved(ctx), ctx.over)
         return x_t - ctx.over.centre(x_t), -(rho**3) * ctx.over.mean(deviation * x_t)
 
 
@@ -181,12 +178,11 @@ class NormalizeByConstants(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         input, weight, _, mean, variance, ctx.eps = inputs
-        ctx.save_for_backward(input, weight, mean, variance)
-        ctx.save_for_forward(input, weight, mean, variance)
+        save(ctx, (input, weight, mean, variance))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        input, weight, mean, variance = ctx.saved_tensors
+        input, weight, mean, variance = saved(ctx)
         rho = (widened(variance) + ctx.eps).rsqrt()
         g = laid_out(widened(grad_output), any_channels_last(input))
         constant = [dim for dim in range(input.dim()) if weight.shape[dim] == 1]
@@ -201,7 +197,7 @@ class NormalizeByConstants(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, *_: Any) -> Tensor:
-        input, weight, mean, variance = ctx.saved_tensors
+        input, weight, mean, variance = saved(ctx)
         rho = (widened(variance) + ctx.eps).rsqrt()
         output_t = widened(input_t) * (weight * rho) + (widened(input) - mean) * (weight_t * rho)
         if bias_t is not None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, map_over_batch
+from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, save, saved
 from torchfromscratch.kernels import operations
 from torchfromscratch.kernels import pooling as kernel
 from torchfromscratch.kernels import spans as span_kernel
@@ -49,12 +49,11 @@ class MaxPool(Function):
         ctx.input_size = input.shape[2:]
         ctx.channels_last = any_channels_last(input)
         ctx.mark_non_differentiable(winners)
-        ctx.save_for_backward(winners)
-        ctx.save_for_forward(winners)
+        save(ctx, (winners,))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
-        (winners,) = ctx.saved_tensors
+        (winners,) = saved(ctx)
         return send_back(laid_out(grad_output, ctx.channels_last), winners, ctx.windows, ctx.input_size), None
 
     @staticmethod
@@ -63,7 +62,7 @@ class MaxPool(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> tuple:
-        (winners,) = ctx.saved_tensors
+        (winners,) = saved(ctx)
         return fetch(input_t, winners, ctx.windows), None
 
 
@@ -80,12 +79,11 @@ class Fetch(Function):
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         input, winners, ctx.windows = inputs
         ctx.input_size = input.shape[2:]
-        ctx.save_for_backward(winners)
-        ctx.save_for_forward(winners)
+        save(ctx, (winners,))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        (winners,) = ctx.saved_tensors
+        (winners,) = saved(ctx)
         return send_back(grad, winners, ctx.windows, ctx.input_size), None, None
 
     @staticmethod
@@ -94,7 +92,7 @@ class Fetch(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, *_: None) -> Tensor:
-        (winners,) = ctx.saved_tensors
+        (winners,) = saved(ctx)
         return fetch(input_t, winners, ctx.windows)
 
 
@@ -110,12 +108,11 @@ class SendBack(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         _, winners, ctx.windows, ctx.input_size = inputs
-        ctx.save_for_backward(winners)
-        ctx.save_for_forward(winners)
+        save(ctx, (winners,))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        (winners,) = ctx.saved_tensors
+        (winners,) = saved(ctx)
         return fetch(grad, winners, ctx.windows), None, None, None
 
     @staticmethod
@@ -124,7 +121,7 @@ class SendBack(Function):
 
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
-        (winners,) = ctx.saved_tensors
+        (winners,) = saved(ctx)
         return send_back(grad_t, winners, ctx.windows, ctx.input_size)
 
 

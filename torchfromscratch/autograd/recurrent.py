@@ -36,8 +36,12 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import elementwise
+<<<<<<< HEAD
 from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.kernels.memory import followed
+=======
+from torchfromscratch.autograd.function import Function, differentiable, save, saved
+>>>>>>> fe799c7 (What derivatives need is saved in one place, which saves what a needed gradient is a function of, and for forward mode all)
 
 States = Sequence[Tensor]
 
@@ -295,8 +299,7 @@ class Recurrence(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         u, weight, bias, projection, ctx.cell, ctx.timeline, *start = inputs
-        ctx.save_for_backward(u, weight, bias, projection, *start, *output)
-        ctx.save_for_forward(u, weight, bias, projection, *start, *output)
+        save(ctx, (u, weight, bias, projection, *start, *output))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
@@ -361,7 +364,7 @@ def _affine(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _linearise(ctx: Any) -> tuple:
     """What both derivatives of a Recurrence need of all steps, from the states."""
-    u, weight, bias, projection, *states = ctx.saved_tensors
+    u, weight, bias, projection, *states = saved(ctx)
     start, after = states[: len(states) // 2], states[len(states) // 2 :]
     steps_before = scan(ctx.timeline, lambda before, *after: (after, before), start, *after)
     before = [ctx.timeline.join(steps) for steps in steps_before]

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.kernels import resampling as kernel
 
 
@@ -28,16 +28,15 @@ class Resample(Function):
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         input, position, weight, ctx.dim = inputs
         ctx.inputs = input.shape[ctx.dim]
-        ctx.save_for_backward(position, weight)
-        ctx.save_for_forward(position, weight)
+        save(ctx, (position, weight))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        return give_back(grad_output, *ctx.saved_tensors, ctx.dim, ctx.inputs), None, None, None
+        return give_back(grad_output, *saved(ctx), ctx.dim, ctx.inputs), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, *_: None) -> Tensor:
-        return resample(input_t, *ctx.saved_tensors, ctx.dim)
+        return resample(input_t, *saved(ctx), ctx.dim)
 
 
 class Return(Function):
@@ -50,16 +49,15 @@ class Return(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         _, position, weight, ctx.dim, ctx.inputs = inputs
-        ctx.save_for_backward(position, weight)
-        ctx.save_for_forward(position, weight)
+        save(ctx, (position, weight))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        return resample(grad, *ctx.saved_tensors, ctx.dim), None, None, None, None
+        return resample(grad, *saved(ctx), ctx.dim), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
-        return give_back(grad_t, *ctx.saved_tensors, ctx.dim, ctx.inputs)
+        return give_back(grad_t, *saved(ctx), ctx.dim, ctx.inputs)
 
 
 resample = differentiable(Resample)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.kernels.memory import computed
 from torchfromscratch.kernels.precision import widened
 
@@ -34,17 +34,16 @@ class Softmax(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         _, ctx.dim = inputs
-        ctx.save_for_backward(output)
-        ctx.save_for_forward(output)
+        save(ctx, (output,))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        (output,) = ctx.saved_tensors
+        (output,) = saved(ctx)
         return through_softmax(grad_output, output, ctx.dim), None
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
-        (output,) = ctx.saved_tensors
+        (output,) = saved(ctx)
         return through_softmax(input_t, output, ctx.dim)
 
 
@@ -60,18 +59,17 @@ class LogSoftmax(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         _, ctx.dim = inputs
-        ctx.save_for_backward(output)
-        ctx.save_for_forward(output)
+        save(ctx, (output,))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        (output,) = ctx.saved_tensors
+        (output,) = saved(ctx)
         grad, y = widened(grad_output), widened(output).exp()
         return (grad - y * grad.sum(ctx.dim, keepdim=True)).to(grad_output.dtype), None
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
-        (output,) = ctx.saved_tensors
+        (output,) = saved(ctx)
         tangent, y = widened(input_t), widened(output).exp()
         return (tangent - (y * tangent).sum(ctx.dim, keepdim=True)).to(input_t.dtype)
 
