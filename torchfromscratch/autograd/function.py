@@ -106,7 +106,7 @@ def _with_outputs_of_its_own(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def save(ctx: Any, tensors: Sequence[Tensor | None], needed: Sequence[bool] | None = None) -> None:
-    """Saves for the derivatives, of `tensors`, those that a gradient is `needed` of (all unless given) is a function of.
+    """Saves those of `tensors` that are `needed` for the gradients of what requires one; all, if it is not said.
 
     What is not saved takes no memory until the backward pass, and may be changed in place before it. Tangents are
     functions of all the tensors, whatever requires a gradient.
@@ -114,7 +114,7 @@ def save(ctx: Any, tensors: Sequence[Tensor | None], needed: Sequence[bool] | No
     forward_mode = not torch.compiler.is_compiling() and forward_ad._current_level >= 0
     if needed is None or forward_mode:
         needed = [True] * len(tensors)
-    ctx.is_saved = tuple([tensor is not None and need for tensor, need in zip(tensors, needed, strict=True)])
+    ctx.is_saved = tuple([need and tensor is not None for tensor, need in zip(tensors, needed, strict=True)])
     kept = [tensor for tensor, is_saved in zip(tensors, ctx.is_saved, strict=True) if is_saved]
     ctx.save_for_backward(*kept)
     if forward_mode:
@@ -122,13 +122,11 @@ def save(ctx: Any, tensors: Sequence[Tensor | None], needed: Sequence[bool] | No
 
 
 def saved(ctx: Any) -> tuple[Any, ...]:
-    """The tensors given to `save`, None for those that are not saved.
+    """The tensors given to `save`, None in the place of those that are not saved.
 
-    Where none is, backward can be run again without retain_graph: torch frees saved tensors alone.
+    Where none is, backward may run twice without retain_graph, which torch refuses who asks for saved tensors.
     """
-    if True not in ctx.is_saved:
-        return (None,) * len(ctx.is_saved)
-    kept = iter(ctx.saved_tensors)
+    kept = iter(ctx.saved_tensors if True in ctx.is_saved else ())
     return tuple([next(kept) if is_saved else None for is_saved in ctx.is_saved])
 
 

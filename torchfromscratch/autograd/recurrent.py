@@ -36,12 +36,8 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import elementwise
-<<<<<<< HEAD
-from torchfromscratch.autograd.function import Function, differentiable
-from torchfromscratch.kernels.memory import followed
-=======
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
->>>>>>> fe799c7 (What derivatives need is saved in one place, which saves what a needed gradient is a function of, and for forward mode all)
+from torchfromscratch.kernels.memory import followed
 
 States = Sequence[Tensor]
 
