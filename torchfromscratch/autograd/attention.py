@@ -53,7 +53,9 @@ class Attention(Function):
         query, key, value, _, noise, ctx.scale = inputs
         _, weights = output
         ctx.set_materialize_grads(False)  # no zeros for dL/dP in a first derivative: None, and so with tangents
-        save(ctx, (query, key, value, noise, weights))
+        needs_query, needs_key, needs_value, needs_bias, *_ = ctx.needs_input_grad
+        needs_scores = needs_query or needs_key or needs_bias
+        save(ctx, (query, key, value, noise, weights), needed=(needs_key, needs_query, needs_scores, True, True))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, grad_weights: Tensor | None) -> tuple:
@@ -88,7 +90,8 @@ class BlockOfQueries(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         *tensors, ctx.scale, ctx.first = inputs
-        save(ctx, tensors)
+        needs_query, needs_key, _, needs_bias, *_ = ctx.needs_input_grad
+        save(ctx, tensors, needed=(True, True, needs_query or needs_key or needs_bias, True, True))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
@@ -157,11 +160,13 @@ def _gradients(
 ) -> tuple:
     """The gradients of a Function's arguments, from those of Y and P; None stands for zero."""
     needs_query, needs_key, needs_value, needs_bias, *_ = ctx.needs_input_grad
+    needs_scores = needs_query or needs_key or needs_bias
     grad_query = grad_key = grad_value = grad_scores = None
     if grad_output is not None:
         grad_value = _times(weights, noise).mT @ grad_output if needs_value else None
+    if grad_output is not None and needs_scores:
         grad_weights = _plus(_times(grad_output @ value.mT, noise), grad_weights)
-    if grad_weights is not None and (needs_query or needs_key or needs_bias):
+    if grad_weights is not None and needs_scores:
         grad_scores = through_softmax(grad_weights, weights, -1)
         grad_query = grad_scores @ key * ctx.scale if needs_query else None
         grad_key = grad_scores.mT @ query * ctx.scale if needs_key else None

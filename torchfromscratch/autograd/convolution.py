@@ -47,19 +47,21 @@ class Correlation(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         input, weight, _, ctx.windows = inputs
-        save(ctx, (input, weight))
+        ctx.input_size, ctx.channels_last = input.shape[2:], any_channels_last(input, weight)
+        needs_input, needs_weight, *_ = ctx.needs_input_grad
+        save(ctx, (input, weight), needed=(needs_weight, needs_input))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight = saved(ctx)
-        grad_output = laid_out(grad_output, any_channels_last(input, weight))
+        grad_output = laid_out(grad_output, ctx.channels_last)
         needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
         grad_input = grad_weight = grad_bias = None
         if needs_input and needs_weight and not followed():  # the next two lines' work, shared
             grad_input, grad_weight = kernel.gradients(input.conj(), weight.conj(), grad_output, ctx.windows)
         else:
             if needs_input:
-                grad_input = full_convolution(grad_output, weight.conj(), None, ctx.windows, input.shape[2:])
+                grad_input = full_convolution(grad_output, weight.conj(), None, ctx.windows, ctx.input_size)
             if needs_weight:
                 grad_weight = weight_gradient(input.conj(), grad_output, ctx.windows)
         if needs_bias:
@@ -94,16 +96,18 @@ class FullConvolution(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         grad_output, weight, _, ctx.windows, ctx.input_size = inputs
-        save(ctx, (grad_output, weight))
+        ctx.output_size, ctx.channels_last = grad_output.shape, any_channels_last(grad_output, weight)
+        needs_output, needs_weight, *_ = ctx.needs_input_grad
+        save(ctx, (grad_output, weight), needed=(needs_weight, needs_output))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
         grad_output, weight = saved(ctx)
-        grad = laid_out(grad, any_channels_last(grad_output, weight))
+        grad = laid_out(grad, ctx.channels_last)
         needs_output, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad_grad_output = grad_weight = grad_bias = None
         if needs_output:
-            grad_grad_output = _begin(correlation(grad, weight.conj(), None, ctx.windows), grad_output)
+            grad_grad_output = _begin(correlation(grad, weight.conj(), None, ctx.windows), ctx.output_size)
         if needs_weight:
             grad_weight = weight_gradient(grad, grad_output.conj(), ctx.windows)
         if needs_bias:
@@ -137,7 +141,9 @@ class WeightGradient(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         input, grad_output, ctx.windows = inputs
-        save(ctx, (input, grad_output))
+        ctx.input_size, ctx.output_size = input.shape[2:], grad_output.shape
+        needs_input, needs_output, _ = ctx.needs_input_grad
+        save(ctx, (input, grad_output), needed=(needs_output, needs_input))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
@@ -145,9 +151,9 @@ class WeightGradient(Function):
         needs_input, needs_output, _ = ctx.needs_input_grad
         grad_input = grad_grad_output = None
         if needs_input:
-            grad_input = full_convolution(grad_output.conj(), grad, None, ctx.windows, input.shape[2:])
+            grad_input = full_convolution(grad_output.conj(), grad, None, ctx.windows, ctx.input_size)
         if needs_output:
-            grad_grad_output = _begin(correlation(input.conj(), grad, None, ctx.windows), grad_output)
+            grad_grad_output = _begin(correlation(input.conj(), grad, None, ctx.windows), ctx.output_size)
         return grad_input, grad_grad_output, None
 
     @staticmethod
@@ -176,9 +182,9 @@ def sum_per_channel(grad_output: Tensor) -> Tensor:
     return of_pictures.sum(0).to(grad_output.dtype)
 
 
-def _begin(output: Tensor, like: Tensor) -> Tensor:
-    """As many positions of `output` as `like` has: a wide output_padding makes room for further windows."""
-    for dim, size in enumerate(like.shape):
+def _begin(output: Tensor, shape: Sequence[int]) -> Tensor:
+    """As many positions of `output` as `shape` has: a wide output_padding makes room for further windows."""
+    for dim, size in enumerate(shape):
         output = output.narrow(dim, 0, size) if output.shape[dim] > size else output
     return output
 

@@ -28,7 +28,8 @@ class Linear(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         input, weight, _ = inputs
-        save(ctx, (input, weight))
+        needs_input, needs_weight, _ = ctx.needs_input_grad
+        save(ctx, (input, weight), needed=(needs_weight, needs_input))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:

@@ -19,7 +19,7 @@ and R. Sennrich, "Root Mean Square Layer Normalization", 2019.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,31 +41,42 @@ class Normalize(Function):
     generate_vmap_rule = False
 
     @staticmethod
-    def forward(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statistics) -> tuple:
-        return kernel.normalize(input, weight, bias, over)
+    def forward(input: Tensor, weight: Tensor | None, bias: Tensor | None, over: Statistics) -> tuple:
+        return kernel.normalize(input, _gamma(weight, input, _shape(input, weight, bias)), bias, over)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        input, weight, _, ctx.over = inputs
+        input, weight, bias, ctx.over = inputs
         _, mean, variance = output
         ctx.mark_non_differentiable(mean, variance)
-        save(ctx, (input, weight, mean, variance))
+        ctx.shape = _shape(input, weight, bias)
+        needs_input, needs_weight, *_ = ctx.needs_input_grad
+        needs_x = needs_input or needs_weight
+        save(ctx, (input, weight, mean, variance), needed=(needs_x, needs_input, needs_x, needs_x))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple:
-        grad_input, grad_weight, grad_bias = normalize_backward(grad_output, *saved(ctx), ctx.over)
-        return grad_input, grad_weight, grad_bias if ctx.needs_input_grad[2] else None, None
+        needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        if not (needs_input or needs_weight):
+            return None, None, _sum_over_batch(grad_output, ctx.shape), None
+        input, weight, mean, variance = saved(ctx)
+        weight = _gamma(weight, input, ctx.shape)  # which dL/dγ and dL/dβ do not depend on
+        grad_input, grad_weight, grad_bias = normalize_backward(grad_output, input, weight, mean, variance, ctx.over)
+        gradients = zip((grad_input, grad_weight, grad_bias), ctx.needs_input_grad, strict=False)
+        return *[gradient if needed else None for gradient, needed in gradients], None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
         return _mapped(normalize, info, in_dims, *args)
 
     @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, _: None) -> tuple:
+    def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None, _: None) -> tuple:
         input, weight, mean, variance = saved(ctx)
         deviation, rho = deviations(widened(input), mean, variance, ctx.over)
         x = deviation * rho
-        output_t = weight * _pull_back(widened(input_t), x, rho, ctx.over) + weight_t * x
+        output_t = _gamma(weight, input, ctx.shape) * _pull_back(widened(input_t), x, rho, ctx.over)
+        if weight_t is not None:
+            output_t = output_t + weight_t * x
         if bias_t is not None:
             output_t = output_t + bias_t
         return output_t.to(input.dtype), None, None
@@ -169,37 +180,43 @@ class NormalizeByConstants(Function):
 
     @staticmethod
     def forward(
-        input: Tensor, weight: Tensor, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+        input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
     ) -> Tensor:
-        scale = weight * (widened(variance) + eps).rsqrt()
+        scale = _scaled(weight, (widened(variance) + eps).rsqrt())
         shift = -mean * scale if bias is None else bias - mean * scale
         return (widened(input) * scale + shift).to(input.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         input, weight, _, mean, variance, ctx.eps = inputs
-        save(ctx, (input, weight, mean, variance))
+        ctx.dtype, ctx.shape, ctx.channels_last = input.dtype, mean.shape, any_channels_last(input)
+        needs_input, needs_weight, *_ = ctx.needs_input_grad
+        needed = (needs_weight, needs_input, needs_weight, needs_input or needs_weight)
+        save(ctx, (input, weight, mean, variance), needed)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight, mean, variance = saved(ctx)
-        rho = (widened(variance) + ctx.eps).rsqrt()
-        g = laid_out(widened(grad_output), any_channels_last(input))
-        constant = [dim for dim in range(input.dim()) if weight.shape[dim] == 1]
+        needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        g = laid_out(widened(grad_output), ctx.channels_last)
         grad_input = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_input = (g * (weight * rho)).to(input.dtype)
-        if ctx.needs_input_grad[1]:
-            grad_weight = (sum_over(g * (widened(input) - mean), constant) * rho).to(weight.dtype)
-        if ctx.needs_input_grad[2]:
-            grad_bias = sum_over(g, constant).to(weight.dtype)
+        if needs_input or needs_weight:
+            rho = (widened(variance) + ctx.eps).rsqrt()
+        if needs_input:
+            grad_input = (g * _scaled(weight, rho)).to(ctx.dtype)
+        if needs_weight:
+            grad_weight = _sum_over_batch(g * (widened(input) - mean), ctx.shape) * rho
+        if needs_bias:
+            grad_bias = _sum_over_batch(g, ctx.shape)
         return grad_input, grad_weight, grad_bias, None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, *_: Any) -> Tensor:
+    def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None, *_: Any) -> Tensor:
         input, weight, mean, variance = saved(ctx)
         rho = (widened(variance) + ctx.eps).rsqrt()
-        output_t = widened(input_t) * (weight * rho) + (widened(input) - mean) * (weight_t * rho)
+        output_t = widened(input_t) * _scaled(weight, rho)
+        if weight_t is not None:
+            output_t = output_t + (widened(input) - mean) * (weight_t * rho)
         if bias_t is not None:
             output_t = output_t + bias_t
         return output_t.to(input.dtype)
@@ -209,6 +226,26 @@ normalize = differentiable(Normalize)
 normalize_backward = differentiable(NormalizeBackward)
 deviations = differentiable(Deviations)
 normalize_by_constants = differentiable(NormalizeByConstants)
+
+
+def _shape(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Sequence[int]:
+    """That of γ and β, which is 1 along the dimensions that they do not vary along, be they given or not."""
+    return next((given.shape for given in (weight, bias) if given is not None), [1] * input.dim())
+
+
+def _gamma(weight: Tensor | None, input: Tensor, shape: Sequence[int]) -> Tensor:
+    """γ, which is 1 if it is not given."""
+    return input.new_ones(shape) if weight is None else weight
+
+
+def _scaled(weight: Tensor | None, rho: Tensor) -> Tensor:
+    """γ·ρ."""
+    return rho if weight is None else weight * rho
+
+
+def _sum_over_batch(terms: Tensor, shape: Sequence[int]) -> Tensor:
+    """The sum of what belongs to each element of a γ or β of this shape."""
+    return sum_over(widened(terms), [dim for dim, size in enumerate(shape) if size == 1])
 
 
 def _pull_back(h: Tensor, x: Tensor, rho: Tensor, over: Statistics) -> Tensor:

@@ -60,6 +60,8 @@ class Cell:
     """
 
     gates = 1
+    gated = True
+    """Whether the slopes are functions of u, v and the states before the step; else of those after it alone."""
 
     @staticmethod
     def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
@@ -92,6 +94,8 @@ class Tanh(Cell):
 
     dh' = (1 − h'²) da
     """
+
+    gated = False
 
     @staticmethod
     def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
@@ -295,11 +299,16 @@ class Recurrence(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         u, weight, bias, projection, ctx.cell, ctx.timeline, *start = inputs
-        save(ctx, (u, weight, bias, projection, *start, *output))
+        _, needs_weight, *_ = ctx.needs_input_grad
+        needs_start = any(ctx.needs_input_grad[-len(start) :])
+        gated, repeated = ctx.cell.gated, len(ctx.timeline.sizes) > 1 or needs_start
+        needed_of_start = [gated or needs_weight] * len(start)
+        needed = (gated, gated or repeated, gated, True, *needed_of_start, *[True] * len(output))
+        save(ctx, (u, weight, bias, projection, *start, *output), needed)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
-        weight, projection, start, h, m, slopes = _linearise(ctx)
+        weight, projection, h, m, slopes = _linearise(ctx)
         cell, timeline = ctx.cell, ctx.timeline.backwards
 
         def step(grads_later: States, *rows: Tensor) -> tuple[States, States]:
@@ -307,11 +316,14 @@ class Recurrence(Function):
             grad_h, *grad_c = [grad + later for grad, later in zip(grads_t, grads_later, strict=True)]
             grad_m = grad_h if projection is None else grad_h @ projection
             grad_u, besides, *grad_c = cell.pull(slopes_t, grad_m, *grad_c)
+            if weight is None:  # a single step from a state that needs no gradient
+                return nothing, [grad_u, grad_h, *nothing]
             through_v = cell.scale(slopes_t, grad_u) @ weight
             before = [through_v if besides is None else through_v + besides, *grad_c]
             return before, [grad_u, grad_h, *before]
 
-        nothing = [torch.zeros_like(s) for s in start]  # comes back from behind a sequence's last step
+        # comes back from behind a sequence's last step
+        nothing = [grad.new_zeros(timeline.sizes[0], grad.shape[1]) for grad in grads]
         grads_u, grads_h, *grads_before = scan(timeline, step, nothing, *grads, *slopes)
         grad_u = timeline.join(grads_u)
         grad_v = cell.scale(slopes, grad_u)
@@ -337,7 +349,7 @@ class Recurrence(Function):
         _timeline: None,
         *start_t: Tensor,
     ) -> tuple[Tensor, ...]:
-        weight, projection, _, h, m, slopes = _linearise(ctx)
+        weight, projection, h, m, slopes = _linearise(ctx)
         cell, timeline = ctx.cell, ctx.timeline
 
         def step(before: States, a_t: Tensor, h_t: Tensor, *slopes_t: Tensor) -> tuple[States, States]:
@@ -362,8 +374,12 @@ def _linearise(ctx: Any) -> tuple:
     """What both derivatives of a Recurrence need of all steps, from the states."""
     u, weight, bias, projection, *states = saved(ctx)
     start, after = states[: len(states) // 2], states[len(states) // 2 :]
-    steps_before = scan(ctx.timeline, lambda before, *after: (after, before), start, *after)
-    before = [ctx.timeline.join(steps) for steps in steps_before]
-    v = _affine(before[0], weight, bias)
-    m = None if projection is None else ctx.cell.step(u, v, *before)[0]
-    return weight, projection, start, before[0], m, ctx.cell.slopes(u, v, before, after)
+    v = m = None
+    before = start
+    if start[0] is not None:
+        steps_before = scan(ctx.timeline, lambda before, *after: (after, before), start, *after)
+        before = [ctx.timeline.join(steps) for steps in steps_before]
+    if ctx.cell.gated:
+        v = _affine(before[0], weight, bias)
+        m = None if projection is None else ctx.cell.step(u, v, *before)[0]
+    return weight, projection, before[0], m, ctx.cell.slopes(u, v, before, after)

@@ -58,7 +58,7 @@ def batch_norm(
     channels = shape[axis] = input.shape[axis]
     _check(input, weight, bias, running_mean, running_var, size=channels)
     input = _laid_out(input)
-    weight, bias = _shaped(input, weight, bias, shape)
+    weight, bias = _shaped(shape, weight, bias)
     if not training:
         mean, variance = _given(running_mean, running_var)
         return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
@@ -102,7 +102,7 @@ def instance_norm(
     _check(input, weight, bias, running_mean, running_var, size=channels)
     input = input.contiguous()
     shape = [1, channels, *[1] * (input.dim() - 2)]
-    weight, bias = _shaped(input, weight, bias, shape)
+    weight, bias = _shaped(shape, weight, bias)
     if not use_input_stats:
         mean, variance = _given(running_mean, running_var)
         return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
@@ -135,7 +135,7 @@ def layer_norm(
     shape = _check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
     _check(input, weight, bias)
     input = input.contiguous()
-    weight, bias = _shaped(input, weight, bias, [*[1] * (input.dim() - len(shape)), *shape])
+    weight, bias = _shaped([*[1] * (input.dim() - len(shape)), *shape], weight, bias)
     over = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps)
     return normalize(input, weight, bias, over)[0]
 
@@ -165,7 +165,7 @@ def rms_norm(
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
     input = _laid_out(input)
-    weight, _ = _shaped(input, weight, None, [*[1] * (input.dim() - len(shape)), *shape])
+    (weight,) = _shaped([*[1] * (input.dim() - len(shape)), *shape], weight)
     over = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps, centred=False)
     return normalize(input, weight, None, over)[0]
 
@@ -200,7 +200,7 @@ def group_norm(
     _check_parameter_shapes("group_norm", (channels,), weight, bias)
     _check(input, weight, bias)
     grouped = _laid_out(input).view(batch, num_groups, channels // num_groups, *space)
-    weight, bias = _shaped(grouped, weight, bias, [1, *grouped.shape[1:3], *[1] * len(space)])
+    weight, bias = _shaped([1, *grouped.shape[1:3], *[1] * len(space)], weight, bias)
     over = Statistics(tuple(range(2, grouped.dim())), eps)
     return normalize(grouped, weight, bias, over)[0].view(input.shape)
 
@@ -212,12 +212,9 @@ def _laid_out(input: Tensor) -> Tensor:
     return input.contiguous()
 
 
-def _shaped(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int]
-) -> tuple[Tensor, Tensor | None]:
-    """γ, which is 1 if not given, and β, made to vary along the dimensions of the input that `shape` names."""
-    weight = input.new_ones(shape) if weight is None else weight.reshape(shape)
-    return weight, None if bias is None else bias.reshape(shape)
+def _shaped(shape: Sequence[int], *parameters: Tensor | None) -> list[Tensor | None]:
+    """γ and β, made to vary along the dimensions of the input that `shape` names."""
+    return [None if parameter is None else parameter.reshape(shape) for parameter in parameters]
 
 
 def _given(running_mean: Tensor | None, running_var: Tensor | None) -> tuple[Tensor, Tensor]:
