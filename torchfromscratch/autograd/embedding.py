@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.kernels.memory import no_view
 from torchfromscratch.kernels.precision import widened
 
 
@@ -26,7 +27,8 @@ class Lookup(Function):
 
     @staticmethod
     def forward(weight: Tensor, index: Tensor, padding_idx: int | None, by_frequency: bool, sparse: bool) -> Tensor:
-        return weight.index_select(0, index.reshape(-1)).view(*index.shape, weight.shape[1])
+        rows = weight.index_select(0, index.reshape(-1))
+        return no_view(rows, (*index.shape, weight.shape[1]))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

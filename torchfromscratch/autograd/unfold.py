@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.kernels.memory import no_view
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -30,7 +31,7 @@ class Unfold(Function):
         taps_first = seen.movedim(tuple(range(2, 2 + windows.dims)), tuple(range(-windows.dims, 0)))
         size = math.prod(windows.output_size(input.shape[2:]))
         columns = taps_first.clone(memory_format=torch.contiguous_format)
-        return columns.view(batch, channels * len(windows.taps), size)
+        return no_view(columns, (batch, channels * len(windows.taps), size))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -56,7 +57,7 @@ class Fold(Function):
         batch, channels = columns.shape[0], columns.shape[1] // positions.shape[0]
         nothing = columns.new_zeros(batch, channels, math.prod(padded_size))
         padded = nothing.index_add(2, positions.view(-1), columns.reshape(batch, channels, positions.numel()))
-        return windows.unpad(padded.view(batch, channels, *padded_size), input_size)
+        return windows.unpad(no_view(padded, (batch, channels, *padded_size)), input_size)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

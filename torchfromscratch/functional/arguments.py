@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import is_recorded
+from torchfromscratch.kernels.memory import followed, is_recorded
 
 Size = int | Sequence[int]
 
@@ -38,6 +38,11 @@ def no_tensor(function: str, name: str, value: Any) -> TypeError:
 def has_values(tensor: Tensor) -> bool:
     """Whether its elements can be looked at: those of a recorded or mapped tensor cannot."""
     return not (is_recorded() or torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tensor.is_meta)
+
+
+def changeable(kept: Tensor) -> Tensor:
+    """A copy, where the backward pass needs what is `kept` and a user may change it before in place."""
+    return kept.clone() if followed() else kept
 
 
 def overwritten(input: Tensor, output: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd import linear as autograd
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.memory import no_view
 
 __all__ = ["linear"]
 
@@ -34,10 +35,11 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         types = [str(t.dtype) for t in (input, weight, bias) if t is not None]
         raise RuntimeError(f"linear: input, weight and bias must have the same dtype, but got {', '.join(types)}")
     *batch, in_features = input.shape
-    rows = input.reshape(math.prod(batch), in_features)
+    rows = input if len(batch) == 1 else input.reshape(math.prod(batch), in_features)
     if weight.dim() == 1:
         output = autograd.linear(rows, weight.unsqueeze(0), None).reshape(batch)
         return output if bias is None else output + bias
+    shape = (*batch, weight.shape[0])
     if bias is None or bias.shape == weight.shape[:1]:
-        return autograd.linear(rows, weight, bias).reshape(*batch, weight.shape[0])
-    return autograd.linear(rows, weight, None).reshape(*batch, weight.shape[0]) + bias
+        return no_view(autograd.linear(rows, weight, bias), shape)
+    return no_view(autograd.linear(rows, weight, None), shape) + bias

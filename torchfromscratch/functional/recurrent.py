@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.linear import linear
 from torchfromscratch.autograd.recurrent import GRU, LSTM, Cell, ReLU, Tanh, Timeline, recurrence
-from torchfromscratch.functional.arguments import no_tensor
+from torchfromscratch.functional.arguments import changeable, no_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.dropout import dropout as drop_out
 from torchfromscratch.kernels.precision import widened
@@ -133,8 +133,10 @@ def _sequence(name: str, cell: type[Cell], args: tuple, kwargs: dict[str, Any]) 
     given["hx"] = tuple(given["hx"]) if cell is LSTM else (given["hx"],)
     if cell is LSTM and len(given["hx"]) != 2:
         raise RuntimeError(f"lstm expects two hidden states, (h, c), but got {len(given['hx'])}")
+    bidirectional = given["bidirectional"]  # whose output is a copy of both directions' states
     if packed:
-        return _stack(cell, given.pop("data"), tuple(given.pop("batch_sizes").tolist()), **given)
+        output, *last = _stack(cell, given.pop("data"), tuple(given.pop("batch_sizes").tolist()), **given)
+        return output if bidirectional else changeable(output), *last
     input, batch_first = given.pop("input"), given.pop("batch_first")
     _check_dims("input", input, ("batch", "time", "features") if batch_first else ("time", "batch", "features"))
     time_major = input.transpose(0, 1) if batch_first else input
@@ -142,7 +144,8 @@ def _sequence(name: str, cell: type[Cell], args: tuple, kwargs: dict[str, Any]) 
     rows = time_major.reshape(steps * batch, features)
     output, *last = _stack(cell, rows, (batch,) * steps, **given)
     output = output.reshape(steps, batch, output.shape[1])
-    return output.transpose(0, 1) if batch_first else output, *last
+    output = output.transpose(0, 1) if batch_first else output
+    return output if bidirectional else changeable(output), *last
 
 
 def _stack(
@@ -199,7 +202,8 @@ def _single_step(
     """A scan of one step."""
     _check_dims("input", input, ("batch", "features"))
     timeline = Timeline((input.shape[0],))
-    return _run(cell, timeline, input, hx, (w_ih, w_hh, b_ih, b_hh, None), keeps_state=cell in (LSTM, GRU))
+    states = _run(cell, timeline, input, hx, (w_ih, w_hh, b_ih, b_hh, None), keeps_state=cell in (LSTM, GRU))
+    return tuple([changeable(state) for state in states]) if cell in (LSTM, GRU) else states
 
 
 def _run(
@@ -218,6 +222,10 @@ def _scan(cell: type[Cell], timeline: Timeline, *tensors: Tensor | None) -> tupl
         raise RuntimeError(f"input, weights and states must have the same dtype, but got {types}")
     (dtype,) = types
     input, w_ih, w_hh, b_ih, b_hh, w_hr, *start = [None if tensor is None else widened(tensor) for tensor in tensors]
+    if cell is not GRU:  # whose gates are functions of u + v
+        b_ih, b_hh = b_hh if b_ih is None else b_ih if b_hh is None else b_ih + b_hh, None
+    elif b_hh is not None:
+        b_hh = changeable(b_hh)
     states = recurrence(linear(input, w_ih, b_ih), w_hh, b_hh, w_hr, cell, timeline, *start)
     return tuple([state.to(dtype) for state in states])
 

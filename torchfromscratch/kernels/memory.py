@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -80,6 +80,14 @@ def in_cpu_memory(*tensors: Tensor | None) -> bool:
 def in_compiled_cpu_code(tensor: Tensor) -> bool:
     """Whether torch.compile, which is to run the graph itself and not to export it, traces a CPU's tensor."""
     return tensor.device.type == "cpu" and torch.compiler.is_compiling() and not is_exporting()
+
+
+def no_view(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor that nothing else refers to, in another shape: to autograd no view, which it would not let be changed.
+
+    In place behind a Function, that is, as in `x = embedding(ids); x *= 2`.
+    """
+    return tensor if tensor.dim() == len(shape) else torch.ops.aten._unsafe_view.default(tensor, shape)
 
 
 def computed(operation: Callable[..., Tensor], *operands: Tensor, memory: Tensor) -> Tensor:
