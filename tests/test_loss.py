@@ -112,7 +112,7 @@ def test_classes_are_never_spread_out() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda t: t):
         F.cross_entropy(z, torch.randint(classes, (rows,)))
     large = {tensor.data_ptr() for tensor in saved if tensor.numel() >= z.numel()}
-    assert large == {z.data_ptr()}
+    assert len(large) == 1  # log softmax(z)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class Attention(Function):
         query, key, value, _, noise, ctx.scale = inputs
         _, weights = output
         ctx.set_materialize_grads(False)  # no zeros for dL/dP in a first derivative: None, and so with tangents
-        needs_query, needs_key, needs_value, needs_bias, *_ = ctx.needs_input_grad
+        needs_query, needs_key, _, needs_bias, *_ = ctx.needs_input_grad
         needs_scores = needs_query or needs_key or needs_bias
         save(ctx, (query, key, value, noise, weights), needed=(needs_key, needs_query, needs_scores, True, True))
 

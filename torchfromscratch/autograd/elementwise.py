@@ -1,8 +1,9 @@
 """Activations: functions of one element (or of two that meet), as a table of values and derivatives.
 
 A row reads: the name, y(x), and dx(g, x) = g · dy/dx. The same dx serves the way back, where g is dL/dy,
-and the way forward, where it is the tangent of x. Where dx needs an activation again, as
-σ'(x) = σ(x) · (1 − σ(x)) does, it calls the one of this table: no derivative of any order leaves it.
+and the way forward, where it is the tangent of x. What dx names is what it is a function of, and what is kept
+for it: arguments, or y. Where dx needs an activation again, as σ'(x) = σ(x) · (1 − σ(x)) does, it calls the
+one of this table: no derivative of any order leaves it.
 
 At a kink dx is what PyTorch documents or does; where a branch is flat it is 0 whatever g is, so an
 infinite g from behind a dead unit stays there.
@@ -12,9 +13,10 @@ Source: lecture notes, "ReLU", "Leaky ReLU" and "Activation function"; the other
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,23 +31,34 @@ def elementwise(
     name: str,
     value: Callable[..., Tensor],
     *,
-    of: Literal["inputs", "output"] = "inputs",
     exact: bool = False,
     symmetric: bool = False,
     contiguous: bool = False,
     **derivatives: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
-    """The Function value(*tensors, *constants), with derivative(g, *tensors, *constants) for each tensor.
+    """The Function value(*tensors, *constants), with a derivative for each tensor.
 
-    `of` says whether the derivatives are functions of the tensors or of the output. An `exact` function
-    only selects among numbers that it is given; the others compute narrow floats in float32. Of complex
-    numbers, a derivative is a product with one of them, or, `symmetric`, a symmetric map of pairs of reals.
-    `contiguous` gradients lie so whatever the tensors do, as some of torch's.
+    Behind g, a derivative takes those of the value's arguments that it names, and the output by any other name.
+    An `exact` function only selects among numbers that it is given; the others compute narrow floats in float32.
+    Of complex numbers, a derivative is a product with one of them, or, `symmetric`, a symmetric map of pairs of
+    reals. `contiguous` gradients lie so whatever the tensors do, as some of torch's.
     """
-    count = len(derivatives)
+    count, names = len(derivatives), [*inspect.signature(value).parameters]
+
+    def numbers_of(derivative: Callable[..., Tensor]) -> list[int]:
+        """What it takes behind g, by its number among the arguments and, behind them, the output."""
+        _, *taken = inspect.signature(derivative).parameters
+        return [names.index(name) if name in names else len(names) for name in taken]
+
+    rules = [(derivative, numbers_of(derivative)) for derivative in derivatives.values()]
+    kept = [n for n in (*range(count), len(names)) if any([n in numbers for _, numbers in rules])]
 
     def in_wide(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
         return formula(first, *rest) if exact else in_pieces(_rounded_once, formula, first, *rest)
+
+    def arguments(ctx: Any) -> dict[int, Any]:
+        """What derivatives take, by its number."""
+        return {**dict(zip(kept, saved(ctx), strict=True)), **dict(enumerate(ctx.constants, count))}
 
     def conjugated(tensor: Tensor) -> Tensor:
         return tensor if symmetric else tensor.conj_physical()
@@ -57,16 +70,23 @@ def elementwise(
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-            kept = inputs[:count] if of == "inputs" else (output,)
-            ctx.constants = inputs[count:]
-            save(ctx, kept)
+            ctx.constants, given = inputs[count:], (*inputs, output)
+            needed = {
+                n
+                for (_, numbers), needs in zip(rules, ctx.needs_input_grad[:count], strict=True)
+                if needs
+                for n in numbers
+            }
+            save(ctx, [given[n] for n in kept], [n in needed for n in kept])
 
         @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
-            known = (*saved(ctx), *ctx.constants)
+            known = arguments(ctx)
             gradients = [
-                conjugated(in_wide(derivative, conjugated(grad_output), *known)) if needed else None
-                for derivative, needed in zip(derivatives.values(), ctx.needs_input_grad[:count], strict=True)
+                conjugated(in_wide(derivative, conjugated(grad_output), *[known[n] for n in numbers]))
+                if needs
+                else None
+                for (derivative, numbers), needs in zip(rules, ctx.needs_input_grad[:count], strict=True)
             ]
             if contiguous:
                 gradients = [None if gradient is None else gradient.contiguous() for gradient in gradients]
@@ -74,10 +94,10 @@ def elementwise(
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Tensor:
-            known = (*saved(ctx), *ctx.constants)
+            known = arguments(ctx)
             moves = [
-                in_wide(derivative, tangent, *known)
-                for derivative, tangent in zip(derivatives.values(), tangents[:count], strict=True)
+                in_wide(derivative, tangent, *[known[n] for n in numbers])
+                for (derivative, numbers), tangent in zip(rules, tangents[:count], strict=True)
             ]
             return sum(moves[1:], moves[0])
 
@@ -121,7 +141,6 @@ relu = elementwise(
     "ReLU",  # max(0, x)
     lambda x: x.clamp(min=0),
     dx=lambda g, y: gate(g, y),
-    of="output",
     exact=True,
 )
 leaky_relu = elementwise(
@@ -133,13 +152,12 @@ prelu = elementwise(
     "PReLU",  # K. He et al., "Delving deep into rectifiers", 2015
     lambda x, slope: x.clamp(min=0) + slope * x.clamp(max=0),
     dx=lambda g, x, slope: g * _one_or(slope, x),
-    dslope=lambda g, x, slope: gate(g * x, (-x).clamp(min=0)),
+    dslope=lambda g, x: gate(g * x, (-x).clamp(min=0)),
 )
 hardtanh = elementwise(
     "Hardtanh",  # R. Collobert, "Large scale machine learning", 2004
     lambda x, low, high: x.clamp(low, high).to(x.dtype),
-    dx=lambda g, y, low, high: in_pieces(_gate_between, g, y, low, high),
-    of="output",
+    dx=lambda g, x, low, high: in_pieces(_gate_between, g, x, low, high),
     exact=True,
 )
 threshold = elementwise(
@@ -176,18 +194,16 @@ sigmoid = elementwise(
     "Sigmoid",  # σ(x) = 1 / (1 + e⁻ˣ)
     lambda x: x.sigmoid(),
     dx=lambda g, y: g * y * (1 - y),
-    of="output",
 )
 tanh = elementwise(
     "Tanh",
     lambda x: x.tanh(),
     dx=lambda g, y: g * (1 - y * y),
-    of="output",
 )
 glu = elementwise(
     "GLU",  # Y. Dauphin et al., "Language modeling with gated convolutional networks", 2017
     lambda a, b: a * b.sigmoid(),
-    da=lambda g, a, b: g * sigmoid(b),
+    da=lambda g, b: g * sigmoid(b),
     db=lambda g, a, b: g * a * sigmoid(b) * (1 - sigmoid(b)),
 )
 silu = elementwise(
@@ -241,8 +257,8 @@ gelu_tanh = elementwise(
 )
 
 
-def _gate_between(g: Tensor, y: Tensor, low: float, high: float) -> Tensor:
-    return gate(g, torch.minimum(y - low, high - y))
+def _gate_between(g: Tensor, x: Tensor, low: float, high: float) -> Tensor:
+    return gate(g, torch.minimum(x - low, high - x).clamp(min=0))
 
 
 def _abs_t(t: Tensor, x: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ its minus sign there).
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -24,8 +23,8 @@ from torch import Tensor
 
 from torchfromscratch.autograd.elementwise import elementwise, logsigmoid, sigmoid
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
-from torchfromscratch.autograd.softmax import log_softmax, shifted, softmax
-from torchfromscratch.kernels.memory import computed, followed, in_cpu_memory
+from torchfromscratch.autograd.softmax import LogSoftmax, log_softmax_t, through_log_softmax
+from torchfromscratch.kernels.memory import followed, in_cpu_memory
 from torchfromscratch.kernels.precision import widened
 
 # torch bounds the logarithm of a probability, and the denominator of its derivative, which may be 0.
@@ -39,11 +38,15 @@ squared_error = elementwise(
     dy=lambda g, x, y: 2 * g * (y - x),
     contiguous=True,
 )
-absolute_error = elementwise(
-    "AbsoluteError",
-    lambda x, y: (x - y).abs(),
-    dx=lambda g, x, y: g * (x - y).sign(),
-    dy=lambda g, x, y: g * (x - y).sign().neg(),
+square = elementwise(
+    "Square",  # of a difference, which is kept, as torch does in a weighted mean
+    lambda d: d.square(),
+    dd=lambda g, d: 2 * g * d,
+)
+absolute = elementwise(
+    "Absolute",  # likewise
+    lambda d: d.abs(),
+    dd=lambda g, d: g * d.sign(),
 )
 modulus = elementwise(
     "Modulus",  # |a + bi|, the absolute error of complex numbers
@@ -69,107 +72,140 @@ binary_cross_entropy = elementwise(
     "BinaryCrossEntropy",  # −y log x − (1 − y) log(1 − x), x and y probabilities
     lambda x, y: (y - 1) * (-x).log1p().clamp(min=LEAST_LOG) - y * x.log().clamp(min=LEAST_LOG),
     dx=lambda g, x, y: g * (x - y) / (x * (1 - x)).clamp(min=LEAST_VARIANCE),
-    dy=lambda g, x, y: g * ((-x).log1p() - x.log()),
+    dy=lambda g, x: g * ((-x).log1p() - x.log()),
 )
 sigmoid_cross_entropy = elementwise(
-    "SigmoidCrossEntropy",  # −p·y·log σ(z) − (1 − y)·log(1 − σ(z)), positives of weight p; σ(z) − y if p is 1
+    "SigmoidCrossEntropy",  # −y·log σ(z) − (1 − y)·log(1 − σ(z))
+    lambda z, y: (1 - y) * z + ((-z.abs()).exp().log1p() - z.clamp(max=0)),
+    dz=lambda g, z, y: (sigmoid(z) - y) * g,
+    dy=lambda g, z: -g * z,
+)
+weighted_sigmoid_cross_entropy = elementwise(
+    "WeightedSigmoidCrossEntropy",  # the same with positives of weight p
     lambda z, y, p: (1 - y) * z + (1 + (p - 1) * y) * ((-z.abs()).exp().log1p() - z.clamp(max=0)),
     dz=lambda g, z, y, p: (sigmoid(z) * (p * y + 1 - y) - p * y) * g,
-    dy=lambda g, z, y, p: g * (logsigmoid(-z) - p * logsigmoid(z)),
-    dp=lambda g, z, y, p: -g * y * logsigmoid(z),
+    dy=lambda g, z, p: g * (logsigmoid(-z) - p * logsigmoid(z)),
+    dp=lambda g, z, y: -g * y * logsigmoid(z),
 )
 divergence = elementwise(
     "Divergence",  # Kullback and Leibler's, y·(log y − x), of a log-probability x from a probability y
     lambda x, y: torch.xlogy(y, y) - y * x,
-    dx=lambda g, x, y: -g * y,
+    dx=lambda g, y: -g * y,
     dy=lambda g, x, y: g * (y.log() + 1 - x),
 )
 log_divergence = elementwise(
     "LogDivergence",  # the same of eʸ
     lambda x, y: y.exp() * (y - x),
-    dx=lambda g, x, y: -g * y.exp(),
+    dx=lambda g, y: -g * y.exp(),
     dy=lambda g, x, y: g * y.exp() * (y - x + 1),
 )
 
 
 class SoftmaxCrossEntropy(Function):
-    """L = − Σ_c Y_c · log softmax(z)_c with Y = h · onehot(t) + S, over the classes c along `dim`.
+    """L = − Σ_c Y_c · x_c with x = log softmax(z) and Y = h · onehot(t) + S, over the classes c along `dim`; and x.
 
-    z (N, C, …); t and h (N, 1, …), or None; S (N, C, …), or None → L (N, 1, …) in float32 or wider.
+    What h is, `Classes` says. x is kept for the backward pass: z may be changed before. As an output, it leads
+    what differentiates again back to z.
+    z (N, C, …); t (N, 1, …) and w (C), or None; S (N, C, …), or None → L (N, 1, …) in float32 or wider, x (N, C, …).
     """
 
     @staticmethod
-    def forward(z: Tensor, t: Tensor | None, h: Tensor | None, s: Tensor | None, dim: int) -> Tensor:
-        below = shifted(widened(z), dim)
-        picked = None if t is None else pick(below, dim, t)
-        exponential = computed(torch.exp, below, memory=below) if s is None else below.exp()
-        log_sum, terms = exponential.sum(dim, keepdim=True).log(), []
-        if picked is not None and h is not None:
-            terms.append(h * (log_sum - picked))
-        if s is not None:
-            terms.append((s * (log_sum - below)).sum(dim, keepdim=True))
-        return functools.reduce(torch.add, terms)
+    def forward(
+        z: Tensor, t: Tensor | None, w: Tensor | None, s: Tensor | None, dim: int, factor: float, ignore_index: int
+    ) -> tuple[Tensor, Tensor]:
+        x = LogSoftmax.forward(widened(z), dim)
+        return _cross_entropy(x, _classes(t, w, factor, ignore_index), s, dim), x.to(z.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        *tensors, ctx.dim = inputs
-        save(ctx, tensors)
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        _, t, w, s, ctx.dim, ctx.factor, ctx.ignore_index = inputs
+        _, x = output
+        ctx.set_materialize_grads(False)  # no zeros for dL/dx in a first derivative: None, and so with tangents
+        needs_z, *_ = ctx.needs_input_grad
+        save(ctx, (x, t, w, s), needed=(True, True, needs_z, needs_z))
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        z, t, h, s = saved(ctx)
-        needs_z, _, needs_h, needs_s, _ = ctx.needs_input_grad
-        grad_z = grad_h = grad_s = None
-        if needs_z:
-            h_scaled, s_scaled = [None if part is None else grad_output * part for part in (h, s)]
-            grad_z = _softmax_minus_target(z, t, h_scaled, s_scaled, ctx.dim).to(z.dtype)
-        if needs_h:
-            grad_h = -grad_output * log_softmax(widened(z), ctx.dim).gather(ctx.dim, t)
-        if needs_s:
-            grad_s = -grad_output * log_softmax(widened(z), ctx.dim)
-        return grad_z, None, grad_h, grad_s, None
+    def backward(ctx: Any, grad_output: Tensor | None, grad_x: Tensor | None) -> tuple:
+        x, t, w, s = saved(ctx)
+        needs_z, _, _, needs_s, *_ = ctx.needs_input_grad
+        grad_z = grad_s = None
+        if grad_output is not None:
+            classes = _classes(t, w, ctx.factor, ctx.ignore_index)
+            grad_output = grad_output if classes is None else classes.counted(grad_output)
+            grad_z = _softmax_minus_target(x, classes, s, grad_output, ctx.dim).to(x.dtype) if needs_z else None
+            grad_s = -grad_output * widened(x) if needs_s else None
+        if grad_x is not None and needs_z:
+            grad_z = through_log_softmax(grad_x, x, ctx.dim) + (0 if grad_z is None else grad_z)
+        return grad_z, None, None, grad_s, None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, z_t: Tensor, _: Any, h_t: Tensor | None, s_t: Tensor | None, __: None) -> Tensor:
-        z, t, h, s = saved(ctx)
-        through_z = (_softmax_minus_target(z, t, h, s, ctx.dim) * z_t).sum(ctx.dim, keepdim=True)
-        return through_z + softmax_cross_entropy(z, t, h_t, s_t, ctx.dim)
+    def jvp(ctx: Any, z_t: Tensor | None, _: None, __: None, s_t: Tensor | None, *___: None) -> tuple[Tensor, Tensor]:
+        x, t, w, s = saved(ctx)
+        classes, wide = _classes(t, w, ctx.factor, ctx.ignore_index), widened(x)
+        x_t = torch.zeros_like(wide) if z_t is None else log_softmax_t(widened(z_t), x, ctx.dim)
+        loss_t = _cross_entropy(x_t, classes, s, ctx.dim)
+        if s_t is not None:
+            through_s = (s_t * wide).sum(ctx.dim, keepdim=True)
+            loss_t = loss_t - (through_s if classes is None else classes.counted(through_s))
+        return loss_t, x_t.to(x.dtype)
 
 
 class NegativeLogLikelihood(Function):
-    """L = − h · x_t: the log-probability of class t along `dim`.
+    """L = − h · x_t: the log-probability of class t along `dim`, times the weight that `Classes` gives it.
 
-    x (N, C, …), t and h (N, 1, …) → L (N, 1, …) in float32 or wider.
+    x (N, C, …), t (N, 1, …), w (C) or None → L (N, 1, …) in float32 or wider.
     """
 
     @staticmethod
-    def forward(x: Tensor, t: Tensor, h: Tensor, dim: int) -> Tensor:
-        return -h * pick(widened(x), dim, t)
+    def forward(x: Tensor, t: Tensor, w: Tensor | None, dim: int, ignore_index: int) -> Tensor:
+        return _cross_entropy(widened(x), Classes(t, w, 1, ignore_index), None, dim)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, t, h, ctx.dim = inputs
-        save(ctx, (x, t, h))
+        x, t, w, ctx.dim, ctx.ignore_index = inputs
+        ctx.shape, ctx.dtype = x.shape, x.dtype
+        save(ctx, (t, w))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        x, t, h = saved(ctx)
-        needs_x, _, needs_h, _ = ctx.needs_input_grad
-        grad_x = grad_h = None
-        if needs_x:
-            grad_x = widened(x).new_zeros(x.shape).scatter(ctx.dim, t, -h * grad_output).to(x.dtype)
-        if needs_h:
-            grad_h = -grad_output * widened(x).gather(ctx.dim, t)
-        return grad_x, None, grad_h, None
+        t, w = saved(ctx)
+        classes = Classes(t, w, 1, ctx.ignore_index)
+        grad = grad_output.new_zeros(ctx.shape).scatter(
+            ctx.dim, classes.index, -classes.counted(grad_output) * classes.h
+        )
+        return grad.to(ctx.dtype), None, None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, x_t: Tensor, _: Any, h_t: Tensor, __: None) -> Tensor:
-        x, t, h = saved(ctx)
-        return -h * widened(x_t).gather(ctx.dim, t) - h_t * widened(x).gather(ctx.dim, t)
+    def jvp(ctx: Any, x_t: Tensor, *_: None) -> Tensor:
+        t, w = saved(ctx)
+        return negative_log_likelihood(x_t, t, w, ctx.dim, ctx.ignore_index)
+
+
+class Classes:
+    """Targets t, each of a weight h = factor · w_t with w = 1 unless given, but for those to be ignored."""
+
+    def __init__(self, t: Tensor, w: Tensor | None, factor: float, ignore_index: int) -> None:
+        self.ignored = t == ignore_index
+        self.index = t.masked_fill(self.ignored, 0)
+        self.h: Any = factor
+        if w is not None:
+            self.h = factor * widened(pick(w, 0, self.index.reshape(-1))).reshape(t.shape)
+
+    def counted(self, values: Tensor) -> Tensor:
+        """The values of targets, 0 for those that are ignored."""
+        return values.masked_fill(self.ignored, 0)
 
 
 softmax_cross_entropy = differentiable(SoftmaxCrossEntropy)
 negative_log_likelihood = differentiable(NegativeLogLikelihood)
+
+
+def total_weight(t: Tensor, w: Tensor | None, ignore_index: int) -> Tensor:
+    """Σ h over all targets t that are not ignored."""
+    if w is None:
+        return (t != ignore_index).sum()
+    classes = Classes(t, w, 1, ignore_index)
+    return classes.counted(classes.h).sum()
 
 
 def pick(values: Tensor, dim: int, classes: Tensor) -> Tensor:
@@ -195,13 +231,25 @@ def _huber_error(d: Tensor, delta: float) -> Tensor:
     return within * (d - within / 2)
 
 
-def _softmax_minus_target(z: Tensor, t: Tensor | None, h: Tensor | None, s: Tensor | None, dim: int) -> Tensor:
-    """y · ΣY − Y, of Y = h · onehot(t) + S."""
-    y = softmax(widened(z), dim)
-    if t is None or h is None:
-        assert s is not None
-        return y * s.sum(dim, keepdim=True) - s
-    if s is None and not followed() and in_cpu_memory(z, t, h) and y.is_contiguous():  # as torch's gradient lies
-        return y.mul_(h).scatter_add_(dim, t, -h)
-    of_class = (y * h).scatter_add(dim, t, -h)
-    return of_class if s is None else of_class + (y * s.sum(dim, keepdim=True) - s)
+def _classes(t: Tensor | None, w: Tensor | None, factor: float, ignore_index: int) -> Classes | None:
+    return None if t is None else Classes(t, w, factor, ignore_index)
+
+
+def _cross_entropy(x: Tensor, classes: Classes | None, s: Tensor | None, dim: int) -> Tensor:
+    """− h · x_t − Σ S · x, 0 for the targets that are ignored."""
+    of_density: Any = 0 if s is None else (s * x).sum(dim, keepdim=True)
+    if classes is None:
+        return -of_density
+    return classes.counted(-(pick(x, dim, classes.index) * classes.h) - of_density)
+
+
+def _softmax_minus_target(x: Tensor, classes: Classes | None, s: Tensor | None, grad: Tensor, dim: int) -> Tensor:
+    """(y · ΣY − Y) · dL/dL, of x = log y and Y = h · onehot(t) + S."""
+    y = widened(x).exp()
+    of_density: Any = 0 if s is None else (y * s.sum(dim, keepdim=True) - s) * grad
+    if classes is None:
+        return of_density
+    h = grad * classes.h
+    if s is None and not followed() and in_cpu_memory(x, h) and y.is_contiguous():  # as torch's gradient lies
+        return y.mul_(h).scatter_add_(dim, classes.index, -h)
+    return (y * h).scatter_add(dim, classes.index, -h) + of_density

@@ -56,7 +56,7 @@ class Normalize(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple:
-        needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        needs_input, needs_weight, *_ = ctx.needs_input_grad
         if not (needs_input or needs_weight):
             return None, None, _sum_over_batch(grad_output, ctx.shape), None
         input, weight, mean, variance = saved(ctx)

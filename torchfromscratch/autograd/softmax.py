@@ -64,14 +64,12 @@ class LogSoftmax(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         (output,) = saved(ctx)
-        grad, y = widened(grad_output), widened(output).exp()
-        return (grad - y * grad.sum(ctx.dim, keepdim=True)).to(grad_output.dtype), None
+        return through_log_softmax(grad_output, output, ctx.dim), None
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
         (output,) = saved(ctx)
-        tangent, y = widened(input_t), widened(output).exp()
-        return (tangent - (y * tangent).sum(ctx.dim, keepdim=True)).to(input_t.dtype)
+        return log_softmax_t(input_t, output, ctx.dim)
 
 
 softmax = differentiable(Softmax)
@@ -91,3 +89,15 @@ def through_softmax(direction: Tensor, output: Tensor, dim: int) -> Tensor:
     """
     d, y = widened(direction), widened(output)
     return (y * (d - (y * d).sum(dim, keepdim=True))).to(direction.dtype)
+
+
+def through_log_softmax(grad_output: Tensor, output: Tensor, dim: int) -> Tensor:
+    """dL/dx from dL/dy of y = log softmax(x), the `output`."""
+    grad, y = widened(grad_output), widened(output).exp()
+    return (grad - y * grad.sum(dim, keepdim=True)).to(grad_output.dtype)
+
+
+def log_softmax_t(input_t: Tensor, output: Tensor, dim: int) -> Tensor:
+    """How y = log softmax(x), the `output`, moves when x moves by `input_t`."""
+    tangent, y = widened(input_t), widened(output).exp()
+    return (tangent - (y * tangent).sum(dim, keepdim=True)).to(input_t.dtype)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchfromscratch.autograd import loss as table
 from torchfromscratch.functional.arguments import has_values
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.memory import no_view
 from torchfromscratch.kernels.precision import widened
 
 __all__ = [
@@ -58,14 +59,13 @@ def cross_entropy(
             raise RuntimeError(f"class probabilities have no class to ignore, but got ignore_index={ignore_index}")
         return _cross_entropy_of_probabilities(input, target, weight, reduction, smoothing)
     dim = _class_dim(input)
-    t, h, ignored = _class_target(input, target, weight, ignore_index)
+    t = _class_target(input, target, weight)
     density = None
     if smoothing:
         spread = widened(input.new_ones(()) if weight is None else _along_classes(weight, input))
         density = (smoothing / max(input.shape[dim], 1) * spread).expand(input.shape)
-    losses = table.softmax_cross_entropy(input, t, (1 - smoothing) * h, density, dim)
-    losses = losses.masked_fill(ignored, 0).squeeze(dim)
-    return _reduced(losses, reduction, h.sum()).to(input.dtype)
+    losses, _ = table.softmax_cross_entropy(input, t, weight, density, dim, 1 - smoothing, ignore_index)
+    return _reduced_of_classes(losses, reduction, t, weight, ignore_index, dim).to(input.dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -85,9 +85,9 @@ def nll_loss(
     reduction = _reduction(reduction, size_average, reduce)
     _check_floating("nll_loss", input.dtype)
     dim = _class_dim(input)
-    t, h, ignored = _class_target(input, target, weight, ignore_index)
-    losses = table.negative_log_likelihood(input, t, h, dim).masked_fill(ignored, 0).squeeze(dim)
-    return _reduced(losses, reduction, h.sum()).to(input.dtype)
+    t = _class_target(input, target, weight)
+    losses = table.negative_log_likelihood(input, t, weight, dim, ignore_index)
+    return _reduced_of_classes(losses, reduction, t, weight, ignore_index, dim).to(input.dtype)
 
 
 @autocast(cpu="as given", cuda="float32")
@@ -107,7 +107,7 @@ def mse_loss(
     _warn_of_broadcasting("mse_loss", input, target)
     if weight is None:
         return _unweighted("mse_loss", table.squared_error, input, target, reduction=reduction)
-    return _weighted("mse_loss", table.squared_error, input, target, weight, reduction)
+    return _weighted("mse_loss", table.square, input, target, weight, reduction)
 
 
 @autocast(cpu="as given", cuda="float32")
@@ -123,8 +123,8 @@ def l1_loss(
     reduction = _reduction(reduction, size_average, reduce)
     _warn_of_broadcasting("l1_loss", input, target)
     if weight is None:
-        return _unweighted("l1_loss", table.absolute_error, input, target, reduction=reduction)
-    return _weighted("l1_loss", table.absolute_error, input, target, weight, reduction)
+        return _unweighted("l1_loss", table.absolute, input, target, reduction=reduction)
+    return _weighted("l1_loss", table.absolute, input, target, weight, reduction)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -231,10 +231,12 @@ def binary_cross_entropy_with_logits(
         raise NotImplementedError("a boolean target cannot be subtracted; turn it into the input's type first")
     if not target.is_floating_point():
         raise RuntimeError(f"the target must be floating-point, but got {target.dtype}")
-    p = input.new_ones(()) if pos_weight is None else pos_weight
     dtype = torch.promote_types(input.dtype, target.dtype)
     z, y = widened(input.to(dtype)), widened(target.to(dtype))
-    losses = table.sigmoid_cross_entropy(z, y, widened(p).expand(input.shape))
+    if pos_weight is None:
+        losses = table.sigmoid_cross_entropy(z, y)
+    else:
+        losses = table.weighted_sigmoid_cross_entropy(z, y, widened(pos_weight).expand(input.shape))
     if weight is not None:
         losses = losses * widened(weight).expand(input.shape)
     return _reduced(losses, reduction).to(target.dtype)
@@ -280,14 +282,12 @@ def _cross_entropy_of_probabilities(
     if weight is not None:
         dtype = torch.promote_types(dtype, weight.dtype)
         density = density * widened(_along_classes(weight, input))
-    losses = table.softmax_cross_entropy(input, None, None, density, dim).squeeze(dim)
-    return _reduced(losses, reduction).to(dtype)
+    losses, _ = table.softmax_cross_entropy(input, None, None, density, dim, 0, 0)
+    return _reduced(losses.squeeze(dim), reduction).to(dtype)
 
 
-def _class_target(
-    input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Classes, their weights (0 where ignored) and which are ignored, each (N, 1, …)."""
+def _class_target(input: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    """Classes (N, 1, …), which the weights fit."""
     dim = _class_dim(input)
     expected = [*input.shape[:dim], *input.shape[dim + 1 :]]
     if target.dtype not in (torch.int64, torch.uint8):
@@ -303,17 +303,24 @@ def _class_target(
         )
     if list(target.shape) != expected:
         raise RuntimeError(f"expected a target of shape {expected}, but got {list(target.shape)}")
-    target = target.long().unsqueeze(dim)
-    ignored = target == ignore_index
-    classes = target.masked_fill(ignored, 0)
-    if weight is None:
-        weights = torch.ones_like(classes, dtype=widened(input[:0]).dtype)
-    else:
+    if weight is not None:
         _along_classes(weight, input)
         if weight.dtype != input.dtype:
             raise RuntimeError(f"expected weights of the input's type {input.dtype}, but got {weight.dtype}")
-        weights = widened(table.pick(weight, 0, classes.reshape(-1))).reshape(classes.shape)
-    return classes, weights.masked_fill(ignored, 0), ignored
+        if weight.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                "target classes have weights that a loss is not differentiable by, but got one that "
+                "requires a gradient; detach() it"
+            )
+    return target.long().unsqueeze(dim)
+
+
+def _reduced_of_classes(
+    losses: Tensor, reduction: str, t: Tensor, weight: Tensor | None, ignore_index: int, dim: int
+) -> Tensor:
+    """The losses, whose mean is divided by the summed weights of the targets, without those that are ignored."""
+    losses = no_view(losses, (*losses.shape[:dim], *losses.shape[dim + 1 :]))
+    return _reduced(losses, reduction, table.total_weight(t, weight, ignore_index) if reduction == "mean" else None)
 
 
 def _class_dim(input: Tensor) -> int:
@@ -344,17 +351,19 @@ def _warn_of_broadcasting(name: str, input: Tensor, target: Tensor) -> None:
 def _errors(
     name: str, function: Callable[..., Tensor], input: Tensor, target: Tensor, *constants: float
 ) -> tuple[Tensor, torch.dtype]:
-    """The function of each pair of elements, and the type that both promote to."""
+    """The function of each pair of elements, or of their difference, and the type that both promote to."""
     dtype = torch.promote_types(input.dtype, target.dtype)
-    if function is not table.absolute_error:  # torch takes integers and complex numbers for l1_loss alone
+    if function is not table.absolute:  # torch takes integers and complex numbers for l1_loss alone
         _check_floating(name, dtype)
     elif torch.bool in (input.dtype, target.dtype):
         raise NotImplementedError(f"{name} cannot subtract booleans; turn them into numbers first")
     x, y = torch.broadcast_tensors(widened(input.to(dtype)), widened(target.to(dtype)))
+    if function not in (table.absolute, table.square):
+        return function(x, y, *constants), dtype
+    difference = x - y
     if dtype.is_complex:
-        difference = x - y
         return table.modulus(difference.real, difference.imag), difference.real.dtype
-    return function(x, y, *constants), dtype
+    return function(difference), dtype
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -362,7 +371,7 @@ def _unweighted(
     name: str, function: Callable[..., Tensor], input: Tensor, target: Tensor, *constants: float, reduction: str
 ) -> Tensor:
     losses, dtype = _errors(name, function, input, target, *constants)
-    as_mean = reduction == "mean" and function is table.absolute_error  # whose gradient lies as that of torch's mean
+    as_mean = reduction == "mean" and function is table.absolute  # whose gradient lies as that of torch's mean
     reduced = losses.mean() if as_mean else _reduced(losses, reduction)
     return reduced.to(dtype) if dtype.is_floating_point else reduced  # a sum of integers is int64
 
@@ -423,6 +432,6 @@ def _check_probabilities(name: str, tensor: Tensor) -> None:
     """On the CPU alone: elsewhere looking at the elements waits for the device, and traced ones have no values."""
     if tensor.device.type != "cpu" or not has_values(tensor) or tensor.numel() == 0:
         return
-    low, high = tensor.aminmax()
+    low, high = tensor.detach().aminmax()
     if not (low >= 0 and high <= 1):
         raise RuntimeError(f"all elements of {name} must be between 0 and 1, but they go from {low} to {high}")
