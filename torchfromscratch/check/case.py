@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,10 +20,12 @@ class Numbers:
     style: str = "small"
     seed: int = 0
     layout: str = "contiguous"
+    as_contiguous: bool = False
 
     def tensor(self, *shape: int) -> Tensor:
-        """The tensor, in float64."""
-        return arranged(self._values(shape), self.layout)
+        """The tensor, in float64; `as_contiguous`: its numbers, lying contiguously."""
+        tensor = arranged(self._values(shape), self.layout)
+        return tensor.contiguous() if self.as_contiguous else tensor
 
     def _values(self, shape: Sequence[int]) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed)
@@ -49,34 +51,27 @@ def arranged(tensor: Tensor, layout: str) -> Tensor:
     return tensor.contiguous()
 
 
-ARRANGEMENTS = {
-    "channels last": "{}.contiguous(memory_format=torch.channels_last{})",
-    "transposed": "{}.mT.contiguous().mT",
-    "every second": "{}.repeat_interleave(2, -1)[..., ::2]",
-    "rows": "{0}.flatten(2).mT.contiguous().mT.unflatten(2, {1})",
-}
-
-
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What a layer is called with, by argument name, and the recipe of dL/dy.
-
-    Only what the function takes is in `arguments`, in the layer's order. `layouts` names tensors that do not lie
-    contiguously.
-    """
+    """What a layer is called with, by argument name, and the recipe of dL/dy; `constants` have no gradient."""
 
     arguments: dict[str, Any]
     cotangent: Numbers
+    constants: tuple[str, ...] = ()
 
     def cotangents(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         """dL/dy for each output."""
-        recipes = [Numbers(self.cotangent.style, self.cotangent.seed + i, self.cotangent.layout) for i in range(9)]
-        return [recipe.tensor(*output.shape) for recipe, output in zip(recipes, outputs, strict=False)]
+        recipes = [replace(self.cotangent, seed=self.cotangent.seed + i) for i in range(len(outputs))]
+        return [recipe.tensor(*output.shape) for recipe, output in zip(recipes, outputs, strict=True)]
 
     @property
     def tensors(self) -> dict[str, Tensor]:
         """The arguments that have a gradient."""
-        return {name: x for name, x in self.arguments.items() if isinstance(x, Tensor) and x.is_floating_point()}
+        return {
+            name: x
+            for name, x in self.arguments.items()
+            if isinstance(x, Tensor) and x.is_floating_point() and name not in self.constants
+        }
 
     def size(self) -> int:
         """How much there is to read."""

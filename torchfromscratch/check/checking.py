@@ -3,160 +3,245 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from torchfromscratch.check import layers, mistakes
 from torchfromscratch.check.case import Case
+from torchfromscratch.check.conduct import faults
+from torchfromscratch.check.naming import Name, name
 from torchfromscratch.check.program import describe, program
 from torchfromscratch.check.report import Finding, Report
-from torchfromscratch.check.subject import Subject, subject
-from torchfromscratch.check.truth import Truth, confirm, name_outputs
+from torchfromscratch.check.subject import subject
+from torchfromscratch.check.trial import SECOND, SINGLE_TOLERANCE, TOLERANCE, Second, Trial, attempt, contiguous, second
+from torchfromscratch.check.truth import confirm
 
-TOLERANCE = 1e-8  # of the largest element, in float64: sums of a few thousand products err by 1e-12
-SHRINKS = 400  # evaluations spent on making a wrong case smaller
-
-
-@dataclass
-class Trial:
-    """One case: the right answers and what the function gave, or why it refused."""
-
-    case: Case
-    truth: Truth
-    given: Mapping[str, Any]
-    refusal: str = ""
-
-    def is_wrong(self, what: str) -> bool:
-        """Whether this quantity was given and is wrong."""
-        return what in self.given and not close(self.given[what], self.truth.right[what])
-
-
-def close(yours: Any, right: Tensor, tolerance: float = TOLERANCE) -> bool:
-    """Whether two tensors are equal to rounding."""
-    if not isinstance(yours, Tensor) or yours.shape != right.shape:
-        return False
-    if not right.numel():
-        return True
-    yours, right = yours.detach(), right.detach()
-    finite = right.isfinite()
-    if not torch.equal(yours.isfinite(), finite):
-        return False
-    scale = max(1.0, float(right[finite].abs().max())) if finite.any() else 1.0
-    return bool(((yours.double() - right)[finite].abs() <= tolerance * scale).all())
+SHRINKS = 250  # evaluations spent on making a wrong case smaller
+SECONDS = 40  # cases in which second derivatives are compared
+MISSING = 'check draws its cases with hypothesis: pip install "torchfromscratch[check]"'
 
 
 def check(
     function: Callable[..., Any],
-    like: Any,
+    like: Any = None,
     *,
     options: Mapping[str, Any] | None = None,
     double: bool = True,
     cases: int = 200,
     seed: int = 0,
 ) -> Report:
-    """Compare a function with a layer's formula, and name what it does wrong."""
-    try:
-        from torchfromscratch.check.cases import drawn, smallest, strategy
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'check draws its cases with hypothesis: pip install "torchfromscratch[check]"'
-        ) from error
-    layer = layers.find(like)
-    checked = subject(function, layer)
-    source = strategy(layer, checked.takes, dict(options or {}))
-    trials = [attempt(checked, layer, case) for case in drawn(source, cases, seed)]
-    for trial in trials:
-        confirm(trial.truth)
-    answered = [trial for trial in trials if not trial.refusal]
-    if not answered:
-        raise layers.CannotCheckError(f"{checked.name} refuses every case of {layer.name}: {trials[0].refusal}")
-    right, findings = [], []
-    for what in answered[0].truth.right:
-        wrong = [trial for trial in answered if trial.is_wrong(what)]
+    """Compare a function with a layer's formula, and name what it does wrong.
+
+    `function` is anything that takes torch.nn.functional's arguments by position: `Function.apply`, a function, a
+    module or its class. `like` says which layer it should be: a name as "conv2d", a function of torch.nn.functional
+    or a module. Arguments that it does not take are left out; `options` fixes some of the others, as
+    `{"stride": 2}`. `double`: second derivatives, too.
+
+    Up to `cases` cases are drawn by hypothesis, the same for the same seed. Right is what the layer's definition
+    gives in float64, by plain operations under autograd, confirmed by finite differences. Raises CannotCheckError if
+    there is no such layer or if every case is refused, and ModuleNotFoundError without hypothesis.
+    """
+    return Check(function, like, dict(options or {}), double, cases, seed).report()
+
+
+class Check:
+    """One check, from its cases to its report."""
+
+    def __init__(
+        self, function: Any, like: Any, options: Mapping[str, Any], double: bool, cases: int, seed: int
+    ) -> None:
+        try:
+            from torchfromscratch.check import cases as drawing
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(MISSING) from error
+        self.drawing, self.double, self.count, self.seed = drawing, double, cases, seed
+        self.layer = layers.find(like)
+        self.subject = subject(function, self.layer)
+        self.source = drawing.strategy(self.layer, self.subject.takes, options)
+        self.least: list[Trial] = []
+        self.notes: list[str] = []
+
+    def report(self) -> Report:
+        """Everything that was found."""
+        drawn = self.drawing.drawn(self.source, self.count, self.seed)
+        self.dtype = self._dtype(drawn[:20])
+        self.trials = [attempt(self.subject, self.layer, case, self.dtype) for case in drawn]
+        for trial in self.trials:
+            confirm(trial.truth)
+        self.answered = [trial for trial in self.trials if not trial.refusal]
+        found_faults = faults(self.subject, self.layer, self.trials)
+        if not self.answered and not found_faults:
+            refusal = self.trials[0].refusal.splitlines()[0]
+            raise layers.CannotCheckError(f"{self.subject.name} refuses every case of {self.layer.name}: {refusal}")
+        findings = [finding for what in self._quantities() for finding in self._compare(what)]
+        right = [what for what in self._quantities() if what not in {finding.what for finding in findings}]
+        if self.double and self.answered and not findings and self.dtype == torch.float64:
+            seconds = self._compare_second()
+            findings += seconds
+            right += [SECOND] * (not seconds and self.has_second)
+        findings += [
+            Finding(fault.what, fault.sentence, fault.explanation, *self._shown(fault.case))
+            for fault in found_faults
+            if not fault.advice
+        ]
+        advice = [f"{fault.sentence} {fault.explanation}" for fault in found_faults if fault.advice]
+        return Report(
+            title=f"{self.layer.name}, as {self.subject.name}({', '.join(self.subject.takes)})",
+            cases=len(self.answered),
+            right=right,
+            findings=findings,
+            notes=[*self._left_out(), *self._refused(), *dict.fromkeys(self.notes)],
+            advice=advice,
+            see=f'Why: docs/derivations.en.md, "{self.layer.derivation}".',
+        )
+
+    def _dtype(self, drawn: Sequence[Case]) -> torch.dtype:
+        """float64, unless it is refused where float32 is not."""
+        trials = [attempt(self.subject, self.layer, case) for case in drawn]
+        if any(not trial.refusal or trial.in_backward for trial in trials):
+            return torch.float64
+        single = [attempt(self.subject, self.layer, case, torch.float32) for case in drawn]
+        if all(trial.refusal for trial in single):
+            return torch.float64
+        self.notes.append("float64 is not supported; compared in float32")
+        return torch.float32
+
+    def _quantities(self) -> list[str]:
+        return list(self.answered[0].truth.right) if self.answered else []
+
+    def _compare(self, what: str) -> list[Finding]:
+        """What is wrong with one quantity, if anything."""
+        wrong = [trial for trial in self.answered if trial.is_wrong(what)]
         if not wrong:
-            right.append(what)
-            continue
-        found = smallest(source, cases, seed, _remembering(checked, layer, what))
-        least = attempt(checked, layer, found) if found else min(wrong, key=lambda trial: trial.case.size())
-        findings.append(_finding(checked, layer, what, wrong, answered, least))
-    title = f"{layer.name}, as {checked.name}({', '.join(checked.takes)})"
-    return Report(title, len(answered), right, findings, _notes(checked, layer, trials))
+            return []
+        if all(trial.is_single(what) for trial in wrong):
+            self.notes.append("computed in float32: the errors are float32's, not a mistake's")
+            return []
+        if any(trial.is_single(what) for trial in wrong):
+            for trial in self.answered:
+                trial.tolerance = SINGLE_TOLERANCE
+            wrong = [trial for trial in wrong if trial.is_wrong(what)]
+        right = [trial for trial in self.answered if not trial.is_wrong(what) and what in trial.given]
+        least = self._smallest(what, wrong)
+        found = self._arrangement(what, wrong) or name(what, mistakes.of(self.layer.name), [*wrong, least], right)
+        return [
+            Finding(
+                what=what,
+                mistake=found.sentence,
+                explanation=found.explanation,
+                case=describe(least.case, self.subject.takes),
+                program=program(least.case, self.subject, self.layer),
+                yours=least.given[what],
+                right=least.truth.right[what],
+                wrong_cases=len(wrong),
+                cases=len(self.answered),
+            )
+        ]
 
+    def _arrangement(self, what: str, wrong: Sequence[Trial]) -> Name | None:
+        """Whether everything is right once the same numbers lie contiguously."""
+        for trial in wrong[:12]:
+            if attempt(self.subject, self.layer, contiguous(trial.case), self.dtype).is_wrong(what):
+                return None
+        return Name(
+            "It is wrong only where a tensor does not lie contiguously.",
+            "The same numbers, contiguous, give the right answer: strides are ignored somewhere.",
+        )
 
-def attempt(checked: Subject, layer: layers.Layer, case: Case) -> Trial:
-    """Both answers in one case."""
-    truth = Truth(layer, case)
-    leaves = {name: x.detach().requires_grad_() for name, x in case.tensors.items()}
-    called = Case({**case.arguments, **leaves}, case.cotangent)
-    try:
-        output = checked(called)
-        outputs = output if isinstance(output, tuple) else (output,)
-        given = dict(name_outputs(outputs))
-        if all(
-            isinstance(y, Tensor) and y.shape == right.shape for y, right in zip(outputs, truth.outputs, strict=True)
-        ):
-            gs = case.cotangents(truth.outputs)
-            found = torch.autograd.grad(outputs, [*leaves.values()], gs, allow_unused=True)
-            given |= {f"{name}.grad": gradient for name, gradient in zip(leaves, found, strict=True)}
-    except Exception as error:
-        return Trial(case, truth, {}, f"{type(error).__name__}: {error}")
-    return Trial(case, truth, given)
+    def _smallest(self, what: str, wrong: Sequence[Trial]) -> Trial:
+        """The smallest wrong case: one that showed something else already, or as small as hypothesis makes it."""
+        for trial in self.least:
+            if trial.is_wrong(what):
+                return trial
+        found = self.drawing.smallest(self.source, self.count, self.seed, self._remembering(wrong, what))
+        least = attempt(self.subject, self.layer, found, self.dtype) if found is not None else wrong[0]
+        least.tolerance = wrong[0].tolerance
+        if not least.is_wrong(what):  # it is not wrong each time
+            least = min(wrong, key=lambda trial: trial.case.size())
+        self.least.append(least)
+        return least
 
+    def _remembering(self, wrong: Sequence[Trial], what: str) -> Callable[[Case], bool]:
+        """Whether a case is wrong; after many evaluations, only those that were already seen to be."""
+        answers = {self._key(trial.case): False for trial in self.trials}
+        answers |= {self._key(trial.case): True for trial in wrong}
+        budget = len(answers) + SHRINKS
 
-def _remembering(checked: Subject, layer: layers.Layer, what: str) -> Callable[[Case], bool]:
-    """Whether a case is wrong; after many wrong ones, only those that were already seen to be."""
-    seen: dict[str, bool] = {}
+        def is_wrong(case: Case) -> bool:
+            key = self._key(case)
+            if key not in answers:
+                answers[key] = len(answers) < budget and self._is_wrong(case, what, wrong[0].tolerance)
+            return answers[key]
 
-    def is_wrong(case: Case) -> bool:
-        key = describe(case) + program(case, checked, layer)
-        if key not in seen:
-            seen[key] = sum(seen.values()) < SHRINKS and attempt(checked, layer, case).is_wrong(what)
-        return seen[key]
+        return is_wrong
 
-    return is_wrong
+    def _is_wrong(self, case: Case, what: str, tolerance: float) -> bool:
+        trial = attempt(self.subject, self.layer, case, self.dtype)
+        trial.tolerance = tolerance
+        return trial.is_wrong(what)
 
+    def _key(self, case: Case) -> str:
+        return program(case, self.subject, self.layer)
 
-def _finding(
-    checked: Subject, layer: layers.Layer, what: str, wrong: Sequence[Trial], answered: Sequence[Trial], least: Trial
-) -> Finding:
-    row = _row(layer, what, [*wrong, least])
-    return Finding(
-        what=what,
-        mistake=row.sentence if row else None,
-        explanation=row.explanation if row else "",
-        case=describe(least.case),
-        program=program(least.case, checked, layer),
-        yours=least.given[what],
-        right=least.truth.right[what],
-        wrong_cases=len(wrong),
-        cases=len(answered),
-    )
+    def _compare_second(self) -> list[Finding]:
+        """What is wrong with second derivatives."""
+        self.has_second = False
+        compared: list[tuple[Trial, Second]] = []
+        refusals: list[tuple[Trial, Second]] = []
+        for trial in self.answered[:: max(1, len(self.answered) // SECONDS)][:SECONDS]:
+            found = second(self.subject, self.layer, trial.case)
+            (refusals if found.refusal else compared).append((trial, found))
+        if refusals:
+            self.notes.append(
+                f"no second derivatives in {len(refusals)} cases: {refusals[0][1].refusal.splitlines()[0]}"
+            )
+        tolerance = SINGLE_TOLERANCE if self.notes and "float32" in "".join(self.notes) else 10 * TOLERANCE
+        wrong = [(trial, found) for trial, found in compared if found.wrong(tolerance)]
+        self.has_second = bool(compared)
+        if not wrong:
+            return []
+        trial, found = min(wrong, key=lambda pair: pair[0].case.size())
+        source = found.wrong(tolerance)[0]
+        is_zero = all(not found.given[source].any() for _, found in wrong for source in found.wrong(tolerance))
+        if is_zero:
+            sentence = "It is silently zero."
+            explanation = (
+                "backward computes on tensors that are detached, as .detach(), .data, no_grad and NumPy leave them, or "
+                "that were kept on ctx. Compute on ctx.saved_tensors and dL/dy, or mark backward with "
+                "@once_differentiable, which refuses what is not there."
+            )
+        else:
+            sentence = "Something that depends on the inputs is taken for a constant by backward."
+            explanation = (
+                "What forward computes on its way has no graph: recompute it in backward from what was saved, or mark "
+                "backward with @once_differentiable, which refuses what is not there."
+            )
+        shown = describe(trial.case, self.subject.takes)
+        return [
+            Finding(
+                what=SECOND,
+                mistake=sentence,
+                explanation=explanation,
+                case=f"{shown}; the derivative by {source} of the sum of the gradients times 1 to 3",
+                program=program(trial.case, self.subject, self.layer),
+                yours=found.given[source],
+                right=found.right[source],
+                wrong_cases=len(wrong),
+                cases=len(compared),
+            )
+        ]
 
+    def _shown(self, case: Case) -> tuple[str, str]:
+        return describe(case, self.subject.takes), program(case, self.subject, self.layer)
 
-def _row(layer: layers.Layer, what: str, wrong: Sequence[Trial]) -> Any:
-    """The first row of the layer's table that gives what was given in every wrong case."""
-    for row in mistakes.of(layer.name):
-        if all(_gives(row, what, trial) for trial in wrong):
-            return row
-    return None
+    def _left_out(self) -> list[str]:
+        left_out = [
+            n for n in self.layer.arguments if n not in self.subject.takes and n not in ("size_average", "reduce")
+        ]
+        return [f"not taken, so not checked: {', '.join(left_out)}"] if left_out else []
 
-
-def _gives(row: Any, what: str, trial: Trial) -> bool:
-    try:
-        value = row.of(what, trial.truth)
-    except (RuntimeError, ValueError, IndexError, AttributeError):  # the row has no meaning for these shapes
-        return False
-    return value is not None and close(trial.given[what], value)
-
-
-def _notes(checked: Subject, layer: layers.Layer, trials: Sequence[Trial]) -> list[str]:
-    left_out = [name for name in layer.arguments if name not in checked.takes]
-    notes = [f"not taken, so not checked: {', '.join(left_out)}"] if left_out else []
-    refusals = dict.fromkeys(trial.refusal.splitlines()[0][:200] for trial in trials if trial.refusal)
-    refused = sum(bool(trial.refusal) for trial in trials)
-    if refused:
-        notes.append(f"not supported in {refused} cases: {'; '.join([*refusals][:3])}")
-    return notes
+    def _refused(self) -> list[str]:
+        refused = [trial for trial in self.trials if trial.refusal]
+        reasons = dict.fromkeys(trial.refusal.splitlines()[0][:160] for trial in refused)
+        return [f"not supported in {len(refused)} cases: {'; '.join([*reasons][:3])}"] if refused else []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from torchfromscratch.check.case import Case
@@ -13,26 +14,52 @@ if TYPE_CHECKING:
     from torchfromscratch.check.subject import Subject
 
 
-def describe(case: Case) -> str:
+def describe(case: Case, takes: tuple[str, ...]) -> str:
     """input (1, 1, 3, 3), weight (1, 1, 2, 2), stride 1 …"""
     words = [
-        f"{name} {tuple(value.shape)}" if isinstance(value, Tensor) else f"{name} {value}"
+        f"{name} {tuple(value.shape)}{_lying(value)}" if isinstance(value, Tensor) else f"{name} {value}"
         for name, value in case.arguments.items()
-        if value is not None
+        if name in takes and value is not None
     ]
     return ", ".join(words)
 
 
-def program(case: Case, checked: Subject, layer: Layer) -> str:
-    """What to run to see it."""
-    lines = ["import torch", ""]
+def _lying(tensor: Tensor) -> str:
+    return "" if tensor.is_contiguous() else f" with strides {tensor.stride()}"
+
+
+def program(case: Case, subject: Subject, layer: Layer) -> str:
+    """What to run to see yours beside the formula's."""
+    outputs = layer(**{**layer.defaults, **case.arguments})
+    gs = case.cotangents(outputs)
+    tensors = [name for name in case.tensors if name in subject.takes]
+    calls = [f"{name}={name}" if subject.by_keyword else name for name in subject.takes]
+    lines = ["import torch", "", f"# {subject.name} is yours"]
     for name, value in case.arguments.items():
-        lines.append(f"{name} = {_literal(value)}" + (".requires_grad_()" if name in case.tensors else ""))
-    lines.append(f"y = {checked.name}({', '.join(checked.takes)})")
+        if name in subject.takes:
+            lines.append(f"{name} = {_literal(value)}{'.requires_grad_()' if name in tensors else ''}")
+    lines += [f"{_g(i, gs)} = {_literal(g)}" for i, g in enumerate(gs)]
+    lines.append(f"output = {subject.name}({', '.join(calls)})")
+    given = _g(0, gs) if len(gs) == 1 else "[" + ", ".join(_g(i, gs) for i in range(len(gs))) + "]"
+    lines.append(f"gradients = torch.autograd.grad(output, [{', '.join(tensors)}], {given})")
+    lines.append("print(output, *gradients, sep='\\n')")
     return "\n".join(lines)
 
 
-def _literal(value: object) -> str:
+def _g(i: int, gs: list[Tensor]) -> str:
+    return "grad_output" if len(gs) == 1 else f"grad_output_{i}"
+
+
+def _literal(value: Any) -> str:
+    """A tensor with its numbers and, where they do not lie contiguously, its strides."""
     if not isinstance(value, Tensor):
         return repr(value)
-    return f"torch.tensor({value.tolist()}, dtype={value.dtype})"
+    value = value.detach()
+    dtype = f", dtype={value.dtype}"
+    if value.is_contiguous() and value.numel():
+        return f"torch.tensor({value.tolist()}{dtype})"
+    if not value.numel():
+        return f"torch.empty({tuple(value.shape)}{dtype})"
+    size = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
+    memory = torch.as_strided(value, (size,), (1,), value.storage_offset())
+    return f"torch.tensor({memory.tolist()}{dtype}).as_strided({tuple(value.shape)}, {value.stride()})"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from torchfromscratch.check.case import Case
 from torchfromscratch.check.layers import CannotCheckError, Layer
 
 # What people call arguments, where torch.nn.functional calls them otherwise. A name counts for the first that the
@@ -54,9 +54,12 @@ class Subject:
     function: Callable[..., Any]
     takes: tuple[str, ...]
     name: str
+    by_keyword: bool = False
 
-    def __call__(self, case: Case) -> Any:
-        return self.function(*[case.arguments[name] for name in self.takes])
+    def __call__(self, arguments: Mapping[str, Any]) -> Any:
+        if self.by_keyword:
+            return self.function(**{name: arguments[name] for name in self.takes})
+        return self.function(*[arguments[name] for name in self.takes])
 
 
 def subject(function: Any, layer: Layer) -> Subject:
@@ -65,7 +68,12 @@ def subject(function: Any, layer: Layer) -> Subject:
         function = function.apply
     if not callable(function):
         raise CannotCheckError(f"{function!r} cannot be called: give a function, Function.apply or a module")
-    return Subject(function, _arguments(function, layer), name_of(function))
+    try:
+        return Subject(function, _arguments(function, layer), name_of(function))
+    except (TypeError, ValueError) as error:  # a builtin tells no signature, and has torch's names
+        if isinstance(error, CannotCheckError):
+            raise
+        return Subject(function, layer.arguments, name_of(function), by_keyword=True)
 
 
 def name_of(function: Any) -> str:
@@ -89,25 +97,22 @@ def parameters(function: Any) -> Sequence[inspect.Parameter]:
 
 def _arguments(function: Any, layer: Layer) -> tuple[str, ...]:
     """The layer's argument at each position: by its name where that tells, else by its position."""
-    try:
-        found = parameters(function)
-    except (TypeError, ValueError):  # a builtin tells no signature
+    found = parameters(function)
+    by_position = [*layer.arguments, *[""] * len(found)]
+    if any(p.kind is p.VAR_POSITIONAL for p in found):
         return layer.arguments
-    named = [_argument(p.name, layer) for p in found if p.kind is not p.VAR_POSITIONAL]
-    by_position = list(layer.arguments)
-    if len(named) < len(found):
-        return tuple(by_position)
-    chosen = [name or position for name, position in zip(named, [*by_position, *[""] * len(named)], strict=False)]
-    if len(set(chosen)) < len(chosen):
+    chosen = [_argument(p.name, layer) or position for p, position in zip(found, by_position, strict=False)]
+    if len(set(chosen)) < len(chosen) - max(0, chosen.count("") - 1):
         chosen = by_position[: len(found)]
-    missing = [name for name in layer.arguments if name not in layer.defaults and name not in chosen]
-    surplus = [p for p in found[len(layer.arguments) :] if p.default is p.empty]
+    takes = tuple(itertools.takewhile(bool, chosen))
+    missing = [name for name in layer.arguments if name not in layer.optional and name not in takes]
+    surplus = [p for p in found[len(takes) :] if p.default is p.empty]
     if missing or surplus:
         raise CannotCheckError(
             f"{name_of(function)} takes ({', '.join(map(str, found))}), but {layer.name} is called as "
             f"({', '.join(layer.arguments)})"
         )
-    return tuple(name for name in chosen if name)
+    return takes
 
 
 def _argument(name: str, layer: Layer) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,40 +11,45 @@ from torch import Tensor
 from torchfromscratch.check.truth import Truth, name_outputs
 
 
+class NotApplicableError(ValueError):
+    """A row says nothing of this case."""
+
+
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong formula: what it is called, what is right instead, and what it computes for the quantities it touches."""
+    """A wrong formula: what it is called, what is right instead, and what it computes.
+
+    `compute(truth, what)` is the wrong value of the quantity `what`, as "output" or "input.grad"; None where the row
+    says nothing of it.
+    """
 
     sentence: str
     explanation: str
-    compute: Callable[[Truth], dict[str, Tensor]]
-    touches: str = ""
-
-    def of(self, what: str, truth: Truth) -> Tensor | None:
-        """The wrong value of this quantity; None where the row says nothing of it."""
-        if self.touches and self.touches != what:
-            return None
-        return self.compute(truth).get(what)
+    compute: Callable[[Truth, str], Tensor | None]
 
 
 def forward(sentence: str, explanation: str, output: Callable[[Truth], Any]) -> Mistake:
     """Another definition of the layer, whose gradients autograd takes: a row for outputs and gradients."""
 
-    def compute(truth: Truth) -> dict[str, Tensor]:
+    def compute(truth: Truth, what: str) -> Tensor | None:
         found = output(truth)
         outputs = found if isinstance(found, tuple) else (found,)
-        gradients = (
-            truth.gradients(outputs) if all(_fits(*pair) for pair in zip(outputs, truth.gs, strict=True)) else {}
-        )
-        return {**name_outputs(outputs), **gradients}
+        if what.startswith("output"):
+            return name_outputs(outputs).get(what)
+        if any(y.shape != g.shape for y, g in zip(outputs, truth.gs, strict=True)):
+            return None
+        return truth.gradients(outputs).get(what)
 
     return Mistake(sentence, explanation, compute)
 
 
 def gradient(name: str, sentence: str, explanation: str, value: Callable[[Truth], Tensor]) -> Mistake:
     """A wrong dL/d `name`."""
-    return Mistake(sentence, explanation, lambda truth: {f"{name}.grad": value(truth)}, f"{name}.grad")
+    return Mistake(sentence, explanation, lambda truth, what: value(truth) if what == f"{name}.grad" else None)
 
 
-def _fits(output: Tensor, g: Tensor) -> bool:
-    return output.shape == g.shape
+def exchanged(option: int | Sequence[int]) -> tuple[int, ...]:
+    """An option of height and width the other way round."""
+    if isinstance(option, int) or len(option) < 2:
+        raise NotApplicableError
+    return tuple(reversed(option))

@@ -1,0 +1,357 @@
+"""What can be wrong with any Function, whatever it computes: memory, state, claims that do not hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.check.case import Case
+from torchfromscratch.check.layers import Layer
+from torchfromscratch.check.subject import Subject
+from torchfromscratch.check.trial import Trial, attempt, backward, call, close, contiguous, fits
+from torchfromscratch.check.truth import Truth
+
+SAMPLE = 16  # cases that are looked at
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong in a case, or, as `advice`, something that could be better."""
+
+    what: str
+    sentence: str
+    explanation: str
+    case: Case
+    advice: bool = False
+
+
+def faults(subject: Subject, layer: Layer, trials: Sequence[Trial]) -> list[Fault]:
+    """The first case of each fault."""
+    found: dict[str, Fault] = {}
+    small = sorted((trial for trial in trials if not trial.refusal), key=lambda trial: trial.case.size())
+    for fault in _all(subject, layer, trials, small):
+        found.setdefault(fault.sentence, fault)
+    return list(found.values())
+
+
+def _all(subject: Subject, layer: Layer, trials: Sequence[Trial], small: Sequence[Trial]) -> Iterator[Fault]:
+    yield from _writes(small)
+    yield from _refusals(subject, layer, trials)
+    yield from _not_repeatable(subject, layer, small)
+    for trial in [trial for trial in small if trial.truth.outputs[0].numel()][:SAMPLE]:
+        yield from _memory(subject, layer, trial)
+    functions = _functions(subject, small)
+    if functions:
+        yield from _claims(subject, layer, functions, small)
+
+
+def _writes(trials: Sequence[Trial]) -> Iterator[Fault]:
+    for trial in trials:
+        for name in trial.written:
+            yield Fault(
+                "memory",
+                f"It writes into {name}.",
+                "What is given belongs to others, who may still need it: work on a copy, x.clone().",
+                trial.case,
+            )
+
+
+# What torch's engine says of gradients that it cannot take, and what to do
+COMPLAINTS = {
+    "returned an incorrect number of gradients": (
+        "backward returns the wrong number of gradients.",
+        "It returns one for each argument of forward, None for those that have none.",
+    ),
+    "returned an invalid gradient at index": (
+        "A gradient has the wrong shape.",
+        "A gradient has the shape of what it is taken by; what is broadcast or shared is summed over.",
+    ),
+    "leaf Variable that requires grad is being used in an in-place operation": (
+        "It writes into its input.",
+        "What is given belongs to others, who may still need it: work on a copy, x.clone().",
+    ),
+    "view size is not compatible": (
+        "It fails where a tensor does not lie contiguously.",
+        "Tensors arrive transposed, expanded or channels last: use reshape in place of view.",
+    ),
+    "modified by an inplace operation": (
+        "It changes what it saved for backward.",
+        "What is saved for backward must stay as it is: work on a copy.",
+    ),
+}
+
+
+def _refusals(subject: Subject, layer: Layer, trials: Sequence[Trial]) -> Iterator[Fault]:
+    """Errors that tell of a mistake, not of something that is not supported."""
+    for trial in trials:
+        for complaint, (sentence, explanation) in COMPLAINTS.items():
+            if complaint in trial.refusal:
+                detail = trial.refusal.splitlines()[0]
+                if "contiguously" not in sentence or not attempt(subject, layer, contiguous(trial.case)).refusal:
+                    yield Fault("error", sentence, f"{explanation} ({detail})", trial.case)
+    always = [trial for trial in trials if trial.in_backward and trial.refusal]
+    if always and all(trial.refusal for trial in trials) and not any(c in always[0].refusal for c in COMPLAINTS):
+        yield Fault("error", "backward fails.", always[0].refusal.splitlines()[0], always[0].case)
+
+
+def _not_repeatable(subject: Subject, layer: Layer, trials: Sequence[Trial]) -> Iterator[Fault]:
+    def differs(trial: Trial, again: Trial) -> bool:
+        pairs = [(trial.given[what], again.given.get(what)) for what in trial.given]
+        return any(isinstance(x, Tensor) and not (isinstance(y, Tensor) and _same(x, y)) for x, y in pairs)
+
+    chosen = [*trials[:3], *trials[-3:]]
+    for trial in chosen:
+        first = attempt(subject, layer, trial.case)
+        if any(differs(first, attempt(subject, layer, trial.case)) for _ in range(2)):
+            yield Fault(
+                "repeatability",
+                "Called twice with the same numbers, it gives different ones.",
+                "Memory that is read before it is written (torch.empty), random numbers, or a state that is kept "
+                "between calls.",
+                trial.case,
+            )
+            return
+    for trial in trials[:8]:
+        if differs(trial, attempt(subject, layer, trial.case)):
+            yield Fault(
+                "state",
+                "It depends on what was called before.",
+                "What a call leaves behind, on the class or in a global, is there for the next one: keep it in ctx.",
+                trial.case,
+            )
+            return
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    return x.shape == y.shape and torch.equal(x.detach().nan_to_num(), y.detach().nan_to_num())
+
+
+def nodes(outputs: Sequence[Any]) -> list[Any]:
+    """The nodes of Functions written in Python in the graph of these outputs; a node is its ctx."""
+    found, waiting = {}, [y.grad_fn for y in outputs if isinstance(y, Tensor) and y.grad_fn is not None]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found[node] = isinstance(node, torch.autograd.function.BackwardCFunction)
+            waiting += [before for before, _ in node.next_functions if before is not None]
+    return [node for node, is_function in found.items() if is_function]
+
+
+def _memory(subject: Subject, layer: Layer, trial: Trial) -> Iterator[Fault]:
+    """What lies where, in one case."""
+    case = trial.case
+    leaves = {name: x.detach().requires_grad_() for name, x in case.tensors.items()}
+    outputs = call(subject, {**case.arguments, **leaves})
+    if not fits(outputs, trial.truth.outputs):
+        return
+    functions = nodes(outputs)
+    gs = [g.to(y.dtype) for g, y in zip(case.cotangents(outputs), outputs, strict=True)]
+    for y in outputs:
+        for name, x in leaves.items():
+            if y.grad_fn in functions and _share(x, y):
+                yield Fault(
+                    "memory",
+                    f"The output lies in the memory of {name}.",
+                    "A Function that returns its input or a view of it shares what others may write into: return a "
+                    "copy, or say so with ctx.mark_dirty.",
+                    case,
+                )
+    for node in functions:
+        for attribute, value in vars(node).items():
+            for name, x in [
+                *leaves.items(),
+                *((f"output {i}" if len(outputs) > 1 else "output", y) for i, y in enumerate(outputs)),
+            ]:
+                if isinstance(value, Tensor) and value.numel() and _share(value, x):
+                    yield Fault(
+                        "save_for_backward",
+                        f"The {name} is kept as ctx.{attribute}, not by ctx.save_for_backward.",
+                        "What ctx keeps itself is not seen to be changed in place before backward, and an output kept "
+                        "so never leaves memory.",
+                        case,
+                    )
+    raw: list[tuple[Any, Sequence[Any]]] = []
+    hooks = [node.register_hook(lambda found, given, node=node: raw.append((node, found))) for node in functions]
+    backward(outputs, list(leaves.values()), gs)
+    for node, gradients in raw:
+        yield from _gradients(node, gradients, leaves, gs, outputs, case)
+    for hook in hooks:
+        hook.remove()
+    yield from _needless(subject, case, trial)
+
+
+def _share(x: Tensor, y: Tensor) -> bool:
+    return x.numel() > 0 and y.numel() > 0 and x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr()
+
+
+def _gradients(
+    node: Any,
+    gradients: Sequence[Any],
+    leaves: Mapping[str, Tensor],
+    gs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    case: Case,
+) -> Iterator[Fault]:
+    """The gradients that a Function returns, before torch makes the best of them."""
+    names = {x: name for name, x in leaves.items()}
+    tensors = [getattr(before, "variable", None) for before, _ in node.next_functions]
+    for gradient, x in zip(gradients, tensors, strict=False):
+        if not isinstance(gradient, Tensor) or x not in names:
+            continue
+        name = names[x]
+        if gradient.shape != x.shape:
+            yield Fault(
+                f"{name}.grad",
+                f"The gradient has the shape {tuple(gradient.shape)}, but {name} is {tuple(x.shape)}.",
+                "torch summed it over the leading dimensions here; it does so only where the shapes allow it.",
+                case,
+                advice=True,
+            )
+        if gradient.dtype != x.dtype and outputs[0].dtype == x.dtype:
+            yield Fault(
+                f"{name}.grad",
+                f"The gradient is {gradient.dtype}, but {name} is {x.dtype}.",
+                "torch casts it, and digits are lost.",
+                case,
+            )
+        if any(_share(gradient, g) for g in gs):
+            yield Fault(
+                "memory",
+                f"dL/d {name} lies in the memory of dL/dy.",
+                "What is done to one in place is done to the other: return a copy.",
+                case,
+            )
+
+
+def _needless(subject: Subject, case: Case, trial: Trial) -> Iterator[Fault]:
+    """Gradients that nobody asked for."""
+    names = list(case.tensors)
+    if len(names) < 2:
+        return
+    leaves = {name: x.detach().requires_grad_(name == names[-1]) for name, x in case.tensors.items()}
+    outputs = call(subject, {**case.arguments, **leaves})
+    raw: list[Sequence[Any]] = []
+    functions = nodes(outputs)
+    hooks = [node.register_hook(lambda found, given: raw.append(found)) for node in functions]
+    gs = [g.to(y.dtype) for g, y in zip(case.cotangents(outputs), outputs, strict=True)]
+    backward(outputs, [leaves[names[-1]]], gs)
+    for hook in hooks:
+        hook.remove()
+    if any(sum(isinstance(gradient, Tensor) for gradient in found) > 1 for found in raw):
+        yield Fault(
+            "needs_input_grad",
+            "Gradients are computed that nobody asked for.",
+            "ctx.needs_input_grad tells which are needed: return None for the others, and save their time.",
+            case,
+            advice=True,
+        )
+
+
+def _functions(subject: Subject, trials: Sequence[Trial]) -> list[Any]:
+    """The classes of Functions that a call uses."""
+    for trial in trials:
+        leaves = {name: x.detach().requires_grad_() for name, x in trial.case.tensors.items()}
+        found = {type(node)._forward_cls: None for node in nodes(call(subject, {**trial.case.arguments, **leaves}))}
+        if found:
+            return list(found)
+    return []
+
+
+def _claims(subject: Subject, layer: Layer, functions: Sequence[Any], trials: Sequence[Trial]) -> Iterator[Fault]:
+    """torch.func.vmap and forward mode, where all Functions say that they have them."""
+    base = torch.autograd.Function
+    chosen = [trial for trial in trials if trial.truth.outputs[0].numel()][-SAMPLE:]
+    if all(cls.generate_vmap_rule or cls.vmap is not base.vmap for cls in functions):
+        for trial in chosen:
+            yield from _vmap(subject, layer, trial)
+    if all(cls.jvp is not base.jvp for cls in functions):
+        for trial in chosen:
+            yield from _jvp(subject, layer, trial)
+
+
+def _of_tensors(subject: Subject, case: Case) -> Any:
+    """The function as one of its tensors alone."""
+    names = list(case.tensors)
+
+    def function(*tensors: Tensor) -> tuple[Any, ...]:
+        return call(subject, {**case.arguments, **dict(zip(names, tensors, strict=True))})
+
+    return function
+
+
+def _vmap(subject: Subject, layer: Layer, trial: Trial) -> Iterator[Fault]:
+    case, tensors = trial.case, [x.detach() for x in trial.truth.tensors.values()]
+    gs = tuple(trial.truth.gs)
+    several = [torch.stack([x, 1 - x, 2 * x]) for x in tensors]
+    if "cross_entropy" in layer.name and "logits" not in layer.name and layer.name.startswith("binary"):
+        several = [torch.stack([x, 1 - x, x]) for x in tensors]
+
+    def both(*xs: Tensor) -> Any:
+        outputs, pull_back = torch.func.vjp(_of_tensors(subject, case), *xs)[:2]
+        return outputs, pull_back(gs)
+
+    for in_dims in {
+        (0,) * len(tensors),
+        *(tuple(0 if i == j else None for j in range(len(tensors))) for i in range(len(tensors))),
+    }:
+        given = [many if dim == 0 else x for many, x, dim in zip(several, tensors, in_dims, strict=True)]
+        try:
+            outputs, gradients = torch.func.vmap(both, in_dims=in_dims)(*given)
+        except Exception as error:
+            yield Fault(
+                "vmap",
+                "torch.func.vmap fails, though the Function says that it has it.",
+                f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+                case,
+            )
+            return
+        for i in range(3):
+            one = [many[i] if dim == 0 else x for many, x, dim in zip(several, tensors, in_dims, strict=True)]
+            truth = Truth(layer, _with(case, one))
+            right = [*truth.outputs, *truth.gradients(truth.outputs, gs).values()]
+            if any(not close(y[i], r) for y, r in zip([*outputs, *gradients], right, strict=True)):
+                yield Fault(
+                    "vmap",
+                    "Under torch.func.vmap the numbers are wrong.",
+                    "What is mapped becomes one more dimension: fold it into the batch in `vmap`, or leave it to "
+                    "generate_vmap_rule.",
+                    case,
+                )
+                return
+
+
+def _with(case: Case, tensors: Sequence[Tensor]) -> Case:
+    """The case with other numbers."""
+    return Case({**case.arguments, **dict(zip(case.tensors, tensors, strict=True))}, case.cotangent, case.constants)
+
+
+def _jvp(subject: Subject, layer: Layer, trial: Trial) -> Iterator[Fault]:
+    tensors = tuple(x.detach() for x in trial.truth.tensors.values())
+    generator = torch.Generator().manual_seed(3)
+    tangents = tuple(torch.randint(1, 5, x.shape, generator=generator).double() for x in tensors)
+    try:
+        given = torch.func.jvp(_of_tensors(subject, trial.case), tensors, tangents)[1]
+    except Exception as error:
+        yield Fault(
+            "forward mode",
+            "Forward mode fails, though the Function has a jvp.",
+            f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            trial.case,
+        )
+        return
+    right = torch.func.jvp(
+        lambda *xs: layer(**{**trial.truth.arguments, **dict(zip(trial.truth.tensors, xs, strict=True))}),
+        tensors,
+        tangents,
+    )[1]
+    if any(not close(y, r) for y, r in zip(given, right, strict=True)):
+        yield Fault(
+            "forward mode",
+            "The tangents of forward mode are wrong.",
+            "jvp is the derivative in the direction of the tangents: dy = Σ ∂y/∂x · dx, over all inputs.",
+            trial.case,
+        )

@@ -1,0 +1,178 @@
+"""A function beside the truth in one case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.check.case import Case
+from torchfromscratch.check.layers import Layer
+from torchfromscratch.check.subject import Subject
+from torchfromscratch.check.truth import Truth, name_outputs
+
+TOLERANCE = 1e-8  # of the largest element, in float64: sums of a few thousand products err by 1e-12
+SINGLE_TOLERANCE = 1e-4  # the same, in float32
+SINGLE_FACTOR = 100  # how much more than the formula in float32 a function in float32 may err
+SECOND = "second derivative"
+
+
+@dataclass
+class Trial:
+    """One case: the right answers and what the function gave, or why it refused, and what it wrote into."""
+
+    case: Case
+    truth: Truth
+    given: Mapping[str, Any]
+    refusal: str = ""
+    in_backward: bool = False
+    written: Sequence[str] = field(default_factory=tuple)
+    tolerance: float = TOLERANCE
+
+    def is_wrong(self, what: str) -> bool:
+        """Whether this quantity was given and is wrong."""
+        return what in self.given and not close(self.given[what], self.truth.right[what], self.tolerance)
+
+    def is_single(self, what: str) -> bool:
+        """Whether the error is no more than float32's."""
+        yours, right = self.given[what], self.truth.right[what]
+        if not isinstance(yours, Tensor) or yours.shape != right.shape:
+            return False
+        coarse = Truth(self.truth.layer, self.case, torch.float32).right[what].double()
+        scale = max(1.0, largest(right))
+        allowed = SINGLE_FACTOR * largest(coarse - right) + SINGLE_FACTOR * torch.finfo(torch.float32).eps * scale
+        return largest(yours.detach().double() - right) <= allowed
+
+
+def largest(x: Tensor) -> float:
+    """The largest magnitude."""
+    return float(x.detach().abs().max()) if x.numel() else 0.0
+
+
+def close(yours: Any, right: Tensor, tolerance: float = TOLERANCE) -> bool:
+    """Whether two tensors are equal to rounding."""
+    if not isinstance(yours, Tensor) or yours.shape != right.shape:
+        return False
+    if not right.numel():
+        return True
+    return bool(close_elements(yours, right, tolerance).all())
+
+
+def close_elements(yours: Tensor, right: Tensor, tolerance: float = TOLERANCE) -> Tensor:
+    """Which elements are equal to rounding."""
+    yours, right = yours.detach().to(torch.float64), right.detach()
+    finite = right.isfinite() & yours.isfinite()
+    scale = max(1.0, float(right[right.isfinite()].abs().max())) if right.isfinite().any() else 1.0
+    near = (yours - right).abs() <= tolerance * scale
+    return torch.where(finite, near, (yours == right) | (yours.isnan() & right.isnan()))
+
+
+def attempt(subject: Subject, layer: Layer, case: Case, dtype: torch.dtype = torch.float64) -> Trial:
+    """Both answers in one case."""
+    truth = Truth(layer, case)
+    tolerance = TOLERANCE if dtype == torch.float64 else SINGLE_TOLERANCE
+    leaves = {name: x.detach().to(dtype).requires_grad_() for name, x in case.tensors.items()}
+    tensors = {name: x for name, x in {**case.arguments, **leaves}.items() if isinstance(x, Tensor)}
+    before = {name: x.detach().clone() for name, x in tensors.items()}
+    given: dict[str, Any] = {}
+    in_backward, written = False, []
+    try:
+        outputs = call(subject, {**case.arguments, **leaves})
+        given |= name_outputs(outputs)
+        if fits(outputs, truth.outputs):
+            in_backward = True
+            gs = [g.to(y.dtype) for g, y in zip(case.cotangents(truth.outputs), outputs, strict=True)]
+            copies = [g.clone() for g in gs]
+            found = backward(outputs, list(leaves.values()), gs)
+            given |= {f"{name}.grad": gradient for name, gradient in zip(leaves, found, strict=True)}
+            written = ["dL/dy"] * any(not torch.equal(g, copy) for g, copy in zip(gs, copies, strict=True))
+    except Exception as error:
+        refusal = f"{type(error).__name__}: {error}"
+        return Trial(case, truth, {}, refusal, in_backward)
+    finally:
+        changed = [name for name, x in tensors.items() if not same(x, before[name])]
+        for name in changed:
+            tensors[name].detach().copy_(before[name])
+    written += [name for name in changed if not name.startswith("running_")]
+    return Trial(case, truth, given, written=written, tolerance=tolerance)
+
+
+def same(x: Tensor, before: Tensor) -> bool:
+    """Whether a tensor is as it was, NaN included."""
+    return torch.equal(x.detach().nan_to_num(), before.nan_to_num())
+
+
+def call(subject: Subject, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The outputs of the function."""
+    output = subject(arguments)
+    return tuple(output) if isinstance(output, (tuple, list)) else (output,)
+
+
+def fits(outputs: Sequence[Any], right: Sequence[Tensor]) -> bool:
+    """Whether the outputs have the right shapes."""
+    return len(outputs) == len(right) and all(
+        isinstance(y, Tensor) and y.shape == truth.shape for y, truth in zip(outputs, right, strict=True)
+    )
+
+
+def backward(
+    outputs: Sequence[Tensor], leaves: Sequence[Tensor], gs: Sequence[Tensor], create_graph: bool = False
+) -> tuple[Tensor | None, ...]:
+    """The gradients; None where there are none."""
+    followed = [(y, g) for y, g in zip(outputs, gs, strict=True) if y.requires_grad]
+    if not followed:
+        return (None,) * len(leaves)
+    ys, cotangents = zip(*followed, strict=True)
+    return torch.autograd.grad(ys, leaves, cotangents, allow_unused=True, create_graph=create_graph)
+
+
+@dataclass
+class Second:
+    """The derivatives of Σ u · gradient, by what they are taken by: yours and the right ones, or why there are none."""
+
+    given: dict[str, Tensor]
+    right: dict[str, Tensor]
+    refusal: str = ""
+
+    def wrong(self, tolerance: float) -> list[str]:
+        """By what the derivatives are wrong."""
+        return [
+            name for name, right in self.right.items() if self.given and not close(self.given[name], right, tolerance)
+        ]
+
+
+def second(subject: Subject, layer: Layer, case: Case) -> Second:
+    """The derivatives of the gradients, yours beside the right ones."""
+    truth = Truth(layer, case)
+    gs = [g.clone().requires_grad_() for g in truth.gs]
+    generator = torch.Generator().manual_seed(2)
+    us = [torch.randint(1, 4, x.shape, generator=generator).double() for x in truth.tensors.values()]
+    right = _second(truth.outputs, truth.tensors, gs, us)
+    leaves = {name: x.detach().requires_grad_() for name, x in case.tensors.items()}
+    gs = [g.detach().requires_grad_() for g in case.cotangents(truth.outputs)]
+    try:
+        given = _second(call(subject, {**case.arguments, **leaves}), leaves, gs, us)
+    except Exception as error:
+        return Second({}, right, f"{type(error).__name__}: {error}")
+    return Second(given, right)
+
+
+def _second(
+    outputs: Sequence[Tensor], tensors: Mapping[str, Tensor], gs: Sequence[Tensor], us: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    sources = {**tensors, **{"dL/dy" if len(gs) == 1 else f"dL/dy[{i}]": g for i, g in enumerate(gs)}}
+    gradients = backward(outputs, [*tensors.values()], gs, create_graph=True)
+    products = [(d * u).sum() for d, u in zip(gradients, us, strict=True) if d is not None and d.requires_grad]
+    if not products:
+        return {name: torch.zeros_like(x) for name, x in sources.items()}
+    found = torch.autograd.grad(sum(products[1:], products[0]), [*sources.values()], materialize_grads=True)
+    return dict(zip(sources, found, strict=True))
+
+
+def contiguous(case: Case) -> Case:
+    """The same numbers, lying contiguously."""
+    arguments = {name: x.contiguous() if isinstance(x, Tensor) else x for name, x in case.arguments.items()}
+    return replace(case, arguments=arguments, cotangent=replace(case.cotangent, as_contiguous=True))
