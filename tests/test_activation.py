@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,7 @@ import torchfromscratch.functional as F
 from torchfromscratch import nn
 from torchfromscratch.kernels.gate import BITS, gate
 from torchfromscratch.kernels.pieces import PIECE
+from torchfromscratch.kernels.precision import rounded
 
 KINKS = [-math.inf, -100, -6, -3, -1, -0.5, -0.0, 0.0, 0.5, 1, 3, 6, 20, 100, math.inf, math.nan]
 ACTIVATIONS = [
@@ -67,6 +69,62 @@ def test_kinks_and_extremes_are_torchs(name: str, args: tuple, grad_output: floa
         ours = value_and_gradient(getattr(F, name), x, grad_output, *args)
         theirs = value_and_gradient(getattr(torch.nn.functional, name), x, grad_output, *args)
         torch.testing.assert_close(ours, theirs, equal_nan=True)
+
+
+def around(bounds: tuple[float, ...], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Each bound as a number of this type and the two beside it; zeros, small numbers and infinities."""
+    numbers = [0.0, -0.0, 0.01, -0.01, math.inf, -math.inf, *bounds]
+    numbers = [torch.tensor(number, dtype=dtype) for number in numbers]
+    ends = [torch.tensor(end, dtype=dtype) for end in (-math.inf, math.inf)]
+    return numbers + [torch.nextafter(number, end) for number in numbers[6:] for end in ends]
+
+
+# Pieces of what is computed exactly, and of what is rounded: with constants, and where the pieces meet.
+PIECEWISE: dict[str, tuple[Callable[[float], tuple], Callable[[float], tuple]]] = {
+    "threshold": (lambda b: (b, 20.3), lambda b: (b,)),
+    "hardtanh": (lambda b: (-b, b + 1), lambda b: (-b, b + 1)),
+    "hardshrink": (lambda b: (b,), lambda b: (-b, b)),
+    "softshrink": (lambda b: (b,), lambda b: (-b, b)),
+    "relu": (lambda _: (), lambda _: ()),
+    "relu6": (lambda _: (), lambda _: (6.0,)),
+    "leaky_relu": (lambda b: (b,), lambda _: ()),
+    "elu": (lambda b: (b,), lambda _: ()),
+    "selu": (lambda _: (), lambda _: ()),
+    "hardsigmoid": (lambda _: (), lambda _: (-3.0, 3.0)),
+    "hardswish": (lambda _: (), lambda _: (-3.0, 3.0)),
+    "softplus": (lambda b: (b, 0.3), lambda b: (0.3 / b,)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("name", PIECEWISE)
+def test_numbers_at_a_bound_and_beside_it_fall_as_torchs(name: str, dtype: torch.dtype) -> None:
+    """No number of a narrow type is 0.1; torch rounds some functions' bounds as well. Zeros have torch's signs."""
+    args, bounds = PIECEWISE[name]
+    exact = name in ("threshold", "hardtanh", "hardshrink", "softshrink", "relu", "relu6")
+    rounding = {"rtol": 0, "atol": 0} if exact else {}
+    for bound in (0.1, 0.3, 0.7, 2.7):
+        for x in around(bounds(bound), dtype):
+            for grad_output in (1.0, -2.0):
+                ours, theirs = [
+                    value_and_gradient(getattr(library, name), x, grad_output, *args(bound))
+                    for library in (F, torch.nn.functional)
+                ]
+                torch.testing.assert_close(ours, theirs, equal_nan=True, **rounding)
+                signs = [[number.nan_to_num().signbit() for number in numbers] for numbers in (ours, theirs)]
+                assert signs[0] == signs[1], (bound, x)
+
+
+def test_softsigns_gradient_does_not_overflow() -> None:
+    largest = torch.finfo(torch.float32).max
+    assert value_and_gradient(F.softsign, torch.tensor([largest, -largest]), 3.0)[1].eq(0).all()
+
+
+@pytest.mark.parametrize("dtype", BITS)
+def test_rounded_is_what_a_tensor_holds(dtype: torch.dtype) -> None:
+    generator = random.Random(0)
+    for number in (0.0, math.inf, *[generator.uniform(-3, 3) * 10 ** generator.uniform(-9, 4) for _ in range(1000)]):
+        assert rounded(number, dtype) == torch.tensor(number, dtype=dtype).item()
 
 
 @pytest.mark.parametrize("dtype", BITS)

@@ -145,12 +145,12 @@ relu = elementwise(
 )
 leaky_relu = elementwise(
     "LeakyReLU",
-    lambda x, slope: x.clamp(min=0) + slope * x.clamp(max=0),
+    lambda x, slope: x.clamp(min=-0.0) + slope * x.clamp(max=0),
     dx=lambda g, x, slope: g * _one_or(slope, x),
 )
 prelu = elementwise(
     "PReLU",  # K. He et al., "Delving deep into rectifiers", 2015
-    lambda x, slope: x.clamp(min=0) + slope * x.clamp(max=0),
+    lambda x, slope: x.clamp(min=-0.0) + slope * x.clamp(max=0),
     dx=lambda g, x, slope: g * _one_or(slope, x),
     dslope=lambda g, x: gate(g * x, (-x).clamp(min=0)),
 )
@@ -162,8 +162,8 @@ hardtanh = elementwise(
 )
 threshold = elementwise(
     "Threshold",
-    lambda x, bound, value: torch.where(x <= bound, value, x).to(x.dtype),
-    dx=lambda g, x, bound, value: gate(g, (x - bound).clamp(min=0)),
+    lambda x, bound, value: torch.where(widened(x) <= bound, value, x).to(x.dtype),
+    dx=lambda g, x, bound: gate(g, _positive(widened(x) - bound, x.dtype)),
     exact=True,
 )
 hardshrink = elementwise(
@@ -174,7 +174,7 @@ hardshrink = elementwise(
 )
 softshrink = elementwise(
     "Softshrink",
-    lambda x, bound: x - x.clamp(-bound, bound),
+    lambda x, bound: (x - x.clamp(-bound, bound)).copysign(x),
     dx=lambda g, x, bound: gate(g, (x.abs() - bound).clamp(min=0)),
 )
 hardsigmoid = elementwise(
@@ -233,7 +233,7 @@ tanhshrink = elementwise(
 )
 elu = elementwise(
     "ELU",  # with α, and the scales of output and input that SELU and CELU have
-    lambda x, alpha, scale, inner: scale * x.clamp(min=0) + alpha * scale * (inner * x.clamp(max=0)).expm1(),
+    lambda x, alpha, scale, inner: scale * x.clamp(min=-0.0) + alpha * scale * (inner * x.clamp(max=0)).expm1(),
     dx=lambda g, x, alpha, scale, inner: g * _elu_slope(x.nan_to_num(1), alpha * scale * inner, scale, inner),
 )
 
@@ -242,7 +242,7 @@ elu = elementwise(
 softsign = elementwise(
     "Softsign",
     lambda x: x / (1 + x.abs()),
-    dx=lambda g, x: (g - x * _abs_t(g, x) / (1 + x.abs())) / (1 + x.abs()),
+    dx=lambda g, x: (g - x / (1 + x.abs()) * _abs_t(g, x)) / (1 + x.abs()),
     symmetric=True,
 )
 gelu = elementwise(
@@ -258,7 +258,16 @@ gelu_tanh = elementwise(
 
 
 def _gate_between(g: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    return gate(g, torch.minimum(x - low, high - x).clamp(min=0))
+    wide = widened(x)
+    return gate(g, _positive(torch.minimum(wide - low, high - wide), x.dtype))
+
+
+def _positive(margin: Tensor, dtype: torch.dtype) -> Tensor:
+    """The margin by which x passes a bound, or 0 where it does not, for a gate of numbers of this type.
+
+    Narrow numbers are held against bounds of float32, as in torch. A margin that would round to 0 there becomes 1.
+    """
+    return margin.clamp(min=0) if margin.dtype == dtype else margin.clamp(0, 1).ceil().to(dtype)
 
 
 def _abs_t(t: Tensor, x: Tensor) -> Tensor:

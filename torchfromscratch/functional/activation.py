@@ -17,7 +17,7 @@ from torchfromscratch.autograd import softmax as along
 from torchfromscratch.functional.arguments import has_values, overwritten
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.memory import is_recorded
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import rounded, widened
 
 __all__ = [
     "celu",
@@ -147,7 +147,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     _check_floating("softshrink", input)
     if lambd < 0:
         raise RuntimeError(f"lambd must be at least 0, but got {lambd}")
-    return table.softshrink(input, lambd)
+    return table.softshrink(input, rounded(lambd, input.dtype))
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
