@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import torchfromscratch.functional as F
 from tests.subjects import assert_same_outcome, outcome, random_tensors
@@ -323,3 +324,36 @@ def test_narrow_statistics_are_rounded_once(dtype: torch.dtype) -> None:
         (library.batch_norm(x, *others).double() - truth).abs().max() for library in (F, torch.nn.functional)
     )
     assert ours <= theirs
+
+
+STATISTICS = ["running_mean", "running_var"]
+
+
+@pytest.mark.parametrize("differentiated", [0, 1], ids=STATISTICS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])
+def test_running_statistics_that_require_gradients_are_refused(name: str, training: bool, differentiated: int) -> None:
+    """Unless no gradient is recorded, as in torch; ignored, their gradients would be wrong."""
+    statistics = [torch.zeros(3), torch.ones(3)]
+    statistics[differentiated].requires_grad_()
+    given = (torch.randn(4, 3, 5), *statistics, None, None, training)
+    for library in (F, torch.nn.functional):
+        argument = STATISTICS[differentiated]
+        with pytest.raises(RuntimeError, match=f"not differentiable with respect to argument '{argument}'"):
+            getattr(library, name)(*given)
+        with torch.no_grad():
+            getattr(library, name)(*given)
+
+
+@pytest.mark.parametrize("differentiated", [0, 1], ids=STATISTICS)
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])
+def test_running_statistics_that_carry_tangents_are_refused(name: str, differentiated: int) -> None:
+    """Where the output depends on them: in training it does not."""
+    with forward_ad.dual_level():
+        statistics = [torch.zeros(3), torch.ones(3)]
+        statistics[differentiated] = forward_ad.make_dual(statistics[differentiated], torch.ones(3))
+        given = (forward_ad.make_dual(torch.randn(4, 3, 5), torch.randn(4, 3, 5)), *statistics, None, None)
+        for library in (F, torch.nn.functional):
+            with pytest.raises(RuntimeError, match="cannot have forward grad defined"):
+                getattr(library, name)(*given, False)
+            getattr(library, name)(*given, True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from torchfromscratch.autograd.normalization import normalize, normalize_by_constants
 from torchfromscratch.functional.autocast import autocast
@@ -41,8 +42,8 @@ def batch_norm(
 
     Raises ValueError for one value per channel in training, ε that is no positive number and one running
     statistic without the other; RuntimeError for tensors that have no element for each channel, unfitting
-    types and missing running statistics; NotImplementedError for an input that is no real floating-point
-    tensor.
+    types, missing running statistics and those that require gradients or carry tangents; NotImplementedError
+    for an input that is no real floating-point tensor.
 
     Source: S. Ioffe and C. Szegedy, "Batch Normalization: Accelerating Deep Network Training by Reducing
     Internal Covariate Shift", 2015.
@@ -57,6 +58,7 @@ def batch_norm(
     axis = min(1, input.dim() - 1)
     channels = shape[axis] = input.shape[axis]
     _check(input, weight, bias, running_mean, running_var, size=channels)
+    _check_statistics(running_mean, running_var)
     input = _laid_out(input)
     weight, bias = _shaped(shape, weight, bias)
     if not training:
@@ -100,6 +102,7 @@ def instance_norm(
         raise RuntimeError(f"instance_norm needs an input (N, C, *), but got size {tuple(input.shape)}")
     channels = input.shape[1]
     _check(input, weight, bias, running_mean, running_var, size=channels)
+    _check_statistics(running_mean, running_var)
     input = input.contiguous()
     shape = [1, channels, *[1] * (input.dim() - 2)]
     weight, bias = _shaped(shape, weight, bias)
@@ -220,7 +223,24 @@ def _shaped(shape: Sequence[int], *parameters: Tensor | None) -> list[Tensor | N
 def _given(running_mean: Tensor | None, running_var: Tensor | None) -> tuple[Tensor, Tensor]:
     if running_mean is None or running_var is None:
         raise RuntimeError("to normalise without the input's own statistics, give running_mean and running_var")
+    if not torch.compiler.is_compiling():
+        for statistic in (running_mean, running_var):
+            if forward_ad.unpack_dual(statistic).tangent is not None:
+                raise RuntimeError(
+                    "batch_norm is not differentiable wrt running_mean and running_var, "
+                    "they cannot have forward grad defined"
+                )
     return running_mean, running_var
+
+
+def _check_statistics(running_mean: Tensor | None, running_var: Tensor | None) -> None:
+    """They are no part of what is differentiated, so a gradient asked of them would be wrong."""
+    for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
+        if statistic is not None and statistic.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                f"batch_norm is not differentiable with respect to argument {name!r}. "
+                "This input cannot have requires_grad True."
+            )
 
 
 @without_derivative
