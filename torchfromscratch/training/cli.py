@@ -12,12 +12,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 
-import torch
-
 from torchfromscratch.command_line import Parser
 from torchfromscratch.entry_point import INTERRUPTED, WRONG, reason
 from torchfromscratch.training.checkpoint import BEST
-from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, Config
+from torchfromscratch.training.config import DATASET_DEFAULTS, LARGEST, OPTIMIZER_DEFAULTS, Config
 from torchfromscratch.training.data import describe, load_dataset
 from torchfromscratch.training.distributed import Group, choose_device, process_group
 from torchfromscratch.training.errors import Interrupted, PeerLost
@@ -25,9 +23,6 @@ from torchfromscratch.training.models import LAYERS, MODELS
 from torchfromscratch.training.optimization import SCHEDULES
 from torchfromscratch.training.runs import RUNS, Run, choose_run
 from torchfromscratch.training.trainer import Trainer
-
-# What fits all that numbers are handed to: sizes and seeds become int64, rates are multiplied with float32.
-LARGEST = {int: torch.iinfo(torch.int64).max, float: torch.finfo(torch.float32).max}
 
 DESCRIPTION = """Train an image classifier whose every layer is written by hand.
 

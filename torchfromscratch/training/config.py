@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from torchfromscratch.training.errors import UserError
 
 
@@ -58,6 +60,9 @@ class Config:
     seed: int
     checkpoint_every: int
 
+
+# What fits all that numbers are handed to: sizes and seeds become int64, rates are multiplied with float32.
+LARGEST = {int: torch.iinfo(torch.int64).max, float: torch.finfo(torch.float32).max}
 
 FREE_ON_RESUME = {"data_dir", "device", "checkpoint_every"}
 

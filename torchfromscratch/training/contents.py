@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, Config
+from torchfromscratch.training.config import DATASET_DEFAULTS, LARGEST, OPTIMIZER_DEFAULTS, Config
 from torchfromscratch.training.distributed import DEVICES
 from torchfromscratch.training.models import LAYERS, MODELS
 from torchfromscratch.training.optimization import SCHEDULES
@@ -141,10 +141,10 @@ def _is_setting(name: str, value: Any, type_of_it: Any) -> bool:
     if not _is_number(value) or (type_of_it is not float and not isinstance(value, int)):
         return False
     if name == "lr":
-        return 0 < value < math.inf
+        return 0 < value <= LARGEST[type(value)]
     if name == "momentum":
         return 0 <= value < 1
-    return (1 if name in AT_LEAST_ONE else 0) <= value < math.inf
+    return (1 if name in AT_LEAST_ONE else 0) <= value <= LARGEST[type(value)]
 
 
 def _require_dataset(dataset: dict[str, Any]) -> None:

@@ -203,8 +203,8 @@ class Trainer:
         after_a_step = build_optimizer(self.config, model)
         after_a_step.step()
         found = state.get("state")
-        # There is none before the first step, and where mixed precision has skipped all so far.
-        expected = after_a_step.state_dict()["state"] if found else {}
+        has_none = self.step == 0 or (self.scaler.is_enabled() and not found)  # mixed precision may skip all steps
+        expected = {} if has_none else after_a_step.state_dict()["state"]
         require_same_kind(found, expected, "optimizer.state")
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": found})
         for group in self.optimizer.param_groups:
