@@ -22,11 +22,13 @@ def batches(
     batch_size: int = 10,
     augmentation: Augmentation = CROPS_AND_FLIPS,
     seed: int = 0,
+    least: int = 1,
 ) -> Batches:
     dataset = Dataset(pictures(COUNT), pictures(COUNT), list("abcd"))
     return Batches(
         dataset,
         batch_size=batch_size,
+        least=least,
         augmentation=augmentation,
         seed=seed,
         device=torch.device("cpu"),
@@ -44,24 +46,46 @@ def assert_equal(some: list[Batch], others: list[Batch]) -> None:
         assert torch.equal(one.labels, other.labels)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 10, 13, 26, 52, 53, 99])
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("part", ["training", "testing"])
-def test_every_picture_comes_exactly_once(processes: int, part: str) -> None:
+def test_every_picture_comes_exactly_once(part: str, processes: int, batch_size: int) -> None:
     seen = []
     for rank in range(processes):
-        source = batches(Group(rank, processes))
+        source = batches(Group(rank, processes), batch_size, least=2)
         seen += positions(list(source.training(epoch=3) if part == "training" else source.testing()))
     assert sorted(seen) == list(range(COUNT))
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 10, 13, 26, 52, 53, 99])
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_together_get_the_batches_of_one(processes: int) -> None:
-    one = list(batches().training(epoch=1))
-    parts = [list(batches(Group(rank, processes)).training(epoch=1)) for rank in range(processes)]
+def test_processes_together_get_the_batches_of_one(processes: int, batch_size: int) -> None:
+    one = list(batches(batch_size=batch_size).training(epoch=1))
+    parts = [list(batches(Group(rank, processes), batch_size).training(epoch=1)) for rank in range(processes)]
     for whole, *shares in zip(one, *parts, strict=True):
-        assert torch.equal(whole.images, torch.cat([share.images for share in shares]))
+        own = [share.images[: len(share.labels)] for share in shares]
+        assert torch.equal(whole.images, torch.cat(own))
         assert torch.equal(whole.labels, torch.cat([share.labels for share in shares]))
         assert {share.whole for share in shares} == {len(whole.labels)}
+        assert all(len(share.images) >= 1 for share in shares), "no network takes an empty batch for granted"
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 13, 26, 52])
+def test_a_single_last_picture_joins_the_batch_before(batch_size: int) -> None:
+    sizes = [len(batch.labels) for batch in batches(batch_size=batch_size).training(epoch=0)]
+    assert sizes == [batch_size] * (len(sizes) - 1) + [batch_size + 1]
+    assert len(sizes) == batches(batch_size=batch_size).per_epoch
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 10, 50])
+def test_batch_normalisation_gets_two_pictures_of_which_only_the_share_counts(batch_size: int, processes: int) -> None:
+    for rank in range(processes):
+        plain, enough = (batches(Group(rank, processes), batch_size, least=least) for least in (1, 2))
+        for few, batch in zip(plain.training(epoch=0), enough.training(epoch=0), strict=True):
+            assert len(batch.images) == max(2, len(few.labels))
+            assert torch.equal(batch.labels, few.labels)
+            assert torch.equal(batch.images[: len(few.labels)], few.images[: len(few.labels)])
 
 
 def test_an_epoch_can_be_entered_in_its_middle() -> None:

@@ -1,14 +1,18 @@
 """What one process runs into, all of them get to know."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from torchfromscratch.training.distributed import Group, choose_device
-from torchfromscratch.training.errors import UserError
+from torchfromscratch.training.config import resolve
+from torchfromscratch.training.data import Dataset, Pictures
+from torchfromscratch.training.distributed import ALONE, Group, choose_device, process_group
+from torchfromscratch.training.errors import PeerLost, UserError
+from torchfromscratch.training.trainer import Trainer
 
 
 def fail(on_rank: int, rank: int) -> str:
@@ -25,19 +29,68 @@ def caught(work: Callable[[], object]) -> str:
     return "nothing"
 
 
-def one_of_two(rank: int, address: str) -> None:
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+def one_of_two(rank: int, directory: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{directory}/meeting-point", rank=rank, world_size=2)
     group = Group(rank, 2, rank)
     assert caught(lambda: group.on_each(lambda: fail(1, rank))) == "rank 1 has no data"
     assert caught(lambda: group.on_main(lambda: fail(0, rank))) == "rank 0 has no data"
     assert group.on_main(lambda: "from the main one") == "from the main one"
     assert group.agree(rank * 5) == 5
     assert group.gather(rank) == [0, 1]
+    for model, batch_size in (("lenet5", 1), ("lenet5", 4), ("resnet18", 3)):
+        torch.save(fitted(model, batch_size, group), f"{directory}/{model} {batch_size} {rank}")
     dist.destroy_process_group()
 
 
-def test_errors_and_results_reach_both_of_two_processes(tmp_path) -> None:
-    multiprocessing.spawn(one_of_two, (f"file://{tmp_path}/meeting-point",), nprocs=2)
+def fitted(model: str, batch_size: int, group: Group) -> list[float]:
+    """The losses and accuracies of an epoch on nine pictures, some of whose batches have less than two a process."""
+    images = torch.randint(0, 256, (9, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    pictures = Pictures(images, torch.arange(9) % 3)
+    config = resolve({"dataset": "digits", "model": model, "batch_size": batch_size, "epochs": 1, "lr": 1e-3})
+    with pytest.MonkeyPatch.context() as patch:  # what only the main process does is tested elsewhere
+        for part in ("_write", "_open_logs", "_save_metrics"):
+            patch.setattr(Trainer, part, lambda *arguments: None)
+        cpu = torch.device("cpu")
+        row = Trainer(config, Dataset(pictures, pictures, list("abc")), Path(), device=cpu, group=group).fit()
+    return [row[metric] for metric in ("train_loss", "test_loss", "train_accuracy", "test_accuracy")]
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes, which found all as it should be, left what they measured."""
+    directory = tmp_path_factory.mktemp("two")
+    multiprocessing.spawn(one_of_two, (str(directory),), nprocs=2)
+    return directory
+
+
+def test_errors_and_results_reach_both_of_two_processes(two_processes: Path) -> None:
+    assert two_processes.exists()
+
+
+@pytest.mark.parametrize("run", ["lenet5 1", "lenet5 4", "resnet18 3"])
+def test_a_batch_with_fewer_pictures_than_processes_need_trains_to_its_end(run: str, two_processes: Path) -> None:
+    first, second = (torch.load(two_processes / f"{run} {rank}") for rank in (0, 1))
+    assert first == second
+    model, batch_size = run.split()
+    if model == "lenet5":  # batch normalisation looks at each process's share alone
+        assert first == pytest.approx(fitted(model, int(batch_size), ALONE), rel=1e-5)
+
+
+def test_a_lost_connection_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, in_directory: Path) -> None:
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "localhost"}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_PORT", "0")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    for error in (
+        RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"),
+        dist.DistNetworkError("x"),
+    ):
+        with pytest.raises(PeerLost, match="process 0 of 2 stops: another process"), process_group():
+            raise error
+    with pytest.raises(RuntimeError, match="a mistake"), process_group():
+        raise RuntimeError("a mistake of the code")
 
 
 def test_shares_of_a_batch_differ_by_one_at_most() -> None:
