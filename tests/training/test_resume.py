@@ -12,9 +12,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.training.conftest import TINY, finish, launch
 from torchfromscratch.training.cli import main
+from torchfromscratch.training.monitor import Monitor
 from torchfromscratch.training.trainer import Trainer
 
 STEPS_PER_EPOCH = 15
+
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -34,10 +37,12 @@ def assert_identical(run: Path, uninterrupted: Path) -> None:
     assert len((run / "metrics.jsonl").read_text().splitlines()) == len(timeless) // 2
 
 
-def scalar_steps(run: Path) -> dict[str, list[int]]:
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
+def logged_steps(run: Path) -> dict[str, list[int]]:
+    """The steps of all that TensorBoard shows of a run, curves, histograms and texts."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0, "histograms": 0, "tensors": 0})
     events.Reload()
-    return {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    kinds = {"scalars": events.Scalars, "histograms": events.Histograms, "tensors": events.Tensors}
+    return {tag: [event.step for event in read(tag)] for kind, read in kinds.items() for tag in events.Tags()[kind]}
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +78,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch):
         pytest.param(STEPS_PER_EPOCH, id="after an epoch's last step"),
         pytest.param(STEPS_PER_EPOCH + 2, id="while testing"),
         pytest.param(STEPS_PER_EPOCH + 4 + 1, id="after the second epoch's first step"),
+        pytest.param(STEPS_PER_EPOCH * 2 + 4 + 2, id="while testing after the second epoch"),
     ],
 )
 def test_stopped_anywhere_ends_with_identical_weights(stop_at, asked: int, uninterrupted: Path, tmp_path: Path) -> None:
@@ -81,7 +87,7 @@ def test_stopped_anywhere_ends_with_identical_weights(stop_at, asked: int, unint
     assert main([*TINY, "--run-dir", str(run)]) == 130
     assert main(["--resume", "--run-dir", str(run)]) == 0
     assert_identical(run, uninterrupted)
-    assert scalar_steps(run) == scalar_steps(uninterrupted)
+    assert logged_steps(run) == logged_steps(uninterrupted)
 
 
 def test_killed_at_a_random_moment_ends_with_identical_weights(uninterrupted: Path, tmp_path: Path) -> None:
@@ -97,7 +103,7 @@ def test_killed_at_a_random_moment_ends_with_identical_weights(uninterrupted: Pa
     resumed = finish(launch(*arguments, "--resume", cwd=tmp_path))
     assert resumed.returncode == 0, resumed.stderr
     assert_identical(run, uninterrupted)
-    assert scalar_steps(run) == scalar_steps(uninterrupted)
+    assert logged_steps(run) == logged_steps(uninterrupted)
 
 
 def test_logs_from_after_the_checkpoint_do_not_double(stop_at, uninterrupted: Path, tmp_path: Path) -> None:
@@ -108,8 +114,54 @@ def test_logs_from_after_the_checkpoint_do_not_double(stop_at, uninterrupted: Pa
     assert main(["--resume", "--run-dir", str(run)]) == 0
     (run / "last.pt").write_bytes(checkpoint)  # as if it had been killed with its logs on disk
     assert main(["--resume", "--run-dir", str(run)]) == 0
-    assert scalar_steps(run) == scalar_steps(uninterrupted)
+    assert logged_steps(run) == logged_steps(uninterrupted)
     assert_identical(run, uninterrupted)
+
+
+class Killed(BaseException):
+    """What no part of the training catches, as it would not catch a SIGKILL."""
+
+
+def kill(*arguments: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize("step", [0, 2, STEPS_PER_EPOCH + 3])
+@pytest.mark.parametrize("times", [1, 2])
+def test_killed_with_its_logs_on_disk_doubles_nothing(
+    step: int, times: int, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, report = tmp_path / "run", Trainer._stop_if_asked
+
+    def killed_at(trainer: Trainer) -> None:
+        if trainer.step > step:
+            assert trainer.monitor is not None
+            trainer.monitor.flush()
+            raise Killed
+        report(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_stop_if_asked", killed_at)
+        for resume in [[], ["--resume"]][:times]:
+            with pytest.raises(Killed):
+                main([*TINY, *resume, "--run-dir", str(run)])
+    assert main(["--resume", "--run-dir", str(run)]) == 0
+    assert_identical(run, uninterrupted)
+    assert logged_steps(run) == logged_steps(uninterrupted)
+
+
+@pytest.mark.parametrize("part", ["begin", "epoch", "finish", "pictures"])
+def test_killed_while_logging_loses_and_doubles_nothing(
+    part: str, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Monitor, part, kill)
+        with pytest.raises(Killed):
+            main([*TINY, "--run-dir", str(run)])
+    assert main(["--resume", "--run-dir", str(run)]) == 0
+    assert_identical(run, uninterrupted)
+    assert logged_steps(run) == logged_steps(uninterrupted)
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:

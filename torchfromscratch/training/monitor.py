@@ -22,6 +22,7 @@ from torchfromscratch.training.config import Config
 from torchfromscratch.training.data import Dataset
 from torchfromscratch.training.evaluation import Evaluation, Mistake
 
+LOG = "events.out.tfevents."  # what its files' names begin with
 FEATURE_MAPS_SHOWN = 64
 SMALLEST_WIDTH = 400  # pixels, of a grid of pictures
 LARGEST_MATRIX_WITH_NUMBERS = 20  # classes; beyond, the numbers would overlap
@@ -44,7 +45,7 @@ class Monitor:
     def __init__(self, run_dir: Path, config: Config, dataset: Dataset, step: int) -> None:
         self.config = config
         self.dataset = dataset
-        self.writer = SummaryWriter(run_dir, purge_step=step + 1 if step else 0)
+        self.writer = SummaryWriter(run_dir, purge_step=step + 1)
         self.log_path = Path(self.writer._get_file_writer().event_writer._file_name)
 
     def begin(self, model: torch.nn.Module, images: Tensor) -> None:
@@ -112,6 +113,12 @@ class Monitor:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def remove_logs(run_dir: Path) -> None:
+    """Removes TensorBoard's logs from a run's directory."""
+    for path in run_dir.glob(f"{LOG}*"):
+        path.unlink()
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from torchfromscratch.training.config import Config, contradictions, resolve, re
 from torchfromscratch.training.distributed import is_restarted, launch
 from torchfromscratch.training.errors import UserError
 from torchfromscratch.training.lock import LOCK, Held, directory_lock
+from torchfromscratch.training.monitor import LOG
 
 RUNS = Path("runs")
 MOST_NAMED = 20  # runs in a message
@@ -134,7 +135,7 @@ def _runs_that_are() -> str:
 def _leftovers(directory: Path) -> list[str]:
     """The files by which a directory holds a run, if it does."""
     named = [name for name in (LAST, BEST, METRICS) if (directory / name).exists()]
-    return named + sorted(path.name for path in directory.glob("events.out.tfevents.*"))[:1]
+    return named + sorted(path.name for path in directory.glob(f"{LOG}*"))[:1]
 
 
 def _fresh_directory(name: str, held: ExitStack) -> Path:

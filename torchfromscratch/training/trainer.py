@@ -25,7 +25,7 @@ from torchfromscratch.training.distributed import ALONE, Group, launch, launcher
 from torchfromscratch.training.errors import Interrupted, UserError
 from torchfromscratch.training.evaluation import Averages, Evaluation, evaluate
 from torchfromscratch.training.models import build_model, layer_namespace
-from torchfromscratch.training.monitor import Monitor
+from torchfromscratch.training.monitor import Monitor, remove_logs
 from torchfromscratch.training.optimization import build_optimizer, build_scheduler
 from torchfromscratch.training.progress import Progress
 from torchfromscratch.training.signals import Pending, deferred_signals
@@ -101,6 +101,7 @@ class Trainer:
         self.rows: list[dict[str, Any]] = []
         self.pending = Pending()
         self.monitor: Monitor | None = None
+        self.goes_on = False
         self.departures: list[str] = []
         self.told: set[str] = set()
         if checkpoint is not None:
@@ -176,6 +177,7 @@ class Trainer:
             self._load(state)
         except NotACheckpoint as error:
             raise UserError(f"the checkpoint of {self.run_dir} does not fit its own settings: {error}") from error
+        self.goes_on = True
         self.departures = take_up(state["conditions"], self.device, self.group)
 
     def _load(self, state: dict[str, Any]) -> None:
@@ -326,6 +328,8 @@ class Trainer:
             self._log("the graph", lambda monitor: monitor.begin(self.model, self._example()))
 
     def _open_monitor(self) -> None:
+        if self.goes_on and self.step == 0:  # whatever was logged comes again, and TensorBoard would keep both texts
+            remove_logs(self.run_dir)
         self.monitor = Monitor(self.run_dir, self.config, self.dataset, self.step)
 
     def _flush_logs(self) -> None:
