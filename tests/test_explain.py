@@ -11,6 +11,7 @@ from torchfromscratch.__main__ import main
 from torchfromscratch.entry_point import run
 from torchfromscratch.explain import conv2d
 from torchfromscratch.explain import layers as explained
+from torchfromscratch.explain.command import LAYERS
 from torchfromscratch.explain.page import as_page
 from torchfromscratch.explain.text import as_text
 
@@ -37,6 +38,31 @@ EXPLANATIONS = {
     ),
     "conv2d with a rest": lambda: conv2d(
         _whole(1, 1, 6, 5), _whole(1, 1, 3, 2), stride=(2, 3), grad_output=lambda s: _whole(*s)
+    ),
+    "conv_transpose2d": lambda: explained.conv_transpose2d(
+        _whole(1, 1, 2, 2), _whole(1, 1, 3, 3), _whole(1), stride=(2, 2), grad_output=lambda s: _whole(*s)
+    ),
+    "conv_transpose2d with everything": lambda: explained.conv_transpose2d(
+        _whole(2, 4, 3, 2),
+        _whole(4, 3, 2, 3),
+        _whole(6),
+        stride=(2, 3),
+        padding=(1, 2),
+        output_padding=(1, 2),
+        dilation=(2, 1),
+        groups=2,
+        grad_output=lambda s: _whole(*s),
+    ),
+    "softmax": lambda: explained.softmax(_whole(3, 4), grad_output=lambda s: _whole(*s)),
+    "layer_norm": lambda: explained.layer_norm(_whole(3, 4), _whole(4), _whole(4), grad_output=lambda s: _whole(*s)),
+    "embedding": lambda: explained.embedding(
+        torch.tensor([3, 0, 3, 1]), _whole(5, 2), grad_output=lambda s: _whole(*s)
+    ),
+    "attention": lambda: explained.attention(
+        _whole(2, 3), _whole(4, 3), _whole(4, 2), grad_output=lambda s: _whole(*s)
+    ),
+    "lstm": lambda: explained.lstm(
+        _whole(2, 3), _whole(2, 2), _whole(2, 2), _whole(8, 5) / 4, _whole(8), grad_output=lambda s: _whole(*s)
     ),
     "max_pool2d": lambda: explained.max_pool2d(_whole(2, 2, 5, 4), **WINDOWS, grad_output=lambda s: _whole(*s)),
     "max_pool2d dilated, ceil_mode": lambda: explained.max_pool2d(
@@ -71,9 +97,17 @@ explanations = pytest.mark.parametrize("build", [pytest.param(build, id=name) fo
 def _worked_out(expression: str) -> float:
     """The value of a sum as it is printed."""
     python = re.sub(r"ln ([\d.e−]+)", r"log(\1)", expression)
+    python = re.sub(r"√(\d+)", r"√(\1)", python)
     for printed, meant in {"·": "*", "−": "-", "√": "sqrt", "²": "**2", "e^": "E**", "∞": "inf"}.items():
         python = python.replace(printed, meant)
-    names = {"log": math.log, "sqrt": math.sqrt, "E": math.e, "inf": math.inf, "max": lambda *values: max(values)}
+    names = {
+        "log": math.log,
+        "tanh": math.tanh,
+        "sqrt": math.sqrt,
+        "E": math.e,
+        "inf": math.inf,
+        "max": lambda *values: max(values),
+    }
     return eval(python, {"__builtins__": {}}, names)
 
 
@@ -147,18 +181,23 @@ COMMAND = ["explain", "conv2d", "--input", "4x4", "--kernel", "3x3", "--stride",
 
 def test_command_prints_windows_sums_and_torchs_result(capsys):
     values = ["1", "0", "0", "0", "0", "1", "0", "0", "0", "0", "1", "0", "0", "0", "0", "1"]
-    assert main([*COMMAND, "--input-values", *values, "--weight-values", "1 0 0, 0 1 0, 0 0 1"]) == 0
+    assert main([*COMMAND, "--no-bias", "--input-values", *values, "--weight-values", "1 0 0, 0 1 0, 0 0 1"]) == 0
     printed = capsys.readouterr().out
     assert "y[0,0,0,0] = 1·1 + 0·0 + 0·0 + 0·0 + 1·1 + 0·0 + 0·0 + 0·0 + 1·1 = 3" in printed
     assert "Every result is exactly torch.nn's." in printed
 
 
-@pytest.mark.parametrize(
-    "layer", ["conv2d", "max_pool2d", "avg_pool2d", "linear", "relu", "cross_entropy", "batch_norm"]
-)
+@pytest.mark.parametrize("layer", LAYERS)
 def test_every_layer_has_a_default_example(layer, capsys):
+    """With the gradients of all that it learns."""
     assert main(["explain", layer]) == 0
-    assert capsys.readouterr().out.startswith(f"{layer}: input ")
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{layer}: input ")
+    assert layer not in ("conv2d", "conv_transpose2d", "linear", "lstm") or "── Gradient of the bias" in printed
+
+
+def test_every_explained_layer_is_tried_here():
+    assert {name.partition(" ")[0] for name in EXPLANATIONS} == set(LAYERS)
 
 
 def test_pictures_are_written(tmp_path, capsys):
@@ -187,6 +226,17 @@ def test_pictures_are_written(tmp_path, capsys):
         (["conv2d", "--html", "/no/such/folder/page.html"], "cannot write /no/such/folder/page.html"),
         (["max_pool2d", "--padding", "3"], "pad"),
         (["linear", "--input", "4"], "give NxI"),
+        (["linear", "--no-bias", "--bias-values", "1", "2"], "give one of the two"),
+        (["conv_transpose2d", "--input", "4x2x2", "--out-channels", "3", "--groups", "2"], "do not divide so"),
+        (["conv_transpose2d", "--output-padding", "2"], "output_padding"),
+        (["softmax", "--input", "2x3x4"], "give NxC"),
+        (["layer_norm", "--input", "4"], "give NxD"),
+        (["embedding", "--input", "2x3"], "give the tokens' number, and VxD"),
+        (["embedding", "--input", "1", "--input-values", "4"], "the table has the rows 0 to 3"),
+        (["attention", "--keys", "0"], "--keys 0: every size must be at least 1"),
+        (["attention", "--input", "50x9", "--keys", "50"], "make --input or the layer smaller"),
+        (["lstm", "--weight-values", "1"], "8×4 needs 32 numbers, but 1 were given"),
+        (["lstm", "--hidden", "70"], "make --input or the layer smaller"),
         (["cross_entropy", "--targets", "1", "7"], "give 2 classes from 0 to 2"),
         (["batch_norm", "--input", "1x3"], "more than 1 value per channel"),
         (["relu", "--input", "40x40", "--gif", "/tmp/unwritten.gif"], "make --input smaller"),

@@ -2,13 +2,19 @@
 
 from torchfromscratch.explain.explanation import Explanation, Grid, Pass, Step
 from torchfromscratch.explain.layers import (
+    attention,
     avg_pool2d,
     batch_norm,
     conv2d,
+    conv_transpose2d,
     cross_entropy,
+    embedding,
+    layer_norm,
     linear,
+    lstm,
     max_pool2d,
     relu,
+    softmax,
 )
 
 __all__ = [
@@ -16,11 +22,17 @@ __all__ = [
     "Grid",
     "Pass",
     "Step",
+    "attention",
     "avg_pool2d",
     "batch_norm",
     "conv2d",
+    "conv_transpose2d",
     "cross_entropy",
+    "embedding",
+    "layer_norm",
     "linear",
+    "lstm",
     "max_pool2d",
     "relu",
+    "softmax",
 ]

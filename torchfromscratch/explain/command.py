@@ -93,7 +93,8 @@ def _write_files(explanation: Explanation, args: argparse.Namespace) -> list[Pat
 def _require_readable(args: argparse.Namespace) -> None:
     """Refuse what no one could read, before it takes time and memory."""
     outputs = getattr(args, "out_channels", None) or getattr(args, "out_features", 1)
-    products = math.prod(args.input) * math.prod(getattr(args, "kernel", (1,))) * outputs
+    others = math.prod(getattr(args, "table", (1,))) * getattr(args, "keys", 1) * 4 * getattr(args, "hidden", 1) ** 2
+    products = math.prod(args.input) * math.prod(getattr(args, "kernel", (1,))) * outputs * others
     if products > MOST_PRODUCTS:
         raise ValueError(
             f"about {products:,} products are too many to read (at most {MOST_PRODUCTS:,}); make --input or the "
@@ -160,19 +161,25 @@ def _pair(option: str, size: Size) -> tuple[int, int]:
     return size[0], size[-1]
 
 
-def _conv_options(parser: argparse.ArgumentParser) -> None:
+def _conv_options(parser: argparse.ArgumentParser, stride: int = 1) -> None:
     parser.add_argument("--kernel", type=_size, default=(3, 3), metavar="SIZE", help="default 3x3")
     parser.add_argument("--out-channels", type=int, metavar="N", help="default: the number of groups")
-    parser.add_argument("--stride", type=_size, default=(1,), metavar="SIZE", help="default 1")
+    parser.add_argument("--stride", type=_size, default=(stride,), metavar="SIZE", help=f"default {stride}")
     parser.add_argument("--padding", type=_size, default=(0,), metavar="SIZE", help="default 0")
     parser.add_argument("--dilation", type=_size, default=(1,), metavar="SIZE", help="default 1")
     parser.add_argument("--groups", type=int, default=1, help="default 1")
     _weight_options(parser)
 
 
+def _conv_transpose_options(parser: argparse.ArgumentParser) -> None:
+    _conv_options(parser, stride=2)
+    parser.add_argument("--output-padding", type=_size, default=(0,), metavar="SIZE", help="default 0")
+
+
 def _weight_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weight-values", nargs="+", metavar="NUMBER", help="in the order of memory")
-    parser.add_argument("--bias-values", nargs="+", metavar="NUMBER", help="default: no bias")
+    parser.add_argument("--bias-values", nargs="+", metavar="NUMBER", help="one for each output channel or feature")
+    parser.add_argument("--no-bias", action="store_true", help="leave the bias out")
 
 
 def _pool_options(parser: argparse.ArgumentParser) -> None:
@@ -207,8 +214,37 @@ def _batch_norm_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bias-values", nargs="+", metavar="NUMBER", help="β; default 0")
 
 
+def _layer_norm_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--eps", type=float, default=1e-5, help="default 1e-5")
+    parser.add_argument("--weight-values", nargs="+", metavar="NUMBER", help="γ; drawn if not given")
+    parser.add_argument("--bias-values", nargs="+", metavar="NUMBER", help="β; drawn if not given")
+
+
+def _embedding_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--table", type=_size, default=(4, 3), metavar="SIZE", help="VxD, rows by features; default 4x3"
+    )
+    parser.add_argument("--table-values", nargs="+", metavar="NUMBER", help="in the order of memory")
+
+
+def _attention_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keys", type=int, default=3, metavar="N", help="how many keys and values; default 3")
+    parser.add_argument("--key-values", nargs="+", metavar="NUMBER", help="in the order of memory")
+    parser.add_argument("--value-values", nargs="+", metavar="NUMBER", help="in the order of memory")
+
+
+def _lstm_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--hidden", type=int, default=2, metavar="N", help="hidden units; default 2")
+    parser.add_argument("--h-values", nargs="+", metavar="NUMBER", help="the state h before the step")
+    parser.add_argument("--c-values", nargs="+", metavar="NUMBER", help="the state c before the step")
+    parser.add_argument(
+        "--weight-values", nargs="+", metavar="NUMBER", help="rows of i, f, g, o; columns of x, then of h"
+    )
+    parser.add_argument("--bias-values", nargs="+", metavar="NUMBER", help="of i, f, g, o")
+
+
 def _no_options(parser: argparse.ArgumentParser) -> None:
-    """ReLU has nothing to choose."""
+    """ReLU and softmax have nothing to choose."""
 
 
 def _conv2d(args: argparse.Namespace) -> Explanation:
@@ -217,19 +253,45 @@ def _conv2d(args: argparse.Namespace) -> Explanation:
         raise ValueError(f"--groups {args.groups}: the {shape[1]} input channels must divide into as many groups")
     out_channels = args.groups if args.out_channels is None else args.out_channels
     weight_shape = _positive("--kernel", (out_channels, shape[1] // args.groups, *_pair("--kernel", args.kernel)))
-    bias = None
-    if args.bias_values is not None:
-        bias = numbers("--bias-values", args.bias_values, (out_channels,), -1, 1)
-    return layers.conv2d(
+    return layers.conv2d(*_operands(args, numbers, shape, weight_shape, out_channels), **_conv_settings(args, numbers))
+
+
+def _conv_transpose2d(args: argparse.Namespace) -> Explanation:
+    shape, numbers = _picture(args), _Numbers(args.seed)
+    out_channels = args.groups if args.out_channels is None else args.out_channels
+    if args.groups < 1 or shape[1] % args.groups or out_channels % args.groups:
+        raise ValueError(
+            f"--groups {args.groups}: {shape[1]} input and {out_channels} output channels do not divide so"
+        )
+    weight_shape = _positive("--kernel", (shape[1], out_channels // args.groups, *_pair("--kernel", args.kernel)))
+    return layers.conv_transpose2d(
+        *_operands(args, numbers, shape, weight_shape, out_channels),
+        output_padding=_pair("--output-padding", args.output_padding),
+        **_conv_settings(args, numbers),
+    )
+
+
+def _operands(
+    args: argparse.Namespace, numbers: _Numbers, shape: Size, weight_shape: Size, outputs: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Input, weight and bias, which is left out if that is asked for."""
+    if args.no_bias and args.bias_values is not None:
+        raise ValueError("--no-bias and --bias-values: give one of the two")
+    return (
         numbers("--input-values", args.input_values, shape, 0, 3),
         numbers("--weight-values", args.weight_values, weight_shape, -1, 1),
-        bias,
-        stride=_pair("--stride", args.stride),
-        padding=_pair("--padding", args.padding),
-        dilation=_pair("--dilation", args.dilation),
-        groups=args.groups,
-        grad_output=numbers.grad(args),
+        None if args.no_bias else numbers("--bias-values", args.bias_values, (outputs,), 1, 3),
     )
+
+
+def _conv_settings(args: argparse.Namespace, numbers: _Numbers) -> dict[str, Any]:
+    return {
+        "stride": _pair("--stride", args.stride),
+        "padding": _pair("--padding", args.padding),
+        "dilation": _pair("--dilation", args.dilation),
+        "groups": args.groups,
+        "grad_output": numbers.grad(args),
+    }
 
 
 def _max_pool2d(args: argparse.Namespace) -> Explanation:
@@ -258,15 +320,8 @@ def _linear(args: argparse.Namespace) -> Explanation:
     numbers = _Numbers(args.seed)
     batch, features = _table(args, "NxI, samples by features")
     out_features = _positive("--out-features", (args.out_features,))[0]
-    bias = None
-    if args.bias_values is not None:
-        bias = numbers("--bias-values", args.bias_values, (out_features,), -1, 1)
-    return layers.linear(
-        numbers("--input-values", args.input_values, (batch, features), -2, 3),
-        numbers("--weight-values", args.weight_values, (out_features, features), -1, 2),
-        bias,
-        grad_output=numbers.grad(args),
-    )
+    operands = _operands(args, numbers, (batch, features), (out_features, features), out_features)
+    return layers.linear(*operands, grad_output=numbers.grad(args))
 
 
 def _relu(args: argparse.Namespace) -> Explanation:
@@ -298,6 +353,59 @@ def _batch_norm(args: argparse.Namespace) -> Explanation:
     )
 
 
+def _softmax(args: argparse.Namespace) -> Explanation:
+    numbers = _Numbers(args.seed)
+    input = numbers("--input-values", args.input_values, _table(args, "NxC, samples by classes"), -1, 3)
+    return layers.softmax(input, grad_output=numbers.grad(args))
+
+
+def _layer_norm(args: argparse.Namespace) -> Explanation:
+    numbers, (batch, features) = _Numbers(args.seed), _table(args, "NxD, samples by features")
+    return layers.layer_norm(
+        numbers("--input-values", args.input_values, (batch, features), 0, 5),
+        numbers("--weight-values", args.weight_values, (features,), 1, 2),
+        numbers("--bias-values", args.bias_values, (features,), -1, 1),
+        eps=args.eps,
+        grad_output=numbers.grad(args),
+    )
+
+
+def _embedding(args: argparse.Namespace) -> Explanation:
+    numbers = _Numbers(args.seed)
+    if len(args.input) != 1 or len(args.table) != 2:
+        raise ValueError(f"--input {sizes(args.input)}, --table {sizes(args.table)}: give the tokens' number, and VxD")
+    tokens, (rows, features) = _positive("--input", args.input), _positive("--table", args.table)
+    index = numbers("--input-values", args.input_values, tokens, 0, rows - 1)
+    if not all(number in range(rows) for number in index.tolist()):
+        raise ValueError(f"--input-values: the table has the rows 0 to {rows - 1}")
+    table = numbers("--table-values", args.table_values, (rows, features), -3, 3)
+    return layers.embedding(index.long(), table, grad_output=numbers.grad(args))
+
+
+def _attention(args: argparse.Namespace) -> Explanation:
+    numbers, (queries, features) = _Numbers(args.seed), _table(args, "TxD, queries by features")
+    keys = _positive("--keys", (args.keys,))[0]
+    return layers.attention(
+        numbers("--input-values", args.input_values, (queries, features), -2, 2),
+        numbers("--key-values", args.key_values, (keys, features), -2, 2),
+        numbers("--value-values", args.value_values, (keys, features), 0, 5),
+        grad_output=numbers.grad(args),
+    )
+
+
+def _lstm(args: argparse.Namespace) -> Explanation:
+    numbers, (batch, features) = _Numbers(args.seed), _table(args, "NxI, samples by features")
+    hidden = _positive("--hidden", (args.hidden,))[0]
+    return layers.lstm(
+        numbers("--input-values", args.input_values, (batch, features), -2, 2),
+        numbers("--h-values", args.h_values, (batch, hidden), -1, 1),
+        numbers("--c-values", args.c_values, (batch, hidden), -1, 2),
+        numbers("--weight-values", args.weight_values, (4 * hidden, features + hidden), -1, 1),
+        numbers("--bias-values", args.bias_values, (4 * hidden,), -1, 1),
+        grad_output=numbers.grad(args),
+    )
+
+
 def _table(args: argparse.Namespace, form: str) -> tuple[int, int]:
     if len(args.input) != 2:
         raise ValueError(f"--input {sizes(args.input)}: give {form}")
@@ -308,10 +416,21 @@ def _table(args: argparse.Namespace, form: str) -> tuple[int, int]:
 # name: what it is, the default --input, its own options, how its explanation is built
 LAYERS: dict[str, tuple[str, Size, Callable[..., None], Callable[..., Explanation]]] = {
     "conv2d": ("a kernel slides over the input", (4, 4), _conv_options, _conv2d),
+    "conv_transpose2d": (
+        "every input spreads a kernel over the output",
+        (2, 2),
+        _conv_transpose_options,
+        _conv_transpose2d,
+    ),
     "max_pool2d": ("the largest of each window", (4, 4), _max_pool_options, _max_pool2d),
     "avg_pool2d": ("the mean of each window", (4, 4), _avg_pool_options, _avg_pool2d),
     "linear": ("every input into every output", (2, 3), _linear_options, _linear),
     "relu": ("what is negative becomes 0", (3, 4), _no_options, _relu),
+    "softmax": ("scores become probabilities", (2, 3), _no_options, _softmax),
     "cross_entropy": ("softmax and the loss of a classifier", (2, 3), _cross_entropy_options, _cross_entropy),
     "batch_norm": ("each channel to mean 0 and variance 1", (4, 2), _batch_norm_options, _batch_norm),
+    "layer_norm": ("each sample to mean 0 and variance 1", (2, 4), _layer_norm_options, _layer_norm),
+    "embedding": ("each token fetches a row of a table", (4,), _embedding_options, _embedding),
+    "attention": ("each query takes the mean of the values that answer it", (2, 2), _attention_options, _attention),
+    "lstm": ("one step of an LSTM, and the way back through its gates", (1, 2), _lstm_options, _lstm),
 }

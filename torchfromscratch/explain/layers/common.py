@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch import functional
-from torchfromscratch.explain.explanation import Grid, Pass, Step, sum_of_products
+from torchfromscratch.explain.explanation import Fragment, Grid, Pass, Step, factor, joined, sum_of_products
 
 Pair = tuple[int, int]
 GradOutput = Callable[[torch.Size], Tensor]
@@ -57,8 +57,42 @@ def product_step(
     return Step(cell, {**paired, **constants}, sum_of_products(*columns, plus=plus[0] if plus else None))
 
 
-def sum_pass(result: str, title: str, steps: list[Step]) -> Pass:
-    return Pass(result, title, f"{result}[o] = Σ dL/dy[…,o,…]", ("dL/dy",), steps, ("dL/dy",))
+def sum_pass(result: str, title: str, steps: list[Step], summed: str = "dL/dy") -> Pass:
+    return Pass(result, title, f"{result}[o] = Σ {summed}[…,o,…]", (summed,), steps, (summed,))
+
+
+def matrix_product(
+    grids: dict[str, Grid],
+    result: str,
+    title: str,
+    factors: tuple[str, str],
+    transposed: tuple[bool, bool],
+    added: str | None = None,
+) -> Pass:
+    """result = left · right, either of them transposed, plus a row that is added to each."""
+    left, right = (numbers(grids[name].values) for name in factors)
+    left, right = left.mT if transposed[0] else left, right if transposed[1] else right.mT
+    steps = []
+    for cell, (row, column) in cells(grids[result].values):
+        pairs = dict(zip(factors, (left[row].tolist(), right[column].tolist()), strict=True))
+        steps.append(product_step(grids, cell, pairs, None if added is None else {added: column}))
+    marked = [
+        f"({name})ᵀ" if flag and "/" in name else name + "ᵀ" * flag
+        for name, flag in zip(factors, transposed, strict=True)
+    ]
+    formula = f"{result} = {' '.join(marked)}" + ("" if added is None else f" + {added}")
+    operands = factors if added is None else (*factors, added)
+    return Pass(result, title, formula, operands, steps, factors, (1, 1, left.shape[1]))
+
+
+def softmax_steps(name: str, scores: Tensor) -> list[Step]:
+    """e^z / Σ e^z over each row of a grid of scores."""
+    rows, steps = numbers(scores), []
+    for cell, (n, c) in cells(scores):
+        exponentials: list[Fragment] = [(f"e^{factor(v)}", t) for t, v in enumerate(scores[n].tolist())]
+        above: Fragment = (f"e^{factor(float(scores[n, c]))} / (", None)
+        steps.append(Step(cell, {name: rows[n].tolist()}, [above, *joined(" + ", exponentials), (")", None)]))
+    return steps
 
 
 def padded_note(padding: Pair, value: str) -> str:

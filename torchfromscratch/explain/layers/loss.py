@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from torchfromscratch import functional
-from torchfromscratch.explain.explanation import Explanation, Fragment, Grid, Pass, Step, factor, joined, number, sizes
-from torchfromscratch.explain.layers.common import at, both, cells, numbers
+from torchfromscratch.explain.explanation import Explanation, Fragment, Grid, Pass, Step, joined, number, sizes
+from torchfromscratch.explain.layers.common import at, both, cells, softmax_steps
 
 
 def cross_entropy(input: Tensor, target: Tensor) -> Explanation:
@@ -23,12 +23,8 @@ def cross_entropy(input: Tensor, target: Tensor) -> Explanation:
         "L": Grid(ours["y"], "the loss", torch=theirs["y"]),
         "dL/dz": Grid(ours["dL/dz"], torch=theirs["dL/dz"]),
     }
-    z = numbers(input)
-    softmax, gradient = [], []
+    softmax, gradient = softmax_steps("z", input), []
     for cell, (n, c) in cells(input):
-        exponentials: list[Fragment] = [(f"e^{factor(v)}", t) for t, v in enumerate(input[n].tolist())]
-        above: list[Fragment] = [(f"e^{factor(float(input[n, c]))} / (", None)]
-        softmax.append(Step(cell, {"z": z[n].tolist()}, [*above, *joined(" + ", exponentials), (")", None)]))
         text = f"({number(float(p[n, c]))} − {number(float(truth[n, c]))}) / {batch}"
         gradient.append(Step(cell, {"p": [cell], "Y": [cell]}, [(text, 0)]))
     right = [n * classes + int(c) for n, c in enumerate(target.tolist())]
