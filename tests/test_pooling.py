@@ -239,15 +239,21 @@ def test_a_batch_in_parts(
     assert_equal(*[torch.autograd.grad(y.sum(), x) for y, _ in results])
 
 
-@pytest.mark.parametrize("most_views", [0, spans.MOST_VIEWS])
+@pytest.mark.parametrize("few", [0, spans.FEW])
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("avg_pool2d", {"kernel_size": 3, "stride": 2, "padding": 1}), ("adaptive_avg_pool2d", {"output_size": (3, 12)})],
+    [
+        ("avg_pool2d", {"kernel_size": 3, "stride": 2, "padding": 1}),
+        ("avg_pool2d", {"kernel_size": 5, "stride": 1, "padding": 2, "count_include_pad": False}),
+        ("avg_pool2d", {"kernel_size": 6, "stride": (2, 4), "padding": (3, 0), "ceil_mode": True}),
+        ("avg_pool2d", {"kernel_size": (2, 3), "stride": (5, 3)}),
+        ("adaptive_avg_pool2d", {"output_size": (3, 12)}),
+        ("adaptive_avg_pool2d", {"output_size": (14, 4)}),
+    ],
 )
-def test_averages_by_views_and_by_an_index(
-    name: str, options: dict[str, Any], most_views: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(spans, "MOST_VIEWS", most_views)
+def test_averages_in_every_way(name: str, options: dict[str, Any], few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Position by position of the windows where they are few, by sums of sums or an index where not."""
+    monkeypatch.setattr(spans, "FEW", few)
     assert_as_torch(name, random_tensors((2, 3, 7, 8)), options)
 
 

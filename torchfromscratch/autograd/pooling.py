@@ -4,12 +4,12 @@ Where the winners are known, max pooling is linear: it fetches from the winners,
 sends back to them. Average pooling is linear anyhow. A linear map's derivative is its transpose, and
 the transpose's derivative the map again, so the Functions come in pairs:
 
-    MaxPool   y[o] = max_k x[o·s + k·d − p]       dL/dx = SendBack(dL/dy)
-    Fetch     y[o] = x[winner of o]               transpose: SendBack
-    Average   y[o] = Σ_{i in span o} x[i] / n     transpose: Spread
-    Take      every span written out              transpose: PutBack
+    MaxPool      y[o] = max_k x[o·s + k·d − p]       dL/dx = SendBack(dL/dy)
+    MaxPosition  y[o] = max_{i in span o} x[i]       dL/dx = SendBack(dL/dy)
+    Fetch        y[o] = x[winner of o]               transpose: SendBack
+    Average      y[o] = Σ_{i in span o} x[i] / n     transpose: Spread
 
-Adaptive max pooling takes its spans, where their sizes differ, and then pools each of them.
+A winner is a tap's number, one byte, or its position in the input, eight, where that is asked for.
 
 Source: lecture notes, "Pooling layer" and "Backward through max pooling".
 """
@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, save, saved
@@ -66,13 +67,54 @@ class MaxPool(Function):
         return fetch(input_t, winners, ctx.windows), None
 
 
+class MaxPosition(Function):
+    """The largest element of each window, or span of adaptive pooling, and its position in the input.
+
+    x (N, C, *input) → y (N, C, *output), positions (N, C, *output).
+    """
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def forward(input: Tensor, windows: Windows | Sequence[Spans]) -> tuple[Tensor, Tensor]:
+        if not isinstance(windows, Windows):
+            return kernel.max_positions(input, windows)
+        output, winners = operations.max_windows(input, windows)
+        positions = torch.empty_like(output, dtype=torch.int64)
+        return output, positions.copy_(kernel.flat_positions(winners, windows, input.shape[2:]))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        input, _ = inputs
+        _, positions = output
+        ctx.input_size = input.shape[2:]
+        ctx.channels_last = any_channels_last(input)
+        ctx.mark_non_differentiable(positions)
+        ctx.save_for_backward(positions)
+        ctx.save_for_forward(positions)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
+        (positions,) = ctx.saved_tensors
+        return send_back(laid_out(grad_output, ctx.channels_last), positions, None, ctx.input_size), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
+        return map_over_batch(max_position, info.batch_size, in_dims, *args)
+
+    @staticmethod
+    def jvp(ctx: Any, input_t: Tensor, _: None) -> tuple:
+        (positions,) = ctx.saved_tensors
+        return fetch(input_t, positions, None), None
+
+
 class Fetch(Function):
     """y[n, c, o] = x[n, c, winner of o]."""
 
     generate_vmap_rule = False
 
     @staticmethod
-    def forward(input: Tensor, winners: Tensor, windows: Windows) -> Tensor:
+    def forward(input: Tensor, winners: Tensor, windows: Windows | None) -> Tensor:
         return kernel.fetch(input, winners, windows)
 
     @staticmethod
@@ -102,7 +144,7 @@ class SendBack(Function):
     generate_vmap_rule = False
 
     @staticmethod
-    def forward(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+    def forward(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
         return operations.send_back(grad_output, winners, windows, input_size)
 
     @staticmethod
@@ -169,51 +211,9 @@ class Spread(Function):
         return spread(grad_t, ctx.spans, ctx.input_size, ctx.channels_last)
 
 
-class Take(Function):
-    """Every span of x written out one behind the other."""
-
-    @staticmethod
-    def forward(input: Tensor, spans: Sequence[Spans]) -> Tensor:
-        return span_kernel.take(input, spans)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        input, ctx.spans = inputs
-        ctx.input_size = input.shape[2:]
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        return put_back(grad_output, ctx.spans, ctx.input_size), None
-
-    @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
-        return take(input_t, ctx.spans)
-
-
-class PutBack(Function):
-    """What was written out several times, added up."""
-
-    @staticmethod
-    def forward(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
-        return span_kernel.put_back(grad_output, spans, input_size)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, ctx.spans, ctx.input_size = inputs
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        return take(grad, ctx.spans), None, None
-
-    @staticmethod
-    def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
-        return put_back(grad_t, ctx.spans, ctx.input_size)
-
-
 max_pool = differentiable(MaxPool)
+max_position = differentiable(MaxPosition)
 fetch = differentiable(Fetch)
 send_back = differentiable(SendBack)
 average = differentiable(Average)
 spread = differentiable(Spread)
-take = differentiable(Take)
-put_back = differentiable(PutBack)

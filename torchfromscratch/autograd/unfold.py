@@ -31,7 +31,7 @@ class Unfold(Function):
         taps_first = seen.movedim(tuple(range(2, 2 + windows.dims)), tuple(range(-windows.dims, 0)))
         size = math.prod(windows.output_size(input.shape[2:]))
         columns = taps_first.clone(memory_format=torch.contiguous_format)
-        return no_view(columns, (batch, channels * len(windows.taps), size))
+        return no_view(columns, (batch, channels * windows.tap_count, size))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

@@ -12,8 +12,7 @@ from torchfromscratch.autograd import pooling as autograd
 from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.layout import any_channels_last
-from torchfromscratch.kernels.pooling import flat_positions
-from torchfromscratch.kernels.spans import Spans, adaptive_spans, window_spans
+from torchfromscratch.kernels.spans import Spans, as_windows, dividing_spans, sliding_spans
 from torchfromscratch.kernels.windows import Windows
 
 __all__ = [
@@ -285,11 +284,10 @@ def _max_pool(
     _require_winners(name, batch, windows)
     if input.dtype == torch.bool or input.is_complex():
         raise NotImplementedError(f"{name} is not defined for {input.dtype}")
-    output, winners = autograd.max_pool(batch if any_channels_last(batch) else batch.contiguous(), windows)
-    if not return_indices:
-        return _unbatched(output, input, dims)
-    positions = _laid_out_like(output, flat_positions(winners, windows, batch.shape[2:]))
-    return _unbatched(output, input, dims), _unbatched(positions, input, dims)
+    pool = autograd.max_position if return_indices else autograd.max_pool
+    output, winners = pool(batch if any_channels_last(batch) else batch.contiguous(), windows)
+    output = _unbatched(output, input, dims)
+    return (output, _unbatched(winners, input, dims)) if return_indices else output
 
 
 def _avg_pool(
@@ -319,18 +317,12 @@ def _avg_pool(
         )
     if not input.is_floating_point() and input.dtype != torch.int64:
         raise NotImplementedError(f"{name} is not defined for {input.dtype}")
-    spans = window_spans(windows, batch.shape[2:], count_include_pad)
-    if divisor_override is not None:
-        divisors = [divisor_override, *[1] * (len(spans) - 1)]  # the dimensions' divisors multiply
-        spans = tuple(
-            Spans(span.starts, span.ends, (divisor,) * len(span.starts))
-            for span, divisor in zip(spans, divisors, strict=True)
-        )
+    spans = sliding_spans(windows, batch.shape[2:], count_include_pad, divisor_override)
     return _unbatched(autograd.average(batch, spans), input, dims)
 
 
 def _adaptive_max_pool(dims: int, input: Tensor, output_size: AdaptiveSize, return_indices: bool) -> Any:
-    """Pool each span; where they are not windows, as their sizes differ, write them out before."""
+    """Check, make a batch, and pool each span."""
     name = f"adaptive_max_pool{dims}d"
     sizes = _adaptive_size(name, dims, input, output_size)
     batch = _batch(name, dims, input)
@@ -338,22 +330,12 @@ def _adaptive_max_pool(dims: int, input: Tensor, output_size: AdaptiveSize, retu
         raise RuntimeError(f"{name}: only the first dimension may be empty, but got input of size {list(input.shape)}")
     _require_floating(name, input)
     spans = _adaptive_spans(batch, sizes)
-    runs, taken = [span.in_runs() for span in spans], batch if dims < 3 else batch.contiguous()  # as torch answers
-    are_windows = {len(found) for found in runs} == {1}
-    if are_windows:
-        length, step = zip(*[(run.length, run.step) for (run,) in runs], strict=True)
-    else:
-        length = step = tuple(max([run.length for run in found], default=1) for found in runs)
-        taken = autograd.take(batch, spans)
-    windows = Windows(length, step, (0,) * len(spans), (1,) * len(spans))
-    output, winners = autograd.max_pool(taken, windows)
-    if not return_indices:
-        return _unbatched(output, input, dims)
-    positions = flat_positions(winners, windows, taken.shape[2:])
-    if not are_windows:
-        in_input = torch.arange(batch.shape[2:].numel(), device=input.device).view(1, 1, *batch.shape[2:])
-        positions = autograd.take(in_input, spans).view(-1)[positions]
-    return _unbatched(output, input, dims), _unbatched(_laid_out_like(output, positions), input, dims)
+    batch = batch if dims < 3 else batch.contiguous()  # as torch answers
+    windows = as_windows(spans)
+    pool = autograd.max_position if return_indices or windows is None else autograd.max_pool
+    output, positions = pool(batch, windows or spans)
+    output = _unbatched(output, input, dims)
+    return (output, _unbatched(positions, input, dims)) if return_indices else output
 
 
 def _adaptive_avg_pool(dims: int, input: Tensor, output_size: AdaptiveSize) -> Tensor:
@@ -379,7 +361,7 @@ def _mean(name: str, dims: int, input: Tensor) -> Tensor:
         raise RuntimeError(f"{name} takes the mean of floating-point or complex numbers, but got {input.dtype}")
     leading, spatial = input.shape[:-dims], input.shape[-dims:]
     batch = input if len(leading) == 2 else input.reshape(1, leading.numel(), *spatial)
-    return autograd.average(batch, adaptive_spans(spatial, [1] * dims)).view(*leading, *[1] * dims)
+    return autograd.average(batch, dividing_spans(spatial, [1] * dims)).view(*leading, *[1] * dims)
 
 
 def _adaptive_size(name: str, dims: int, input: Tensor, output_size: AdaptiveSize) -> tuple[int, ...]:
@@ -403,7 +385,7 @@ def _adaptive_size(name: str, dims: int, input: Tensor, output_size: AdaptiveSiz
 
 def _adaptive_spans(batch: Tensor, sizes: tuple[int, ...]) -> tuple[Spans, ...]:
     """The spans that divide a batch into this many, of one row if its input has one dimension."""
-    return adaptive_spans(batch.shape[2:], (1, *sizes) if len(sizes) == 1 else sizes)
+    return dividing_spans(batch.shape[2:], (1, *sizes) if len(sizes) == 1 else sizes)
 
 
 def _windows(
@@ -441,11 +423,6 @@ def _unbatched(output: Tensor, input: Tensor, dims: int) -> Tensor:
     return output if input.dim() == dims + 2 else output.squeeze(0)
 
 
-def _laid_out_like(output: Tensor, positions: Tensor) -> Tensor:
-    """Winners' positions in the memory format of the output."""
-    return torch.empty_like(output, dtype=positions.dtype, requires_grad=False).copy_(positions)
-
-
 def _require_room(name: str, batch: Tensor, windows: Windows) -> None:
     """RuntimeError unless there is at least one window."""
     if 0 in batch.shape[1:]:
@@ -463,19 +440,18 @@ def _require_winners(name: str, batch: Tensor, windows: Windows) -> None:
     each = zip(
         batch.shape[2:],
         windows.output_size(batch.shape[2:]),
-        windows.kernel_size,
         windows.stride,
         windows.padding,
         windows.dilation,
         strict=True,
     )
-    for size, outputs, k, s, p, d in each:
-        for start in range(-p, outputs * s - p, s) if d > 1 else ():
-            if not any([0 <= position < size for position in range(start, start + k * d, d)]):
-                raise RuntimeError(
-                    f"{name}: with dilation {windows.dilation} and padding {windows.padding}, a window over an input "
-                    f"of size {tuple(batch.shape[2:])} sees nothing but padding; pad less or dilate less"
-                )
+    for size, outputs, s, p, d in each:
+        in_padding = range(min(outputs, -(-p // s))) if size < d else ()  # windows that begin there
+        if any([(o * s - p) % d >= size for o in in_padding]):  # the first position that is not in the padding
+            raise RuntimeError(
+                f"{name}: with dilation {windows.dilation} and padding {windows.padding}, a window over an input "
+                f"of size {tuple(batch.shape[2:])} sees nothing but padding; pad less or dilate less"
+            )
 
 
 def _require_floating(name: str, input: Tensor) -> None:

@@ -102,7 +102,7 @@ def choose(
         return depthwise if as_it_lies else depthwise_runs
     if not in_cpu_memory(*operands) or dtype in NARROW_TYPES:
         return im2col
-    if len(windows.taps) == 1:
+    if windows.tap_count == 1:
         return direct
     if dtype == torch.float32 and set(windows.stride) == {1}:
         for method in (winograd, dilated, planes):
@@ -146,10 +146,10 @@ def _fourier_pays(batch: int, channels: tuple[int, int], input_size: Sequence[in
 def _multiplications(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> int:
     """What windows cost."""
     outputs = batch * math.prod(windows.output_size(input_size))
-    return outputs * len(windows.taps) * math.prod(channels) // windows.groups
+    return outputs * windows.tap_count * math.prod(channels) // windows.groups
 
 
 def rounds_often(method: ModuleType, data: Tensor, windows: Windows) -> bool:
     """Whether a narrow type would be rounded at every step, which torch's convolution does not do."""
-    one_step = method is im2col or (len(windows.taps) == 1 and method not in (depthwise, depthwise_runs))
+    one_step = method is im2col or (windows.tap_count == 1 and method not in (depthwise, depthwise_runs))
     return data.dtype in NARROW_TYPES and not one_step

@@ -61,7 +61,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
     if may_be_looked_at(input, grad_output):
-        shares = input.new_empty((len(windows.taps), *grad_output.shape[:2]))  # of each picture
+        shares = input.new_empty((windows.tap_count, *grad_output.shape[:2]))  # of each picture
         parts = chunks(grad_output, math.prod(grad_output.shape[1:]))
         seen = Seen(part_of(input, parts[0]), windows, grad_output.shape[2:])
         products = Products(part_of(grad_output, parts[0]), seen.row, windows)
@@ -85,7 +85,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
         return grad_input, weight_gradient(input, grad_output, windows)
     g, rotated, _, turned = as_correlation(grad_output, weight, windows, input.shape[2:])
     grad_input = input.new_empty(input.shape)
-    numbers, shares = factors_by_tap(rotated, turned), input.new_empty((len(turned.taps), *input.shape[:2]))
+    numbers, shares = factors_by_tap(rotated, turned), input.new_empty((turned.tap_count, *input.shape[:2]))
     parts = chunks(input, math.prod(input.shape[1:]))
     seen = Seen(part_of(g, parts[0]), turned, input.shape[2:])
     products = Products(part_of(input, parts[0]), seen.row, turned)

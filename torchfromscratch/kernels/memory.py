@@ -130,6 +130,13 @@ class Workspace:
         return self.tensors[self.taken - 1][: tensor.shape[0]]
 
 
+class FreshMemory(Workspace):
+    """Of what differs in size from step to step, or is computed once."""
+
+    def like(self, tensor: Tensor) -> Tensor:
+        return torch.empty_like(tensor)
+
+
 def computed_in(workspace: Workspace | None, operation: Callable[..., Tensor], a: Tensor, b: Any) -> Tensor:
     """operation(a, b), which is like a; in fresh memory if there is no workspace."""
     return operation(a, b) if workspace is None else operation(a, b, out=workspace.like(a))

@@ -56,9 +56,9 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     return pooling.max_windows(input, windows)
 
 
-def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+def send_back(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
     """dL/dx, shapes as in `pooling`."""
-    if in_compiled_cpu_code(grad_output):
+    if windows is not None and in_compiled_cpu_code(grad_output):
         return torch.ops.torchfromscratch.send_back(grad_output, winners, input_size, *_written_out(windows))
     return pooling.send_back(grad_output, winners, windows, input_size)
 

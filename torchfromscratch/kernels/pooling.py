@@ -1,8 +1,10 @@
 """Max pooling in three parts: which tap of each window wins, fetching winners, sending back to them.
 
 Windows are compared tap by tap: what one tap sees of all windows is a strided view of the input, so
-nothing is ever copied out into windows. A winner is kept as its tap's number, one byte a window; where
-that lies in the input is the window's own position plus an offset looked up for the tap.
+nothing is ever copied out into windows. Where there are many taps, the winners among two are made of neighbours,
+those among four of the winners among two, and so on. A winner is kept as its tap's number, one byte a window; where
+that lies in the input is the window's own position plus an offset looked up for the tap. The spans of adaptive
+pooling have no such offsets, and their winners are kept as positions in the input.
 
 x is (N, C, *input); y, dL/dy and the winners are (N, C, *output).
 """
@@ -11,7 +13,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,13 +22,21 @@ from torch import Tensor
 from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.memory import Workspace, computed_in, may_be_looked_at, stands_for_many
+from torchfromscratch.kernels.memory import FreshMemory, Workspace, computed_in, may_be_looked_at, stands_for_many
 from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.spans import Dividing, Spans, interleaved, sizes_are_open
 from torchfromscratch.kernels.windows import Windows, spatial
 
 # Sending back tap by tap walks over all windows for each tap, an index over each window once: 3×3 taps take
 # 13.9 and 7.6 ms of contiguous pictures, 9.8 and 11 channels last (64 × 112², batch 8).
 TAPS_ONE_BY_ONE = 8
+
+# Along a dimension, more taps than these are compared in rows or by doubling: that takes 1.3 to 1.8 ms for rows of
+# 10⁶ elements, and 0.4 ms for each doubling.
+MOST_TAPS = 32
+
+# float32 counts no further.
+MOST_NUMBERS = 2**24
 
 
 def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
@@ -36,7 +47,7 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     lowest = -math.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
     output_size = windows.output_size(input.shape[2:])
     largest, winners = empty_maxima(input, windows)
-    workspace = Workspace() if input.is_floating_point() and may_be_looked_at(input) else None
+    workspace = Workspace() if _may_count_in_floats(input, windows.tap_count) else None
     parts = chunks(input, math.prod(input.shape[1:]))
     for part, padded in zip(parts, padded_parts(input, windows, lowest, parts), strict=True):
         if workspace is not None and covers(windows, input.shape[2:]):
@@ -74,43 +85,136 @@ def empty_maxima(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """Memory for the largest element of each window and for its number, in one byte if that is enough."""
     shape = (*input.shape[:2], *windows.output_size(input.shape[2:]))
     largest = empty(shape, any_channels_last(input), like=input)
-    return largest, torch.empty_like(largest, dtype=torch.int8 if len(windows.taps) <= 2**7 else torch.int32)
+    return largest, torch.empty_like(largest, dtype=torch.int8 if windows.tap_count <= 2**7 else torch.int32)
+
+
+def _may_count_in_floats(input: Tensor, numbers: int) -> bool:
+    """Whether comparisons may be written as floats, which takes a CPU a third of the time of truth values.
+
+    NaN is lost so: what was computed has to be looked at.
+    """
+    return input.is_floating_point() and may_be_looked_at(input) and numbers <= MOST_NUMBERS
+
+
+class Found(NamedTuple):
+    """The largest elements so far, and the winners' numbers: None while all are 0."""
+
+    values: Tensor
+    numbers: Tensor | None
+
+    def seen(self, view: Callable[..., Tensor], *args: Any) -> Found:
+        """`view(tensor, *args)` of both."""
+        return Found(view(self.values, *args), None if self.numbers is None else view(self.numbers, *args))
 
 
 def _max_windows(
     padded: Tensor, output_size: Sequence[int], windows: Windows, workspace: Workspace | None
 ) -> tuple[Tensor, Tensor]:
-    """Along the last dimension, then along the one before: a window's largest is the largest of its rows' largest.
-
-    Numbers grow from tap to tap, so the last winner's is the largest of the winners'. In a workspace, comparisons
-    are written as floats: that takes a CPU a third of the time of truth values, but NaN loses them.
-    """
+    """Along the last dimension, then along the one before: a window's largest is the largest of its rows' largest."""
     if workspace is not None:
         workspace.begin()
-    largest, taps_before, counts = padded, 1, torch.int32 if workspace is None else padded.dtype
-    numbers: Tensor | None = None  # while all are 0
+    found, step = Found(padded, None), 1
     for dim in reversed(range(windows.dims)):
-        outputs = output_size[dim]
-        values = taps_along(dim, largest, windows, outputs, workspace)
-        before = [None] * len(values) if numbers is None else taps_along(dim, numbers, windows, outputs, workspace)
-        best, numbers = values[0], before[0]
-        if windows.padding[dim]:
-            first = taps_before * first_inside(dim, windows, outputs, padded.device)
-            numbers = first.to(counts) if numbers is None else numbers + first
-        for tap, (value, row_numbers) in enumerate(zip(values[1:], before[1:], strict=True), 1):
-            if workspace is None:
-                wins = ((value > best) | (value != value)).to(counts)
-            else:
-                wins = torch.gt(value, best, out=workspace.like(value))
-            best = computed_in(workspace, torch.maximum, best, value)
-            number = tap * taps_before
-            if row_numbers is not None:
-                wins.mul_(computed_in(workspace, torch.add, row_numbers, number))
-            elif number != 1:
-                wins.mul_(number)
-            numbers = wins if numbers is None else computed_in(workspace, torch.maximum, wins, numbers)
-        largest, taps_before = best, taps_before * windows.kernel_size[dim]
-    return largest, torch.zeros_like(largest, dtype=counts) if numbers is None else numbers
+        along = _max_by_taps if windows.kernel_size[dim] <= MOST_TAPS else _max_of_many_taps
+        found = along(dim, found, windows, output_size[dim], step, workspace)
+        step *= windows.kernel_size[dim]
+    return found.values, _numbers(found, _counts(padded, workspace))
+
+
+def _max_by_taps(
+    dim: int, data: Found, windows: Windows, outputs: int, step: int, workspace: Workspace | None
+) -> Found:
+    values = taps_along(dim, data.values, windows, outputs, workspace)
+    if data.numbers is None:
+        taps = [Found(value, None) for value in values]
+    else:
+        taps = [*map(Found, values, taps_along(dim, data.numbers, windows, outputs, workspace))]
+    first = Found(values[0], _numbers_of_first(dim, taps[0], windows, step, workspace))
+    return _first_of_largest([first, *taps[1:]], step, workspace)
+
+
+def _max_of_many_taps(
+    dim: int, data: Found, windows: Windows, outputs: int, step: int, workspace: Workspace | None
+) -> Found:
+    """In rows where windows overlap little; else by doubling: of one tap, of two neighbours, of four, and so on."""
+    taps, stride, dilation = windows.kernel_size[dim], windows.stride[dim], windows.dilation[dim]
+
+    def seen_by(tap: int) -> Found:
+        return data.seen(lambda tensor: windows.seen_along(dim, tap, tensor, outputs))
+
+    first = seen_by(0)
+    if workspace is not None and dilation == 1 and taps <= 2 * stride:
+        extent = (outputs - 1) * stride + taps
+        rows = data.seen(Tensor.narrow, 2 + dim, 0, extent).seen(Tensor.unfold, 2 + dim, taps, stride)
+        found = _max_of_rows(rows, -1, step, exact=False)
+    else:
+        memory, width = None if workspace is None else FreshMemory(), 1
+        while 2 * width <= taps:
+            length = data.values.shape[2 + dim] - width * dilation
+            behind = data.seen(Tensor.narrow, 2 + dim, width * dilation, length)
+            data = _later_wins(data.seen(Tensor.narrow, 2 + dim, 0, length), behind, width * step, memory)
+            width *= 2
+        found = _later_wins(seen_by(0), seen_by(taps - width), (taps - width) * step, memory)
+    number_of_first = _numbers_of_first(dim, first, windows, step, workspace)
+    if windows.padding[dim] and found.numbers is not None and number_of_first is not None:
+        return Found(found.values, found.numbers.maximum(number_of_first))  # where all are equal, padding is not first
+    return found
+
+
+def _numbers_of_first(
+    dim: int, first: Found, windows: Windows, step: int, workspace: Workspace | None
+) -> Tensor | None:
+    """What is won by the first tap that lies in the input, where all are equal."""
+    if not windows.padding[dim]:
+        return first.numbers
+    before = step * first_inside(dim, windows, first.values.shape[2 + dim], first.values.device)
+    return before.to(_counts(first.values, workspace)) if first.numbers is None else first.numbers + before
+
+
+def _first_of_largest(taps: Iterable[Found], step: int, workspace: Workspace | None) -> Found:
+    """Of what one tap after the other sees, whose numbers are `step` apart."""
+    best, *later = taps
+    for tap, found in enumerate(later, 1):
+        best = _later_wins(best, found, tap * step, workspace)
+    return best
+
+
+def _later_wins(best: Found, later: Found, before: int, workspace: Workspace | None) -> Found:
+    """The larger of the two, a later one's number being `before` more.
+
+    Numbers grow with what is seen later, so the last winner's is the largest of the winners'.
+    """
+    if workspace is None:
+        wins = ((later.values > best.values) | (later.values != later.values)).to(torch.int32)
+    else:
+        wins = torch.gt(later.values, best.values, out=workspace.like(later.values))
+    values = computed_in(workspace, torch.maximum, best.values, later.values)
+    if later.numbers is not None:
+        wins.mul_(computed_in(workspace, torch.add, later.numbers, before))
+    elif before != 1:
+        wins.mul_(before)
+    return Found(values, wins if best.numbers is None else computed_in(workspace, torch.maximum, wins, best.numbers))
+
+
+def _max_of_rows(rows: Found, dim: int, step: int, exact: bool) -> Found:
+    """Along a dimension, where numbers are `step` apart; an `exact` one knows the last NaN of several."""
+    best, place = rows.values.max(dim)
+    if exact:
+        behind = (rows.values != rows.values).flip(dim).to(torch.int8).argmax(dim)
+        place = torch.where(best == best, place, rows.values.shape[dim] - 1 - behind)
+    number = (place * step).to(torch.int32 if exact else best.dtype)
+    if rows.numbers is None:
+        return Found(best, number)
+    return Found(best, number + rows.numbers.gather(dim, place.unsqueeze(dim)).squeeze(dim))
+
+
+def _numbers(found: Found, counts: torch.dtype) -> Tensor:
+    return torch.zeros_like(found.values, dtype=counts) if found.numbers is None else found.numbers
+
+
+def _counts(values: Tensor, workspace: Workspace | None) -> torch.dtype:
+    """The type of winners' numbers."""
+    return torch.int32 if workspace is None else values.dtype
 
 
 def taps_along(dim: int, data: Tensor, windows: Windows, outputs: int, workspace: Workspace | None) -> list[Tensor]:
@@ -121,7 +225,55 @@ def taps_along(dim: int, data: Tensor, windows: Windows, outputs: int, workspace
     return [view if 1 in view.stride() else workspace.like(view).copy_(view) for view in seen]
 
 
-def fetch(input: Tensor, winners: Tensor, windows: Windows) -> Tensor:
+def max_positions(input: Tensor, spans: Sequence[Spans]) -> tuple[Tensor, Tensor]:
+    """The largest element of each span of adaptive pooling, and its position, counted row by row."""
+    dividing = [Dividing(span.inputs, span.outputs) for span in spans]
+    shape = *input.shape[:2], *[span.outputs for span in spans]
+    largest = empty(shape, any_channels_last(input), like=input)
+    positions = torch.empty_like(largest, dtype=torch.int64)
+    exact = sizes_are_open() or not _may_count_in_floats(input, math.prod(input.shape[2:]))
+    for part in chunks(input, math.prod(input.shape[1:])):
+        data = widened(part_of(input, part))
+        best, offsets = _max_spans(data, dividing, exact)
+        if not exact and best.sum().isnan():
+            best, offsets = _max_spans(data, dividing, exact=True)
+        part_of(largest, part).copy_(best)
+        part_of(positions, part).copy_(offsets)
+    start = torch.zeros((), dtype=torch.int64, device=input.device)
+    for span in dividing:
+        start = start.unsqueeze(-1) * span.inputs + span.bounds(input.device)[0]
+    return largest, positions.add_(start)
+
+
+def _max_spans(data: Tensor, spans: Sequence[Dividing], exact: bool) -> tuple[Tensor, Tensor]:
+    """The largest elements, and how many positions they lie behind the starts of their spans."""
+    found, step, counts = Found(data, None), 1, torch.int32 if exact else data.dtype
+    for dim, span in reversed(list(enumerate(spans, 2))):
+        each = [_max_along(dim_of_rows, rows, step, exact) for dim_of_rows, rows in _rows(dim, found, span)]
+        largest = interleaved([of_outputs.values for of_outputs in each], dim)
+        numbers = interleaved([_numbers(of_outputs, counts) for of_outputs in each], dim)
+        found, step = Found(largest, numbers), step * span.inputs
+    return found.values, _numbers(found, counts)
+
+
+def _rows(dim: int, data: Found, span: Dividing) -> list[tuple[int, Found]]:
+    """What the spans look at, and along which dimension."""
+    values = span.seen(data.values, dim)
+    if values is None:
+        numbers = None if data.numbers is None else span.taken(data.numbers, dim, beyond=0)
+        return [(dim, Found(span.taken(data.values, dim, beyond=-math.inf), numbers))]
+    each = [None] * len(values) if data.numbers is None else span.seen(data.numbers, dim)
+    return [(dim + 1, Found(*of_outputs)) for of_outputs in zip(values, each or [], strict=True)]
+
+
+def _max_along(dim: int, rows: Found, step: int, exact: bool) -> Found:
+    if sizes_are_open() or rows.values.shape[dim] > MOST_TAPS:
+        return _max_of_rows(rows, dim, step, exact)
+    taps = [rows.seen(Tensor.select, dim, tap) for tap in range(rows.values.shape[dim])]
+    return _first_of_largest(taps, step, None if exact else FreshMemory())
+
+
+def fetch(input: Tensor, winners: Tensor, windows: Windows | None) -> Tensor:
     """What each window's winner holds."""
     positions = flat_positions(winners, windows, input.shape[2:])
     if any_channels_last(input):
@@ -130,10 +282,10 @@ def fetch(input: Tensor, winners: Tensor, windows: Windows) -> Tensor:
     return _planes(input).gather(2, _planes(positions)).view(winners.shape)
 
 
-def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+def send_back(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
     """dL/dx: each window's dL/dy added to its winner, 0 everywhere else."""
-    if len(windows.taps) > TAPS_ONE_BY_ONE:
-        return _send_back_by_index(grad_output, winners, windows, input_size)
+    if windows is None or windows.tap_count > TAPS_ONE_BY_ONE:
+        return _send_to(grad_output, flat_positions(winners, windows, input_size), input_size)
     shape = (*grad_output.shape[:2], *windows.padded_size(input_size))
     size = grad_output.shape[2:]
     padded = empty(shape, any_channels_last(grad_output), like=grad_output)
@@ -152,23 +304,27 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows, input_size
     return windows.unpad(padded, input_size)
 
 
-def _send_back_by_index(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+def _send_to(grad_output: Tensor, positions: Tensor, input_size: Sequence[int]) -> Tensor:
     batch, channels = grad_output.shape[:2]
     if any_channels_last(grad_output):
         arranged, dim, shape = _pixels, 1, (batch, math.prod(input_size), channels)
     else:
         arranged, dim, shape = _planes, 2, (batch, channels, math.prod(input_size))
-    positions = arranged(flat_positions(winners, windows, input_size))
     nothing, gradients = grad_output.new_zeros(shape), arranged(grad_output)
-    add = nothing.scatter_add if stands_for_many(grad_output, winners) else nothing.scatter_add_
-    total = add(dim, positions, gradients)
+    add = nothing.scatter_add if stands_for_many(grad_output, positions) else nothing.scatter_add_
+    total = add(dim, arranged(positions), gradients)
     if dim == 1:
         return total.view(batch, *input_size, channels).movedim(-1, 1)
     return total.view(batch, channels, *input_size)
 
 
-def flat_positions(winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """Where in its channel's (*input) each winner lies, counted row by row: torch's `return_indices`."""
+def flat_positions(winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
+    """Where in its channel's (*input) each winner lies, counted row by row: torch's `return_indices`.
+
+    Without windows, winners are such positions.
+    """
+    if windows is None:
+        return winners
     device = winners.device
     window = torch.zeros((), dtype=torch.int64, device=device)
     offset = torch.zeros((), dtype=torch.int64, device=device)

@@ -1,212 +1,359 @@
-"""Pooling windows whose sizes differ: the spans of input positions that outputs look at, dimension by dimension.
+"""Sums over pooling windows: along one dimension after the other, whatever the windows' size and number.
 
-Windows of adaptive pooling overlap and vary by one position; windows of average pooling are cut off
-where they reach over the input. Both are a list of [start, end) for each dimension, and pooling over
-them works on one dimension after the other.
+Average pooling sums over spans [start, end) of each dimension. There are two kinds: those that slide over the
+input, cut off where they reach over it, and those that divide it, of adaptive pooling, which overlap and vary in
+length by one. Each kind knows its sums, and how to spread shares over its spans, which is the transpose. Positions
+are arithmetic, in slices or in tensors: nothing is done in Python once for each span or position.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.layout import (
-    any_channels_last,
-    empty,
-    in_format,
-    laid_out,
-    laid_out_like,
-    lies_channels_last,
-)
+from torchfromscratch.kernels.layout import any_channels_last, empty, in_format, laid_out, laid_out_like
+from torchfromscratch.kernels.memory import is_recorded
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
-# Sums are of views, one for each position in a run of spans; of more views than this, of an index of all positions.
-MOST_VIEWS = 256
-
-
-class Run(NamedTuple):
-    """Neighbouring outputs whose spans are equally long, `step` positions apart."""
-
-    outputs: slice
-    start: int
-    length: int
-    step: int
-
-    def seen(self, data: Tensor, dim: int) -> list[Tensor]:
-        """What lies first in each of the spans, second, and so on: views of the data along a dimension."""
-        between = (self.outputs.stop - self.outputs.start - 1) * self.step + 1
-        views = [data.narrow(dim, self.start + position, between) for position in range(self.length)]
-        apart = (*[slice(None)] * dim, slice(None, None, self.step))
-        return views if self.step == 1 else [view[apart] for view in views]
+# Up to so many views are added one by one, 0.2 to 0.4 ms for 10⁶ elements; torch.sum over so few takes up to 6.
+FEW = 8
 
 
 @dataclass(frozen=True)
-class Spans:
-    """For one spatial dimension: input positions [start, end) of every output, and what to divide its sum by."""
+class Sliding:
+    """Windows of `kernel` positions, `stride` apart, the first of which starts `padding` before the input.
 
-    starts: tuple[int, ...]
-    ends: tuple[int, ...]
-    divisors: tuple[int, ...]
+    Sums are divided by the size of the window, in the input or also in its padding, unless a `divisor` is given.
+    """
 
-    def in_runs(self) -> list[Run]:
-        """All outputs, in as few runs as there are."""
-        lengths = [end - start for start, end in zip(self.starts, self.ends, strict=True)]
-        found, first = [], 0
-        while first < len(lengths):
-            behind, step = first + 1, 1
-            while behind < len(lengths) and lengths[behind] == lengths[first]:
-                apart = self.starts[behind] - self.starts[behind - 1]
-                if apart < 1 or (behind > first + 1 and apart != step):
-                    break
-                behind, step = behind + 1, apart
-            found.append(Run(slice(first, behind), self.starts[first], lengths[first], step))
-            first = behind
-        return found
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int
+    padding: int
+    counts_padding: bool = True
+    divisor: int | None = None
 
-    def positions(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(outputs, longest span): the positions of each span, its last one repeated, and which are repeated."""
-        start = torch.tensor(self.starts, device=device).unsqueeze(1)
-        end = torch.tensor(self.ends, device=device).unsqueeze(1)
-        longest = max([e - s for s, e in zip(self.starts, self.ends, strict=True)], default=1)
-        position = start + torch.arange(longest, device=device)
-        return position.minimum(end - 1), position >= end
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is one window, over all of the input; not known where sizes are left open."""
+        return not sizes_are_open() and self.outputs == 1 and self.kernel - self.padding >= self.inputs
+
+    def divisors(self, device: torch.device) -> int | Tensor:
+        """What each window's sum is divided by: one number, or (outputs)."""
+        if self.divisor is not None:
+            return self.divisor
+        room = self.inputs + self.padding * self.counts_padding
+        if not sizes_are_open() and self._reach - self.padding <= room and (self.counts_padding or self.padding == 0):
+            return self.kernel
+        start = torch.arange(self.outputs, device=device) * self.stride - self.padding
+        end = (start + self.kernel).clamp(max=room)
+        return end - (start if self.counts_padding else start.clamp(min=0))
+
+    def sums(self, data: Tensor, dim: int) -> Tensor:
+        """The sum over each window: `inputs` positions along the dimension → `outputs`."""
+        behind = self._reach - self.inputs - self.padding
+        if not is_recorded() and self.kernel <= FEW and (self.padding or behind > 0):
+            return self._sums_inside(data, dim)
+        if sizes_are_open():
+            behind = self.padding + self.kernel  # enough for any size
+        padded = _padded(data, dim, self.padding, max(0, behind))
+        return sums_of_neighbours(padded, dim, self.kernel, self.stride, self.outputs)
+
+    def spread(self, shares: Tensor, dim: int) -> Tensor:
+        """The transpose of `sums`: each window's share goes to all of its positions, `outputs` → `inputs`."""
+        if sizes_are_open():
+            return self._spread_around(shares, dim)
+        if self.kernel <= FEW:
+            total = _zeros(shares, dim, self.inputs)
+            for tap in range(self.kernel):
+                seen, of_outputs = self._inside(tap, total, shares, dim)
+                seen.add_(of_outputs)
+            return total
+        return self._spread_in_blocks(shares, dim)
+
+    @property
+    def _reach(self) -> int:
+        """From the start of the first window to the end of the last one."""
+        return (self.outputs - 1) * self.stride + self.kernel
+
+    def _inside(self, tap: int, inputs: Tensor, outputs: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """What the n-th position of the windows sees of the input, and the outputs for which it does: views."""
+        offset = tap - self.padding
+        first = max(0, -(offset // self.stride))
+        count = max(0, min(self.outputs, (self.inputs - 1 - offset) // self.stride + 1) - first)
+        seen = strided_taps(inputs, dim, first * self.stride + offset if count else 0, self.stride, count)
+        return seen, outputs.narrow(dim, first if count else 0, count)
+
+    def _sums_inside(self, data: Tensor, dim: int) -> Tensor:
+        """Without a padded copy, position by position of the window."""
+        total = _zeros(data, dim, self.outputs)
+        for tap in range(self.kernel):
+            seen, sums = self._inside(tap, data, total, dim)
+            sums.add_(seen)
+        return total
+
+    def _spread_around(self, shares: Tensor, dim: int) -> Tensor:
+        """Over the input and what is around it, which is cut off then: for any size."""
+        total = _zeros(shares, dim, self.padding + self.inputs + self.padding + self.kernel)
+        for tap in range(self.kernel):
+            strided_taps(total, dim, tap, self.stride, self.outputs).add_(shares)
+        return total.narrow(dim, self.padding, self.inputs).clone()
+
+    def _spread_in_blocks(self, shares: Tensor, dim: int) -> Tensor:
+        """In blocks of `stride` positions: a window covers so many of them whole, and the beginning of one more.
+
+        All positions that a block shares between these two have the same sum of shares.
+        """
+        covered, rest = divmod(self.kernel, self.stride)
+        around = max(0, covered - 1)
+        blocks = self.outputs + covered
+        whole = torch.zeros_like(shares)
+        if covered:
+            whole = sums_of_neighbours(_padded(shares, dim, around, around), dim, covered, 1, blocks - 1)
+        if rest == 0:
+            spread = _merged(_repeated(whole, dim, self.stride), dim)
+        else:
+            whole = _padded(whole, dim, 0, blocks - whole.shape[dim])
+            begun = whole + _padded(shares, dim, covered, 0)
+            parts = [(begun, rest), (whole, self.stride - rest)]
+            spread = _merged(torch.cat([_repeated(sums, dim, count) for sums, count in parts], dim + 1), dim)
+        return _padded(spread, dim, -self.padding, self.padding + self.inputs - spread.shape[dim])
 
 
-def adaptive_spans(input_size: Sequence[int], output_size: Sequence[int]) -> tuple[Spans, ...]:
-    """Output o of O looks at [⌊o·i/O⌋, ⌈(o + 1)·i/O⌉) of i positions."""
-    spans = []
-    for size, outputs in zip(input_size, output_size, strict=True):
-        starts = tuple(o * size // outputs for o in range(outputs))
-        ends = tuple(-((o + 1) * size // -outputs) for o in range(outputs))
-        spans.append(Spans(starts, ends, tuple(e - s for s, e in zip(starts, ends, strict=True))))
-    return tuple(spans)
+@dataclass(frozen=True)
+class Dividing:
+    """Spans that divide the input: output o of O looks at [⌊o·i/O⌋, ⌈(o + 1)·i/O⌉) of i positions.
+
+    They repeat where i and O have a common divisor g: output o + O/g looks i/g positions further than output o.
+    Position j is seen by [⌊j·O/i⌋, ⌈(j + 1)·O/i⌉), and so the transpose is a division of the outputs by the inputs.
+    """
+
+    inputs: int
+    outputs: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there is one span, of all positions."""
+        return self.outputs == 1
+
+    @property
+    def longest(self) -> int:
+        """How many positions a span has at most; each has that many, or one less."""
+        return -(-self.inputs // max(1, self.outputs)) + 1
+
+    def divisors(self, device: torch.device) -> int | Tensor:
+        """The size of each span: one number, or (outputs)."""
+        start, end = self.bounds(device)
+        return end - start
+
+    def bounds(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """[start, end) of each span, (outputs)."""
+        steps = torch.arange(self.outputs, device=device) * self.inputs
+        return steps // self.outputs, (steps + (self.inputs + self.outputs - 1)) // self.outputs
+
+    def period(self) -> tuple[int, int, int]:
+        """(g, i/g, O/g): how often the spans repeat, every how many positions, and how many there are until then."""
+        common = math.gcd(self.inputs, self.outputs)
+        return common, self.inputs // common, self.outputs // common
+
+    def seen(self, data: Tensor, dim: int) -> list[Tensor] | None:
+        """What the spans look at, as views (…, g, length, …), one for each that there is in a period, if they are few.
+
+        What is computed of them is to be `interleaved`.
+        """
+        if sizes_are_open() or self.outputs == 0:
+            return None
+        times, step, different = self.period()
+        if different > FEW:
+            return None
+        periods = _split(data, dim, times, step)
+        bounds = [(o * step // different, -((o + 1) * step // -different)) for o in range(different)]
+        return [periods.narrow(dim + 1, start, end - start) for start, end in bounds]
+
+    def taken(self, data: Tensor, dim: int, beyond: float) -> Tensor:
+        """The spans written out, (…, longest, outputs, …): where one is shorter than the longest, `beyond`."""
+        start, end = self.bounds(data.device)
+        position = (start + torch.arange(self.longest, device=data.device).unsqueeze(1)).minimum(end - 1)
+        shape = *data.shape[:dim], self.longest, self.outputs, *data.shape[dim + 1 :]
+        taken = data.index_select(dim, position.flatten()).view(shape)
+        last = (end - start < self.longest).view(-1, *[1] * (data.dim() - dim - 1))
+        return torch.cat(
+            [taken.narrow(dim, 0, self.longest - 1), taken.narrow(dim, self.longest - 1, 1).masked_fill(last, beyond)],
+            dim,
+        )
+
+    def sums(self, data: Tensor, dim: int) -> Tensor:
+        """The sum over each span: `inputs` positions along the dimension → `outputs`."""
+        if not sizes_are_open() and self.outputs % self.inputs == 0:
+            return _merged(_repeated(data, dim, self.outputs // self.inputs), dim)
+        views = self.seen(data, dim)
+        if views is not None:
+            return interleaved([sum_along(view, dim + 1) for view in views], dim)
+        return sum_along(self.taken(data, dim, beyond=0), dim)
+
+    def spread(self, shares: Tensor, dim: int) -> Tensor:
+        """The transpose of `sums`: each span's share goes to all of its positions, `outputs` → `inputs`."""
+        transpose = Dividing(self.outputs, self.inputs)
+        times, _, different = (0, 0, FEW + 1) if sizes_are_open() else self.period()
+        if different > FEW:
+            return transpose.sums(shares, dim)
+        total, parts = _zeros(shares, dim, self.inputs), _split(shares, dim, times, different)
+        for seen, part in zip(self.seen(total, dim) or [], parts.split(1, dim + 1), strict=True):
+            seen.add_(part)
+        return total
 
 
-def window_spans(windows: Windows, input_size: Sequence[int], count_include_pad: bool) -> tuple[Spans, ...]:
-    """The windows cut off at the input's edges; divided by what lies in the input, or also in its padding."""
-    spans = []
-    for size, outputs, k, s, p in zip(
-        input_size,
-        windows.output_size(input_size),
-        windows.kernel_size,
-        windows.stride,
-        windows.padding,
-        strict=True,
-    ):
-        begins = [o * s - p for o in range(outputs)]
-        stops = [min(begin + k, size + p) for begin in begins]
-        starts = tuple(max(begin, 0) for begin in begins)
-        ends = tuple(min(stop, size) for stop in stops)
-        counted = zip(begins, stops, strict=True) if count_include_pad else zip(starts, ends, strict=True)
-        spans.append(Spans(starts, ends, tuple(stop - begin for begin, stop in counted)))
-    return tuple(spans)
+Spans = Sliding | Dividing
 
 
-def take(input: Tensor, spans: Sequence[Spans]) -> Tensor:
-    """Every span written out, its last position repeated up to the longest: (N, C, *(outputs · longest))."""
-    taken, first_dim = _space_in_front(input)
-    for dim, span in enumerate(spans, first_dim):
-        position, _ = span.positions(input.device)
-        taken = taken.index_select(dim, position.view(-1))
-    return taken if first_dim == 2 else taken.movedim(-1, 1)
+def dividing_spans(input_size: Sequence[int], output_size: Sequence[int]) -> tuple[Spans, ...]:
+    """The spans of adaptive pooling: they slide where they are equally long and equally far apart."""
+    return tuple(map(_dividing, input_size, output_size))
 
 
-def put_back(taken: Tensor, spans: Sequence[Spans], input_size: Sequence[int]) -> Tensor:
-    """The transpose of `take`: what was written out several times is added up, (N, C, *input_size)."""
-    total, first_dim = _space_in_front(widened(taken))
-    for dim, (span, size) in enumerate(zip(spans, input_size, strict=True), first_dim):
-        position, _ = span.positions(taken.device)
-        nothing = total.new_zeros((*total.shape[:dim], size, *total.shape[dim + 1 :]))
-        total = nothing.index_add(dim, position.view(-1), total)
-    total = total.to(taken.dtype)
-    return total if first_dim == 2 else total.movedim(-1, 1)
+def _dividing(inputs: int, outputs: int) -> Spans:
+    """Of i = q·O + r positions, span o starts at o·q + ⌊o·r/O⌋, and so at o·q if r is 0 or 1; then it has q + r."""
+    if not sizes_are_open() and outputs and inputs >= outputs and inputs % outputs <= 1:
+        step, rest = divmod(inputs, outputs)
+        return Sliding(inputs, outputs, kernel=step + rest, stride=step, padding=0)
+    return Dividing(inputs, outputs)
 
 
-def _space_in_front(pictures: Tensor) -> tuple[Tensor, int]:
-    """What an index is to be taken of, in the order in which it lies, and its first spatial dimension."""
-    if pictures.dim() == 4 and lies_channels_last(pictures):
-        return pictures.movedim(1, -1), 1
-    return pictures, 2
+def sliding_spans(
+    windows: Windows, input_size: Sequence[int], counts_padding: bool, divisor: int | None
+) -> tuple[Sliding, ...]:
+    """The windows in each dimension. The dimensions' divisors multiply: one that is given stands in the first."""
+    divisors = [None] * windows.dims if divisor is None else [divisor, *[1] * (windows.dims - 1)]
+    sizes = input_size, windows.output_size(input_size), windows.kernel_size, windows.stride, windows.padding
+    each = zip(*sizes, divisors, strict=True)
+    return tuple(Sliding(i, o, k, s, p, counts_padding, divided_by) for i, o, k, s, p, divided_by in each)
+
+
+def as_windows(spans: Sequence[Spans]) -> Windows | None:
+    """The windows that slide in every dimension, if they do."""
+    sliding = [span for span in spans if isinstance(span, Sliding)]
+    if len(sliding) < len(spans):
+        return None
+    kernel_size, stride, padding = zip(*[(span.kernel, span.stride, span.padding) for span in sliding], strict=True)
+    return Windows(kernel_size, stride, padding, (1,) * len(spans))
 
 
 def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
     """The sum over each span, divided by its divisor: (N, C, *input) → (N, C, *outputs)."""
-    total, whole = widened(input), _whole(spans, input.shape[2:])
+    total, whole = widened(input), _whole(spans)
     if whole:
         total = total.sum(whole, keepdim=True)
     for dim, span in enumerate(spans, 2):
         if dim not in whole:
-            total = _sum_along(dim, total, span)
+            total = span.sums(total, dim)
     fractions = input.is_floating_point() or input.is_complex()
     result = torch.div(total, _divisors(spans, input.device), rounding_mode=None if fractions else "trunc")
     return laid_out_like(input, result.to(input.dtype))
-
-
-def _few_runs(span: Spans) -> list[Run] | None:
-    """All outputs in runs, if their views are few enough."""
-    runs = span.in_runs()
-    return runs if sum([run.length for run in runs]) <= MOST_VIEWS else None
-
-
-def _sum_along(dim: int, data: Tensor, span: Spans) -> Tensor:
-    runs = _few_runs(span)
-    if runs is None:
-        position, repeated = span.positions(data.device)
-        taken = data.index_select(dim, position.view(-1))
-        by_span = taken.reshape(*taken.shape[:dim], *position.shape, *taken.shape[dim + 1 :])
-        return by_span.masked_fill(_along(repeated, by_span, dim), 0).sum(dim + 1)
-    sums = [functools.reduce(torch.add, run.seen(data, dim)) for run in runs]
-    return sums[0] if len(sums) == 1 else torch.cat(sums or [data.narrow(dim, 0, 0)], dim)
 
 
 def spread(
     grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int], channels_last: bool = False
 ) -> Tensor:
     """The transpose of `average`: every output's share goes to each position of its span."""
-    result, whole = widened(grad_output) / _divisors(spans, grad_output.device), _whole(spans, input_size)
-    for dim, (span, size) in reversed(list(enumerate(zip(spans, input_size, strict=True), 2))):
+    result, whole = widened(grad_output) / _divisors(spans, grad_output.device), _whole(spans)
+    for dim, span in reversed(list(enumerate(spans, 2))):
         if dim not in whole:
-            result = _spread_along(dim, result, span, size)
+            result = span.spread(result, dim)
     result = result.to(grad_output.dtype)
-    return in_format(result.expand(-1, -1, *input_size), channels_last) if whole else laid_out(result, channels_last)
+    if whole:
+        return in_format(result.expand(-1, -1, *input_size), channels_last)
+    return laid_out(result, channels_last=True) if channels_last else result.contiguous()
 
 
-def _spread_along(dim: int, shares: Tensor, span: Spans, size: int) -> Tensor:
-    shape, runs = (*shares.shape[:dim], size, *shares.shape[dim + 1 :]), _few_runs(span)
-    if runs is None:
-        position, repeated = span.positions(shares.device)
-        by_span = shares.unsqueeze(dim + 1).masked_fill(_along(repeated, shares.unsqueeze(dim + 1), dim), 0)
-        by_position = by_span.reshape(*shares.shape[:dim], position.numel(), *shares.shape[dim + 1 :])
-        return shares.new_zeros(shape).index_add(dim, position.view(-1), by_position)
-    total = empty(shape, any_channels_last(shares), like=shares).zero_()
-    for run in runs:
-        of_run = shares.narrow(dim, run.outputs.start, run.outputs.stop - run.outputs.start)
-        for there in run.seen(total, dim):
-            there.add_(of_run)
-    return total
+def sums_of_neighbours(data: Tensor, dim: int, count: int, step: int, outputs: int) -> Tensor:
+    """Sums over `count` neighbours along a dimension, each beginning `step` positions behind the one before.
+
+    Sums of two are made of neighbours, sums of four of sums of two, and so on, and what is asked for of these: that is
+    exact where cumulative sums, one taken from the other, are not.
+    """
+    if count <= FEW:
+        return functools.reduce(torch.add, [strided_taps(data, dim, tap, step, outputs) for tap in range(count)])
+    if count == step:
+        return _split(data.narrow(dim, 0, outputs * step), dim, outputs, step).sum(dim + 1)
+    parts, added = [], 0
+    for width in [2**digit for digit in range(count.bit_length())]:
+        if width > 1:
+            length = data.shape[dim] - width // 2
+            data = data.narrow(dim, 0, length) + data.narrow(dim, width // 2, length)
+        if count & width:
+            parts.append(strided_taps(data, dim, added, step, outputs))
+            added += width
+    return functools.reduce(torch.add, parts)
 
 
-def _whole(spans: Sequence[Spans], input_size: Sequence[int]) -> list[int]:
+def strided_taps(data: Tensor, dim: int, start: int, step: int, outputs: int) -> Tensor:
+    """So many positions along a dimension, `step` apart: a view."""
+    seen = data.narrow(dim, start, max(0, (outputs - 1) * step + 1))
+    return seen if step == 1 else seen[(slice(None),) * dim + (slice(None, None, step),)]
+
+
+def sum_along(data: Tensor, dim: int) -> Tensor:
+    """data.sum(dim), also quick where that is over few."""
+    few = not sizes_are_open() and data.shape[dim] <= FEW
+    return functools.reduce(torch.add, data.unbind(dim)) if few else data.sum(dim)
+
+
+def interleaved(views: list[Tensor], dim: int) -> Tensor:
+    """What was computed of views that were `seen`, in the order of the outputs."""
+    return views[0] if len(views) == 1 else _merged(torch.stack(views, dim + 1), dim)
+
+
+def sizes_are_open() -> bool:
+    """Whether what is recorded is to be run with other sizes as well: no decision may follow from a size."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def _whole(spans: Sequence[Spans]) -> list[int]:
     """The dimensions that have one span, of all positions."""
-    of_all = enumerate(zip(spans, input_size, strict=True), 2)
-    return [dim for dim, (span, size) in of_all if span.starts == (0,) and span.ends == (size,)]
+    return [dim for dim, span in enumerate(spans, 2) if span.is_whole]
 
 
-def _divisors(spans: Sequence[Spans], device: torch.device) -> Tensor:
-    """What each output's sum is divided by, (*outputs): the product over the dimensions."""
-    product = torch.ones((), dtype=torch.int64, device=device)
-    for span in spans:
-        one = len(span.divisors) == 1  # which torch.jit.trace leaves open where it is a size
-        product = product.unsqueeze(-1) * (span.divisors[0] if one else torch.tensor(span.divisors, device=device))
+def _divisors(spans: Sequence[Spans], device: torch.device) -> int | Tensor:
+    """What each output's sum is divided by, (*outputs) or less: the product over the dimensions."""
+    product: int | Tensor = 1
+    for dim, span in enumerate(spans, 1):
+        of_span = span.divisors(device)
+        if isinstance(of_span, Tensor) and of_span.dim():  # torch.jit.trace makes tensors of sizes
+            of_span = of_span.view(-1, *[1] * (len(spans) - dim))
+        product = product * of_span
     return product
 
 
-def _along(values: Tensor, tensor: Tensor, dim: int) -> Tensor:
-    """`values` shaped to lie along the dimensions of `tensor` that start at `dim`."""
-    return values.view(*values.shape, *[1] * (tensor.dim() - dim - values.dim()))
+def _padded(data: Tensor, dim: int, before: int, behind: int) -> Tensor:
+    """Zeros around the data along a dimension; less of it where they are fewer than none."""
+    if before == 0 and behind == 0:
+        return data
+    return torch.constant_pad_nd(data, [0, 0] * (data.dim() - dim - 1) + [before, behind])
+
+
+def _zeros(like: Tensor, dim: int, size: int) -> Tensor:
+    """Zeros of so many positions along a dimension, in the memory format of a tensor."""
+    shape = *like.shape[:dim], size, *like.shape[dim + 1 :]
+    return empty(shape, any_channels_last(like), like=like).zero_()
+
+
+def _split(data: Tensor, dim: int, *sizes: int) -> Tensor:
+    """`data.unflatten(dim, sizes)`, through which torch.autograd takes no batch of gradients."""
+    return data.view(*data.shape[:dim], *sizes, *data.shape[dim + 1 :])
+
+
+def _merged(data: Tensor, dim: int) -> Tensor:
+    """`data.flatten(dim, dim + 1)`, likewise."""
+    return data.reshape(*data.shape[:dim], data.shape[dim] * data.shape[dim + 1], *data.shape[dim + 2 :])
+
+
+def _repeated(data: Tensor, dim: int, times: int) -> Tensor:
+    """Each position so many times along a new dimension behind it: a view."""
+    return data.unsqueeze(dim + 1).expand(*data.shape[: dim + 1], times, *data.shape[dim + 1 :])

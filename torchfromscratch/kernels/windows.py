@@ -10,6 +10,7 @@ in every spatial dimension. Output sizes, padding and strided views all follow f
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -67,6 +68,11 @@ class Windows:
     def taps(self) -> list[Tap]:
         """The positions inside a window, in the order in which a kernel lies in memory."""
         return list(itertools.product(*(range(k) for k in self.kernel_size)))
+
+    @property
+    def tap_count(self) -> int:
+        """How many positions there are inside a window."""
+        return math.prod(self.kernel_size)
 
     def along(self, dims: slice) -> Windows:
         """What they are along some of the spatial dimensions."""
