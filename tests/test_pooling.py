@@ -170,6 +170,50 @@ def test_gradient_goes_to_winners_alone(dims: int) -> None:
     assert torch.equal(gradient.flatten(2), torch.zeros_like(gradient).flatten(2).scatter(2, positions.flatten(2), 1.0))
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("name", ["max_pool{}d", "adaptive_max_pool{}d"])
+def test_changed_indices_are_noticed(name: str, dims: int) -> None:
+    """As in torch: a gradient goes to the winners, and not, without a word, to where indices say that were changed."""
+    for library in (F, TF):
+        output, positions = getattr(library, name.format(dims))(*random_tensors(SHAPES[dims]), 2, return_indices=True)
+        positions += 1
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            output.sum().backward()
+
+
+@pytest.mark.parametrize(("return_indices", "most"), [(False, 1), (True, 8)])
+def test_bytes_kept_for_each_window(return_indices: bool, most: int) -> None:
+    """Eight only where positions were asked for, and then no others."""
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        answer = F.max_pool2d(*random_tensors((2, 3, 8, 8)), 2, return_indices=return_indices)
+    windows = (answer[0] if return_indices else answer).numel()
+    assert sum(tensor.numel() * tensor.element_size() for tensor in kept) == most * windows
+
+
+@pytest.mark.parametrize("few", [0, 3, 32])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("max_pool2d", {"kernel_size": (7, 5), "stride": 1, "padding": 2}),
+        ("max_pool2d", {"kernel_size": (5, 6), "stride": (2, 6), "padding": (0, 3), "ceil_mode": True}),
+        ("max_pool2d", {"kernel_size": (4, 3), "stride": 2, "padding": 1, "dilation": 2}),
+        ("adaptive_max_pool2d", {"output_size": (2, 19)}),
+        ("adaptive_max_pool2d", {"output_size": (9, 8)}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("values", [(0.0, 1.0), (math.nan, 1.0, 2.0), (-math.inf, -math.inf, 0.0)], ids=str)
+def test_winners_in_every_way(
+    name: str, options: dict[str, Any], values: tuple[float, ...], few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tap by tap where they are few, in rows or by doubling where not: among equals, NaN and infinities."""
+    monkeypatch.setattr(kernel, "MOST_TAPS", few)
+    chosen = torch.randint(len(values), (2, 3, 11, 12), generator=torch.Generator().manual_seed(0))
+    input = torch.tensor(values, dtype=torch.float64)[chosen].requires_grad_()
+    assert_as_torch(name, [input], {**options, "return_indices": True})
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64], ids=str)
 @pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d", "adaptive_max_pool2d", "adaptive_avg_pool2d"])
 def test_other_types_as_torch(name: str, dtype: torch.dtype) -> None:

@@ -90,12 +90,11 @@ class MaxPosition(Function):
         ctx.input_size = input.shape[2:]
         ctx.channels_last = any_channels_last(input)
         ctx.mark_non_differentiable(positions)
-        ctx.save_for_backward(positions)
-        ctx.save_for_forward(positions)
+        save(ctx, (positions,))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
-        (positions,) = ctx.saved_tensors
+        (positions,) = saved(ctx)
         return send_back(laid_out(grad_output, ctx.channels_last), positions, None, ctx.input_size), None
 
     @staticmethod
@@ -104,7 +103,7 @@ class MaxPosition(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> tuple:
-        (positions,) = ctx.saved_tensors
+        (positions,) = saved(ctx)
         return fetch(input_t, positions, None), None
 
 
