@@ -1,11 +1,14 @@
 """The training command as a user runs it, and all that it leaves behind."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+from tensorboard.util import tensor_util
 
 from tests.training.conftest import DEFAULT_NAME, TINY, finish, launch
 from torchfromscratch.training.cli import main
@@ -125,6 +128,23 @@ def test_tensorboard_has_graph_configuration_and_hparams(events: EventAccumulato
     text = events.Tensors("configuration/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "| batch_size | 100 |" in text
     assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
+
+
+def test_tensorboard_has_training_beside_test_in_one_chart(events: EventAccumulator) -> None:
+    (layout,) = (event.tensor_proto.string_val[0] for event in events.Tensors("custom_scalars__config__"))
+    (category,) = Layout.FromString(layout).category
+    lines = {chart.title: list(chart.multiline.tag) for chart in category.chart}
+    assert set(lines) == {"accuracy", "loss"}
+    for patterns in lines.values():
+        assert [len([tag for tag in events.Tags()["scalars"] if re.search(line, tag)]) for line in patterns] == [1, 1]
+
+
+def test_tensorboard_has_a_precision_recall_curve_of_each_class(events: EventAccumulator) -> None:
+    tags = [f"precision_recall/{digit}" for digit in range(10)]
+    assert sorted(events.PluginTagToContent("pr_curves")) == tags
+    for tag in tags:
+        *_, recall = tensor_util.make_ndarray(events.Tensors(tag)[-1].tensor_proto)
+        assert recall[0] == 1
 
 
 def test_tensorboard_agrees_with_metrics(alone: Finished, events: EventAccumulator) -> None:

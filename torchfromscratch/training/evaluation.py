@@ -14,6 +14,7 @@ from torchfromscratch.training.batches import Batch
 from torchfromscratch.training.distributed import Group
 
 MISTAKES_KEPT = 16
+CONFIDENCES = 100  # steps of confidence that are told apart
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,15 @@ class Evaluation:
     Attributes:
         confusion: (classes, classes) int64, a row for each true class, a column for each predicted one.
         mistakes: the wrong answers the network was surest of, surest first.
+        confidences: (classes, 2, CONFIDENCES) int64, how many pictures of another class, and how many of the class
+            itself, got which probability of it, in steps from 0 to 1.
     """
 
     loss: float
     accuracy: float
     confusion: Tensor
     mistakes: list[Mistake]
+    confidences: Tensor
 
 
 class Averages:
@@ -112,6 +116,7 @@ def evaluate(
     averages = Averages(classes, device)
     answers: list[Tensor] = []
     mistakes: list[Mistake] = []
+    confidences = torch.zeros(classes, 2, CONFIDENCES, dtype=torch.int64)
     for batch in batches:
         if len(batch.labels) == 0:  # a process's share of a batch with fewer pictures than processes
             continue
@@ -120,12 +125,14 @@ def evaluate(
         averages.update(criterion(logits, batch.labels), predicted, batch.labels)
         answers.append((batch.labels * classes + predicted).cpu())
         mistakes = _surest(mistakes + _mistakes(logits, predicted, batch))
+        confidences += _confidences(logits, batch.labels)
     loss, accuracy = averages.compute()
     everywhere = [mistake for mistakes in group.gather(mistakes) for mistake in mistakes]
     # Counted once: of 10,000 classes the matrix has 800 MB, which a metric would add up anew for every batch.
     cells = torch.cat([answer for answers in group.gather(answers) for answer in answers])
     confusion = cells.bincount(minlength=classes**2).view(classes, classes)
-    return Evaluation(loss, accuracy, confusion, _surest(everywhere))
+    confidences = torch.stack(group.gather(confidences)).sum(0)
+    return Evaluation(loss, accuracy, confusion, _surest(everywhere), confidences)
 
 
 def _mistakes(logits: Tensor, predicted: Tensor, batch: Batch) -> list[Mistake]:
@@ -134,6 +141,17 @@ def _mistakes(logits: Tensor, predicted: Tensor, batch: Batch) -> list[Mistake]:
     confidence = (logits.amax(1) - logits.logsumexp(1)).exp()
     columns = (part[wrong].tolist() for part in (confidence, batch.positions, predicted))
     return [Mistake(*row) for row in zip(*columns, strict=True)]
+
+
+def _confidences(logits: Tensor, labels: Tensor) -> Tensor:
+    """How often each class, (classes, 2, CONFIDENCES), got which probability for pictures of others and of itself."""
+    logits, labels = logits.cpu(), labels.cpu()
+    classes = logits.shape[1]
+    probabilities = (logits - logits.logsumexp(1, keepdim=True)).exp()
+    steps = (probabilities * CONFIDENCES).long().clamp(0, CONFIDENCES - 1)
+    each = torch.arange(classes)
+    cells = (2 * each + (labels[:, None] == each)) * CONFIDENCES + steps
+    return cells.flatten().bincount(minlength=2 * classes * CONFIDENCES).view(classes, 2, CONFIDENCES)
 
 
 def _surest(mistakes: list[Mistake]) -> list[Mistake]:

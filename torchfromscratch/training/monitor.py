@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -15,20 +16,28 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
-from torchmetrics.classification import MulticlassConfusionMatrix
 from torchvision.utils import make_grid
 
 from torchfromscratch.training.config import Config
 from torchfromscratch.training.data import Dataset
-from torchfromscratch.training.evaluation import Evaluation, Mistake
+from torchfromscratch.training.evaluation import CONFIDENCES, Evaluation, Mistake
 
 LOG = "events.out.tfevents."  # what its files' names begin with
 FEATURE_MAPS_SHOWN = 64
 SMALLEST_WIDTH = 400  # pixels, of a grid of pictures
 LARGEST_MATRIX_WITH_NUMBERS = 20  # classes; beyond, the numbers would overlap
+LARGEST_MATRIX_IN_A_CARD = 10  # classes
 LARGEST_MATRIX = 50  # classes; beyond, neither cells nor names could be told apart
 LONGEST_NAME = 24  # characters of a class's name, that it fits beside the matrix
+CAPTION_WIDTH = 24  # characters under a mistake, two inches of them
 LARGEST_SIDE = 256  # pixels of each picture that is drawn; a grid of 64 with more would take gigabytes
+
+# What belongs together in one chart, so that it shows where training gets better and testing does not.
+CHARTS = {
+    "training beside test": {
+        metric: ["Multiline", [f"^{metric}/train$", f"^{metric}/test$"]] for metric in ("accuracy", "loss")
+    }
+}
 
 
 class Monitor:
@@ -49,9 +58,10 @@ class Monitor:
         self.log_path = Path(self.writer._get_file_writer().event_writer._file_name)
 
     def begin(self, model: torch.nn.Module, images: Tensor) -> None:
-        """Logs what does not change: the settings and the graph, traced with images (N, C, H, W)."""
+        """Logs what does not change: settings, charts and the graph, traced with images (N, C, H, W)."""
         table = "\n".join(f"| {name} | {value} |" for name, value in asdict(self.config).items())
         self.writer.add_text("configuration", f"| setting | value |\n| --- | --- |\n{table}", 0)
+        self.writer.add_custom_scalars(CHARTS)
         with _traceable():
             self.writer.add_graph(model, images)
         self.writer.flush()
@@ -90,10 +100,14 @@ class Monitor:
             self.writer.add_image(f"feature_maps/{name}", _grid(maps[:FEATURE_MAPS_SHOWN, None]), step)
         self.writer.add_figure("confusion_matrix", confusion_figure(evaluation, self.dataset.classes), step)
         self.writer.add_figure("mistakes", mistakes_figure(evaluation.mistakes, self.dataset), step)
+        for label in _most_confused(evaluation.confusion):
+            tag = f"precision_recall/{_printable(self.dataset.classes[label])}"
+            tp, fp, tn, fn, precision, recall = precision_recall(evaluation.confidences[label])
+            self.writer.add_pr_curve_raw(tag, tp, fp, tn, fn, precision, recall, step, CONFIDENCES)
 
     def finish(self, step: int, row: Mapping[str, Any], best_accuracy: float) -> None:
         """Logs the settings with what they led to, for TensorBoard's comparison of runs."""
-        settings = {name: str(value) if value is None else value for name, value in asdict(self.config).items()}
+        settings = {name: _in_words(name, value) for name, value in asdict(self.config).items()}
         outcome = {
             "final/test_accuracy": row["test_accuracy"],
             "final/test_loss": row["test_loss"],
@@ -158,36 +172,72 @@ def feature_maps(model: torch.nn.Module, layers: Mapping[str, torch.nn.Module], 
 
 
 def confusion_figure(evaluation: Evaluation, classes: list[str]) -> Figure:
-    """The confusion matrix, a row for each true class; of many classes, those that are confused most."""
+    """The confusion matrix, a row for each true class; of many classes, those that are confused most.
+
+    A cell's colour is its share of the row's pictures. TensorBoard shrinks a figure to a card of about 370×215 pixels,
+    which this one's shape fills, and where its texts can still be read as long as the classes are few.
+    """
     shown = _most_confused(evaluation.confusion)
-    inches = min(4 + 0.5 * len(shown), 16)
-    figure = Figure(figsize=(inches, inches), layout="constrained")
+    counts = evaluation.confusion[shown][:, shown]
+    shares = (counts / evaluation.confusion[shown].sum(1, keepdim=True).clamp(min=1)).numpy()
+    few = len(shown) <= LARGEST_MATRIX_IN_A_CARD
+    names = [_drawn(classes[label], LONGEST_NAME // 2 if few else LONGEST_NAME) for label in shown]
+    height = 4.3 if few else 1.5 + 0.28 * len(shown)
+    size = 13 if few else 9
+    figure = Figure(figsize=(max(height, 7.4), height), layout="constrained")
     if len(shown) < len(classes):
         figure.suptitle(f"the {len(shown)} of {len(classes):,} classes with the most mistakes")
-    numbers = len(shown) <= LARGEST_MATRIX_WITH_NUMBERS
-    MulticlassConfusionMatrix(len(shown)).plot(
-        evaluation.confusion[shown][:, shown],
-        ax=figure.subplots(),
-        add_text=numbers,
-        labels=[_drawn(classes[label]) for label in shown],
-        cmap="Blues",
-    )
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    long_names = max(map(len, names)) > 3
+    axes.set_xticks(range(len(shown)), names, rotation=90 if long_names else 0, fontsize=size)
+    axes.set_yticks(range(len(shown)), names, fontsize=size)
+    axes.set_xlabel("predicted", fontsize=size)
+    axes.set_ylabel("true", fontsize=size)
+    if len(shown) <= LARGEST_MATRIX_WITH_NUMBERS:
+        for row, column in counts.nonzero().tolist():
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", color=colour, fontsize=size)
     return figure
 
 
 def mistakes_figure(mistakes: list[Mistake], dataset: Dataset) -> Figure:
     """The mistakes as pictures, each with what the network saw, how sure it was, and what is true."""
-    figure = Figure(figsize=(8, 9.5))
-    figure.subplots_adjust(0.02, 0.01, 0.98, 0.94, hspace=0.3)
-    axes = figure.subplots(4, 4).ravel()
-    for axis in axes:
-        axis.axis("off")
-    for axis, mistake in zip(axes, mistakes, strict=False):
+    columns = min(max(len(mistakes), 1), 4)
+    rows = -(-max(len(mistakes), 1) // columns)
+    figure = Figure(figsize=(2 * columns, 2.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.axis("off")
+    if not mistakes:
+        panels[0].text(0.5, 0.5, f"all {len(dataset.test):,}\ntest pictures\nare right", ha="center", va="center")
+    for axes, mistake in zip(panels, mistakes, strict=False):
         picture = _shrunk(dataset.test.images[mistake.position]).permute(1, 2, 0).numpy()
-        axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
-        truth = dataset.classes[int(dataset.test.labels[mistake.position])]
-        axis.set_title(f"{_drawn(dataset.classes[mistake.predicted])} {mistake.confidence:.0%}\nis {_drawn(truth)}")
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        predicted = _drawn(dataset.classes[mistake.predicted])
+        truth = _drawn(dataset.classes[int(dataset.test.labels[mistake.position])])
+        sure = f"{100 * mistake.confidence:.0f}\N{NO-BREAK SPACE}% sure"
+        caption = fill(f"predicted {predicted}, {sure}; is {truth}", CAPTION_WIDTH, break_long_words=False)
+        axes.set_title(caption, fontsize=10)
     return figure
+
+
+def precision_recall(confidences: Tensor) -> tuple[Tensor, ...]:
+    """What an answer "it is this class" is worth if it is given from some confidence on, for each such threshold.
+
+    Args:
+        confidences: (2, CONFIDENCES), of one class, as `Evaluation` has them.
+
+    Returns:
+        True positives, false positives, true negatives, false negatives, precision and recall, (CONFIDENCES,) each.
+        Where no answer is that sure, none is wrong, and the precision is 1.
+    """
+    negatives, positives = confidences.sum(1)
+    false_positives, true_positives = confidences.flip(1).cumsum(1).flip(1)
+    precision = (true_positives / (true_positives + false_positives)).nan_to_num(1.0)
+    recall = (true_positives / positives).nan_to_num(0.0)
+    counts = (true_positives, false_positives, negatives - false_positives, positives - true_positives)
+    return (*counts, precision, recall)
 
 
 def _most_confused(confusion: Tensor) -> list[int]:
@@ -196,17 +246,29 @@ def _most_confused(confusion: Tensor) -> list[int]:
     return sorted(mistakes.topk(min(len(mistakes), LARGEST_MATRIX)).indices.tolist())
 
 
-def _drawn(name: str) -> str:
+def _drawn(name: str, longest: int = LONGEST_NAME) -> str:
     """A class's name as matplotlib draws it as text: dollars stand for themselves, and it is not too long."""
-    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
-    short = text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
+    text = _printable(name)
+    short = text if len(text) <= longest else text[: longest - 1] + "…"
     return short.replace("$", r"\$")
+
+
+def _printable(name: str) -> str:
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
 
 
 def _shrunk(pictures: Tensor) -> Tensor:
     """Pictures (..., H, W), of larger ones only some of the pixels."""
     every = -(-max(pictures.shape[-2:]) // LARGEST_SIDE)
     return pictures[..., ::every, ::every]
+
+
+def _in_words(setting: str, value: Any) -> Any:
+    """A setting as TensorBoard's table shows it best: what is off is "no", where it would write 0.0000."""
+    if value is True:
+        return "yes"
+    is_off = value in (None, 0) and setting != "seed"
+    return "no" if is_off else value
 
 
 def _layers(model: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
