@@ -3,15 +3,17 @@
 import json
 import math
 import re
+from xml.etree import ElementTree
 
 import pytest
 import torch
 
 from torchfromscratch.__main__ import main
 from torchfromscratch.entry_point import run
-from torchfromscratch.explain import conv2d
+from torchfromscratch.explain import conv2d, sources
 from torchfromscratch.explain import layers as explained
 from torchfromscratch.explain.command import LAYERS
+from torchfromscratch.explain.mathml import mathml
 from torchfromscratch.explain.page import as_page
 from torchfromscratch.explain.text import as_text
 
@@ -166,6 +168,57 @@ def test_page_is_whole_without_a_network(build):
         assert set(told["operands"]) | {part.result} <= set(data["grids"])
         assert len(told["signs"]) == len(told["operands"])
         assert [step["used"] for step in told["steps"]] == [step.used for step in part.steps]
+
+
+def page_of(layer):
+    return as_page(EXPLANATIONS[layer]())
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_page_holds_the_code_of_every_result_as_it_stands_in_the_package(layer):
+    data = json.loads(re.search(r'type="application/json">(.*?)</script>', page_of(layer), re.S)[1])
+    held = {code["anchor"]: code for code in data["code"]}
+    assert {part["code"] for part in data["passes"]} <= set(held)
+    assert {part["result"] for part in data["passes"]} <= set(sources.code_of(layer))
+    for code in held.values():
+        lines = (sources.PACKAGE.parent / code["path"]).read_text(encoding="utf-8").splitlines()
+        text = code["text"].splitlines()
+        assert lines[code["first"] - 1 : code["first"] - 1 + len(text)] == text
+        assert code["name"].rpartition(".")[2] in text[0] + text[1]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_page_holds_the_derivation_and_its_links_lead_to_code_on_the_page(layer):
+    section = sources.derivation_of(layer)
+    assert section in page_of(layer)
+    links = set(re.findall(r'href="#([^"]+)"', section))
+    assert links
+    assert links <= {sources.anchor(code) for code in sources.code_of(layer).values()}
+
+
+def test_page_without_docs_has_the_code_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(sources, "DERIVATIONS", tmp_path / "derivations.en.md")
+    assert '<section id="derivation"></section>' in page_of("linear")
+
+
+@pytest.mark.parametrize("language", ["en", "vi"])
+def test_every_formula_of_the_derivations_becomes_mathml(language):
+    text = sources.DERIVATIONS.with_name(f"derivations.{language}.md").read_text(encoding="utf-8")
+    formulas = [block or inline for block, inline in re.findall(r"```math\n(.*?)```|\$`(.*?)`\$", text, re.S)]
+    assert len(formulas) > 150
+    for formula in formulas:
+        assert ElementTree.fromstring(mathml(formula)).tag == "math"
+
+
+def test_mathml_is_what_the_formula_says():
+    assert (
+        mathml("x_i^2")
+        == '<math display="inline"><mrow><msubsup><mi>x</mi><mi>i</mi><mn>2</mn></msubsup></mrow></math>'
+    )
+    assert "<mfrac><mi>a</mi><mrow><mi>b</mi><mo>&lt;</mo><mi>c</mi></mrow></mfrac>" in mathml(r"\frac a{b<c}")
+    for wrong in (r"\unknown x", "{x", r"\frac a"):
+        with pytest.raises(ValueError, match=r"not known|is missing"):
+            mathml(wrong)
 
 
 @explanations

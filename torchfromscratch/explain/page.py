@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from importlib import resources
 from typing import Any
 
 from torch import Tensor
 
 from torchfromscratch.explain.explanation import Explanation, Grid, Pass, number
+from torchfromscratch.explain.sources import Code, anchor, code_of, derivation_of
 
 
 def as_page(explanation: Explanation) -> str:
     """The page: point at a cell to see where it came from, or step through."""
+    code = code_of(explanation.layer)
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
     content = {
         "layer": explanation.layer,
         "settings": explanation.settings,
         "agreement": f"Every number was computed by this package's own layers. {explanation.agreement}",
         "grids": {name: _grid(grid) for name, grid in explanation.grids.items()},
-        "passes": [_pass(part) for part in explanation.passes],
+        "passes": [_pass(part, code[part.result]) for part in explanation.passes],
+        "code": [_code(piece) for piece in {piece.name: piece for piece in code.values()}.values()],
     }
+    derivation = derivation_of(explanation.layer)
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
-    return template.replace("TITLE", html.escape(f"{explanation.layer}, explained"), 1).replace("DATA", data, 1)
+    parts = {"TITLE": html.escape(f"{explanation.layer}, explained"), "DERIVATION": derivation or "", "DATA": data}
+    return re.sub("TITLE|DERIVATION|DATA", lambda found: parts.pop(found[0], found[0]), template)
+
+
+def _code(code: Code) -> dict[str, Any]:
+    return {"anchor": anchor(code), "name": code.name, "path": code.path, "first": code.first, "text": code.text}
 
 
 def _grid(grid: Grid) -> dict[str, Any]:
@@ -36,8 +46,10 @@ def _grid(grid: Grid) -> dict[str, Any]:
     }
 
 
-def _pass(part: Pass) -> dict[str, Any]:
+def _pass(part: Pass, code: Code) -> dict[str, Any]:
     return {
+        "code": anchor(code),
+        "codeName": code.name,
         "result": part.result,
         "title": part.title,
         "formula": part.formula,

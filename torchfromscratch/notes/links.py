@@ -18,10 +18,15 @@ def refreshed(markdown: str, root: Path) -> str:
 
     def refresh(link: re.Match) -> str:
         name, path = link["name"], link["path"]
-        first, last = _lines(ast.parse((root / path).read_text(encoding="utf-8")), name.split("."), path)
+        first, last = lines_of((root / path).read_text(encoding="utf-8"), name, path)
         return f"[`{name}`](../{path}#L{first}-L{last})"
 
     return LINK.sub(refresh, markdown)
+
+
+def lines_of(source: str, name: str, path: str) -> tuple[int, int]:
+    """First and last line of what `name`, as in Correlation.backward, is defined by in a file's source."""
+    return _lines(ast.parse(source), name.split("."), path)
 
 
 def _lines(tree: ast.AST, names: list[str], path: str) -> tuple[int, int]:
