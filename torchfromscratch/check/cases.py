@@ -59,7 +59,7 @@ class Draws:
 
     def maybe_changed(self, name: str, shape: tuple[int, ...], change: Callable[[Tensor], Tensor] | None) -> None:
         """A tensor argument that the function takes, None in one of four cases."""
-        if name in self.takes and self.draw(st.sampled_from((True, True, True, False))):
+        if name in self.takes and self.draw(st.booleans() if change else st.sampled_from((True, True, True, False))):
             self.tensor(name, *shape, change=change)
         else:
             self.arguments[name] = None
@@ -134,7 +134,8 @@ def pool(draws: Draws) -> None:
     kernel_size = draws.option("kernel_size", per_dim(dims, 1, 3))
     kernel = each(kernel_size, dims)
     draws.option("stride", per_dim(dims, 1, 3) | st.none())
-    padding = each(draws.option("padding", st.integers(0, min(kernel) // 2)), dims)
+    halves = st.tuples(*[st.integers(0, k // 2) for k in kernel])
+    padding = each(draws.option("padding", st.integers(0, min(kernel) // 2) | halves), dims)
     dilation = (1,) * dims
     if "dilation" in draws.layer.arguments:
         dilation = each(draws.option("dilation", st.integers(1, 2)), dims)

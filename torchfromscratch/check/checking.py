@@ -6,15 +6,28 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from torchfromscratch.check import layers, mistakes
-from torchfromscratch.check.case import Case
+from torchfromscratch.check.case import LAYOUTS, STYLES, Case, Numbers, arranged
 from torchfromscratch.check.conduct import faults
+from torchfromscratch.check.differences import Unknown
+from torchfromscratch.check.layers import CannotCheckError, Layer
+from torchfromscratch.check.mistakes.row import Mistake
 from torchfromscratch.check.naming import Name, name
 from torchfromscratch.check.program import describe, program
 from torchfromscratch.check.report import Finding, Report
-from torchfromscratch.check.subject import subject
-from torchfromscratch.check.trial import SECOND, SINGLE_TOLERANCE, TOLERANCE, Second, Trial, attempt, contiguous, second
+from torchfromscratch.check.subject import Subject, as_function, input_names, name_of, subject
+from torchfromscratch.check.trial import (
+    SECOND,
+    SINGLE_TOLERANCE,
+    Second,
+    Trial,
+    attempt,
+    contiguous,
+    second,
+    second_by_differences,
+)
 from torchfromscratch.check.truth import confirm
 
 SHRINKS = 250  # evaluations spent on making a wrong case smaller
@@ -26,6 +39,7 @@ def check(
     function: Callable[..., Any],
     like: Any = None,
     *,
+    inputs: Sequence[Any] | None = None,
     options: Mapping[str, Any] | None = None,
     double: bool = True,
     cases: int = 200,
@@ -39,41 +53,62 @@ def check(
     `{"stride": 2}`. `double`: second derivatives, too.
 
     Up to `cases` cases are drawn by hypothesis, the same for the same seed. Right is what the layer's definition
-    gives in float64, by plain operations under autograd, confirmed by finite differences. Raises CannotCheckError if
-    there is no such layer or if every case is refused, and ModuleNotFoundError without hypothesis.
+    gives in float64, by plain operations under autograd, confirmed by finite differences.
+
+    Without `like`, `inputs` are what the function is called with, and right is what finite differences of its own
+    values give: `check(function, inputs=(x, w))`.
+
+    Raises CannotCheckError if there is no such layer or if every case is refused, and ModuleNotFoundError without
+    hypothesis.
     """
-    return Check(function, like, dict(options or {}), double, cases, seed).report()
+    if like is None:
+        if inputs is None:
+            raise CannotCheckError(
+                'say what it should be: check(function, "conv2d"), or check(function, inputs=(x, w))'
+            )
+        return CheckOfInputs(function, inputs, double).report()
+    if inputs is not None:
+        raise CannotCheckError("give like or inputs: cases of a known layer are drawn")
+    return CheckOfLayer(function, like, dict(options or {}), double, cases, seed).report()
 
 
 class Check:
     """One check, from its cases to its report."""
 
-    def __init__(
-        self, function: Any, like: Any, options: Mapping[str, Any], double: bool, cases: int, seed: int
-    ) -> None:
-        try:
-            from torchfromscratch.check import cases as drawing
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(MISSING) from error
-        self.drawing, self.double, self.count, self.seed = drawing, double, cases, seed
-        self.layer = layers.find(like)
-        self.subject = subject(function, self.layer)
-        self.source = drawing.strategy(self.layer, self.subject.takes, options)
+    layer: Layer | Unknown
+    subject: Subject
+    dtype = torch.float64
+
+    def __init__(self, double: bool) -> None:
+        self.double = double
         self.least: list[Trial] = []
         self.notes: list[str] = []
 
+    def cases(self) -> list[Case]:
+        """What it is tried on."""
+        raise NotImplementedError
+
+    def table(self) -> Sequence[Mistake]:
+        """The mistakes that are known of the layer."""
+        return ()
+
+    def find_second(self, case: Case) -> Second:
+        """Second derivatives beside the right ones."""
+        raise NotImplementedError
+
+    def find_smallest(self, what: str, wrong: Sequence[Trial]) -> Case | None:
+        """A smaller wrong case than the wrong ones."""
+        return None
+
     def report(self) -> Report:
         """Everything that was found."""
-        drawn = self.drawing.drawn(self.source, self.count, self.seed)
-        self.dtype = self._dtype(drawn[:20])
+        drawn = self.cases()
         self.trials = [attempt(self.subject, self.layer, case, self.dtype) for case in drawn]
-        for trial in self.trials:
-            confirm(trial.truth)
         self.answered = [trial for trial in self.trials if not trial.refusal]
         found_faults = faults(self.subject, self.layer, self.trials)
         if not self.answered and not found_faults:
             refusal = self.trials[0].refusal.splitlines()[0]
-            raise layers.CannotCheckError(f"{self.subject.name} refuses every case of {self.layer.name}: {refusal}")
+            raise CannotCheckError(f"{self.subject.name} refuses every case of {self.layer.name}: {refusal}")
         findings = [finding for what in self._quantities() for finding in self._compare(what)]
         right = [what for what in self._quantities() if what not in {finding.what for finding in findings}]
         if self.double and self.answered and not findings and self.dtype == torch.float64:
@@ -93,19 +128,8 @@ class Check:
             findings=findings,
             notes=[*self._left_out(), *self._refused(), *dict.fromkeys(self.notes)],
             advice=advice,
-            see=f'Why: docs/derivations.en.md, "{self.layer.derivation}".',
+            see=f'Why: docs/derivations.en.md, "{self.layer.derivation}".' if self.layer.derivation else "",
         )
-
-    def _dtype(self, drawn: Sequence[Case]) -> torch.dtype:
-        """float64, unless it is refused where float32 is not."""
-        trials = [attempt(self.subject, self.layer, case) for case in drawn]
-        if any(not trial.refusal or trial.in_backward for trial in trials):
-            return torch.float64
-        single = [attempt(self.subject, self.layer, case, torch.float32) for case in drawn]
-        if all(trial.refusal for trial in single):
-            return torch.float64
-        self.notes.append("float64 is not supported; compared in float32")
-        return torch.float32
 
     def _quantities(self) -> list[str]:
         return list(self.answered[0].truth.right) if self.answered else []
@@ -115,16 +139,16 @@ class Check:
         wrong = [trial for trial in self.answered if trial.is_wrong(what)]
         if not wrong:
             return []
-        if all(trial.is_single(what) for trial in wrong):
+        if all(self._is_single(trial, what) for trial in wrong):
             self.notes.append("computed in float32: the errors are float32's, not a mistake's")
             return []
-        if any(trial.is_single(what) for trial in wrong):
+        if any(self._is_single(trial, what) for trial in wrong):
             for trial in self.answered:
                 trial.tolerance = SINGLE_TOLERANCE
             wrong = [trial for trial in wrong if trial.is_wrong(what)]
         right = [trial for trial in self.answered if not trial.is_wrong(what) and what in trial.given]
         least = self._smallest(what, wrong)
-        found = self._arrangement(what, wrong) or name(what, mistakes.of(self.layer.name), [*wrong, least], right)
+        found = self._arrangement(what, wrong) or name(what, self.table(), [*wrong, least], right)
         return [
             Finding(
                 what=what,
@@ -138,6 +162,9 @@ class Check:
                 cases=len(self.answered),
             )
         ]
+
+    def _is_single(self, trial: Trial, what: str) -> bool:
+        return isinstance(self.layer, Layer) and trial.is_single(what)
 
     def _arrangement(self, what: str, wrong: Sequence[Trial]) -> Name | None:
         """Whether everything is right once the same numbers lie contiguously."""
@@ -154,7 +181,7 @@ class Check:
         for trial in self.least:
             if trial.is_wrong(what):
                 return trial
-        found = self.drawing.smallest(self.source, self.count, self.seed, self._remembering(wrong, what))
+        found = self.find_smallest(what, wrong)
         least = attempt(self.subject, self.layer, found, self.dtype) if found is not None else wrong[0]
         least.tolerance = wrong[0].tolerance
         if not least.is_wrong(what):  # it is not wrong each time
@@ -162,41 +189,21 @@ class Check:
         self.least.append(least)
         return least
 
-    def _remembering(self, wrong: Sequence[Trial], what: str) -> Callable[[Case], bool]:
-        """Whether a case is wrong; after many evaluations, only those that were already seen to be."""
-        answers = {self._key(trial.case): False for trial in self.trials}
-        answers |= {self._key(trial.case): True for trial in wrong}
-        budget = len(answers) + SHRINKS
-
-        def is_wrong(case: Case) -> bool:
-            key = self._key(case)
-            if key not in answers:
-                answers[key] = len(answers) < budget and self._is_wrong(case, what, wrong[0].tolerance)
-            return answers[key]
-
-        return is_wrong
-
-    def _is_wrong(self, case: Case, what: str, tolerance: float) -> bool:
-        trial = attempt(self.subject, self.layer, case, self.dtype)
-        trial.tolerance = tolerance
-        return trial.is_wrong(what)
-
-    def _key(self, case: Case) -> str:
-        return program(case, self.subject, self.layer)
-
     def _compare_second(self) -> list[Finding]:
         """What is wrong with second derivatives."""
         self.has_second = False
         compared: list[tuple[Trial, Second]] = []
         refusals: list[tuple[Trial, Second]] = []
         for trial in self.answered[:: max(1, len(self.answered) // SECONDS)][:SECONDS]:
-            found = second(self.subject, self.layer, trial.case)
+            found = self.find_second(trial.case)
             (refusals if found.refusal else compared).append((trial, found))
         if refusals:
             self.notes.append(
                 f"no second derivatives in {len(refusals)} cases: {refusals[0][1].refusal.splitlines()[0]}"
             )
-        tolerance = SINGLE_TOLERANCE if self.notes and "float32" in "".join(self.notes) else 10 * TOLERANCE
+        tolerance = (
+            SINGLE_TOLERANCE if any("float32" in note for note in self.notes) else 10 * self.answered[0].tolerance
+        )
         wrong = [(trial, found) for trial, found in compared if found.wrong(tolerance)]
         self.has_second = bool(compared)
         if not wrong:
@@ -245,3 +252,103 @@ class Check:
         refused = [trial for trial in self.trials if trial.refusal]
         reasons = dict.fromkeys(trial.refusal.splitlines()[0][:160] for trial in refused)
         return [f"not supported in {len(refused)} cases: {'; '.join([*reasons][:3])}"] if refused else []
+
+
+class CheckOfLayer(Check):
+    """A check beside a layer's formula."""
+
+    def __init__(
+        self, function: Any, like: Any, options: Mapping[str, Any], double: bool, cases: int, seed: int
+    ) -> None:
+        super().__init__(double)
+        try:
+            from torchfromscratch.check import cases as drawing
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(MISSING) from error
+        self.drawing, self.count, self.seed = drawing, cases, seed
+        self.layer: Layer = layers.find(like)
+        self.subject = subject(function, self.layer)
+        self.source = drawing.strategy(self.layer, self.subject.takes, options)
+
+    def cases(self) -> list[Case]:
+        drawn: list[Case] = self.drawing.drawn(self.source, self.count, self.seed)
+        for case in drawn:
+            confirm(self.layer.truth(case))
+        self.dtype = self._dtype(drawn[:20])
+        return drawn
+
+    def table(self) -> Sequence[Mistake]:
+        return mistakes.of(self.layer.name)
+
+    def find_second(self, case: Case) -> Second:
+        return second(self.subject, self.layer, case)
+
+    def find_smallest(self, what: str, wrong: Sequence[Trial]) -> Case | None:
+        return self.drawing.smallest(self.source, self.count, self.seed, self._remembering(wrong, what))
+
+    def _dtype(self, drawn: Sequence[Case]) -> torch.dtype:
+        """float64, unless it is refused where float32 is not."""
+        trials = [attempt(self.subject, self.layer, case) for case in drawn]
+        if any(not trial.refusal or trial.in_backward for trial in trials):
+            return torch.float64
+        single = [attempt(self.subject, self.layer, case, torch.float32) for case in drawn]
+        if all(trial.refusal for trial in single):
+            return torch.float64
+        self.notes.append("float64 is not supported; compared in float32")
+        return torch.float32
+
+    def _remembering(self, wrong: Sequence[Trial], what: str) -> Callable[[Case], bool]:
+        """Whether a case is wrong; after many evaluations, only those that were already seen to be."""
+        answers = {self._key(trial.case): False for trial in self.trials}
+        answers |= {self._key(trial.case): True for trial in wrong}
+        budget = len(answers) + SHRINKS
+
+        def is_wrong(case: Case) -> bool:
+            key = self._key(case)
+            if key not in answers:
+                answers[key] = len(answers) < budget and self._is_wrong(case, what, wrong[0].tolerance)
+            return answers[key]
+
+        return is_wrong
+
+    def _is_wrong(self, case: Case, what: str, tolerance: float) -> bool:
+        trial = attempt(self.subject, self.layer, case, self.dtype)
+        trial.tolerance = tolerance
+        return trial.is_wrong(what)
+
+    def _key(self, case: Case) -> str:
+        return program(case, self.subject, self.layer)
+
+
+class CheckOfInputs(Check):
+    """A check beside finite differences, at given inputs."""
+
+    def __init__(self, function: Any, inputs: Sequence[Any], double: bool) -> None:
+        super().__init__(double)
+        names = input_names(function, len(inputs))
+        self.inputs = {
+            name: x.detach().double() if isinstance(x, Tensor) and x.is_floating_point() else x
+            for name, x in zip(names, inputs, strict=True)
+        }
+        self.subject = Subject(as_function(function), names, name_of(function))
+        self.layer = Unknown(self.subject.function, names)
+
+    def cases(self) -> list[Case]:
+        """Every kind of dL/dy, and every arrangement in memory."""
+        cotangents = [Numbers(style, seed) for seed in range(3) for style in STYLES]
+        found = [Case(self.inputs, cotangent) for cotangent in cotangents]
+        for layout in LAYOUTS[1:]:
+            found.append(Case(self.inputs, Numbers("whole", 1, layout)))
+            if layout != "expanded":
+                tensors = {n: arranged(x, layout) if isinstance(x, Tensor) else x for n, x in self.inputs.items()}
+                found.append(Case(tensors, Numbers("whole", 2)))
+        try:
+            self.layer.truth(found[0])
+        except CannotCheckError:
+            raise
+        except Exception as error:
+            raise CannotCheckError(f"{self.subject.name} fails: {type(error).__name__}: {error}") from error
+        return found
+
+    def find_second(self, case: Case) -> Second:
+        return second_by_differences(self.subject, self.layer, case)

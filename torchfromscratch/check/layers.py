@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchfromscratch.check import formulas
+from torchfromscratch.check.case import Case
+from torchfromscratch.check.truth import Truth
 
 
 class CannotCheckError(ValueError):
@@ -44,6 +47,10 @@ class Layer:
     def optional(self) -> set[str]:
         """The arguments without which the layer can be called: a norm needs no statistics, nor to be told its shape."""
         return {*self.defaults, "running_mean", "running_var", "normalized_shape"}
+
+    def truth(self, case: Case, dtype: torch.dtype = torch.float64) -> Truth:
+        """The right answers in a case."""
+        return Truth(self, case, dtype)
 
     def __call__(self, **arguments: Any) -> tuple[Tensor, ...]:
         """The outputs."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchfromscratch.check.case import Case
 
 if TYPE_CHECKING:
+    from torchfromscratch.check.differences import Unknown
     from torchfromscratch.check.layers import Layer
     from torchfromscratch.check.subject import Subject
 
@@ -28,7 +29,7 @@ def _lying(tensor: Tensor) -> str:
     return "" if tensor.is_contiguous() else f" with strides {tensor.stride()}"
 
 
-def program(case: Case, subject: Subject, layer: Layer) -> str:
+def program(case: Case, subject: Subject, layer: Layer | Unknown) -> str:
     """What to run to see yours beside the formula's."""
     outputs = layer(**{**layer.defaults, **case.arguments})
     gs = case.cotangents(outputs)

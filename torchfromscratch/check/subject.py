@@ -64,16 +64,31 @@ class Subject:
 
 def subject(function: Any, layer: Layer) -> Subject:
     """`function` as something that takes arguments of the layer."""
-    if inspect.isclass(function) and issubclass(function, torch.autograd.Function):
-        function = function.apply
-    if not callable(function):
-        raise CannotCheckError(f"{function!r} cannot be called: give a function, Function.apply or a module")
+    function = as_function(function)
     try:
         return Subject(function, _arguments(function, layer), name_of(function))
     except (TypeError, ValueError) as error:  # a builtin tells no signature, and has torch's names
         if isinstance(error, CannotCheckError):
             raise
         return Subject(function, layer.arguments, name_of(function), by_keyword=True)
+
+
+def as_function(function: Any) -> Any:
+    """A Function's apply, where its class was given."""
+    if inspect.isclass(function) and issubclass(function, torch.autograd.Function):
+        function = function.apply
+    if not callable(function):
+        raise CannotCheckError(f"{function!r} cannot be called: give a function, Function.apply or a module")
+    return function
+
+
+def input_names(function: Any, count: int) -> tuple[str, ...]:
+    """What the function calls its arguments."""
+    try:
+        names = [p.name for p in parameters(as_function(function)) if p.kind is not p.VAR_POSITIONAL]
+    except (TypeError, ValueError):
+        names = []
+    return tuple([*names, *(f"input_{i}" for i in range(len(names), count))][:count])
 
 
 def name_of(function: Any) -> str:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from torchfromscratch.check.case import Case
-from torchfromscratch.check.layers import Layer
+
+if TYPE_CHECKING:
+    from torchfromscratch.check.layers import Layer
 
 STEP = 1e-6  # of finite differences in float64: the error of a central difference is of its square
 
 
 class Truth:
     """A layer in one case. Its arguments are attributes: `truth.weight`; `truth.g` is dL/dy."""
+
+    tolerance: float = 1e-8  # of the largest element: sums of a few thousand products err by 1e-12
 
     def __init__(self, layer: Layer, case: Case, dtype: torch.dtype = torch.float64) -> None:
         self.layer, self.case = layer, case
@@ -69,6 +73,18 @@ class Truth:
         outputs = self.layer(**{**arguments, name: source})
         gs = self.gs if g is None else [g] if isinstance(g, Tensor) else g
         return torch.autograd.grad(outputs, source, gs, materialize_grads=True)[0]
+
+    def accepts(self, what: str, yours: Tensor) -> Tensor:
+        """Elements of a gradient that are right, though others would be, too: none, for a formula says which."""
+        return torch.zeros_like(yours, dtype=torch.bool)
+
+    def tangents(self, tangents: Sequence[Tensor]) -> list[Tensor]:
+        """How the outputs move with these tangents of the tensors."""
+
+        def outputs(*tensors: Tensor) -> tuple[Tensor, ...]:
+            return self.layer(**{**self.arguments, **dict(zip(self.tensors, tensors, strict=True))})
+
+        return list(torch.func.jvp(outputs, tuple(x.detach() for x in self.tensors.values()), tuple(tangents))[1])
 
 
 def name_outputs(outputs: Sequence[Any]) -> dict[str, Any]:

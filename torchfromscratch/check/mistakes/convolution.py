@@ -204,7 +204,7 @@ def of_forward() -> Iterator[Mistake]:
             f"{name} is (height, width), as the shapes are.",
             lambda t, name=name: t.output(**{name: exchanged(getattr(t, name))}),
         )
-    for name, neutral in (("stride", 1), ("padding", 0), ("dilation", 1), ("bias", None), ("output_padding", 0)):
+    for name, neutral in (("stride", 1), ("padding", 0), ("dilation", 1), ("bias", None)):
         yield forward(
             f"The {name} is forgotten.",
             f"The layer's {name} changes the output.",
@@ -425,6 +425,11 @@ def of_transposed() -> Iterator[Mistake]:
         "The stride's zeros are missing between the inputs.",
         "Between neighbours of the input lie stride − 1 zeros.",
         lambda t: t.output(stride=1),
+    )
+    yield forward(
+        "The output_padding is forgotten.",
+        "output_padding makes the output longer.",
+        lambda t: t.output(output_padding=0),
     )
     yield forward(
         "The output is cropped at the corner.",

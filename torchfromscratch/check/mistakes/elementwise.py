@@ -91,12 +91,6 @@ LEAKY_RELU = (
     ),
     gradient(
         "input",
-        "The mask is that of y > 0, which differs from x > 0 where the slope is negative.",
-        _LEAKY,
-        leaky(lambda t: t.y > 0, lambda t: t.negative_slope),
-    ),
-    gradient(
-        "input",
         "dL/dx is the slope: dL/dy is ignored.",
         _LEAKY,
         lambda t: leaky(lambda t: t.input > 0, lambda t: t.negative_slope)(t) / t.g,

@@ -31,13 +31,15 @@ def over_samples(t: Truth, value: Tensor) -> Tensor:
     return t.g * value / (t.target.numel() if t.reduction == "mean" else 1)
 
 
+def summed(t: Truth, divisor: float, of: str = "mean") -> Tensor:
+    """The sum of the losses over something else, where the reduction is `of`."""
+    if t.reduction != of:
+        raise NotApplicableError
+    return t.output(reduction="sum") / divisor
+
+
 def reductions(explanation: str) -> tuple[Mistake, ...]:
     """Means for sums and sums for means."""
-
-    def summed(t: Truth, divisor: float, of: str = "mean") -> Tensor:
-        if t.reduction != of:
-            raise NotApplicableError
-        return t.output(reduction="sum") / divisor
 
     return (
         forward("The sum in place of the mean: 1/N is missing.", explanation, lambda t: summed(t, 1)),
@@ -47,10 +49,6 @@ def reductions(explanation: str) -> tuple[Mistake, ...]:
             explanation,
             lambda t: summed(t, t.input.shape[0]),
         ),
-        forward("The mean is over the classes, too.", explanation, lambda t: summed(t, t.input.numel())),
-        forward(
-            "The mean is over the classes in place of the samples.", explanation, lambda t: summed(t, t.input.shape[1])
-        ),
         forward("The mean is over N − 1.", explanation, lambda t: summed(t, t.target.numel() - 1)),
         forward(
             "The reduction is forgotten: it is always the mean.", explanation, lambda t: t.output(reduction="mean")
@@ -58,6 +56,16 @@ def reductions(explanation: str) -> tuple[Mistake, ...]:
         forward("The reduction is forgotten: it is always the sum.", explanation, lambda t: t.output(reduction="sum")),
         forward("The sign of the loss is wrong.", explanation, lambda t: -t.output()),
         forward("The weight is forgotten.", explanation, lambda t: t.output(weight=None)),
+    )
+
+
+def of_classes(explanation: str) -> tuple[Mistake, ...]:
+    """Means over something else than the weights of the right classes."""
+    return (
+        forward("The mean is over the classes, too.", explanation, lambda t: summed(t, t.input.numel())),
+        forward(
+            "The mean is over the classes in place of the samples.", explanation, lambda t: summed(t, t.input.shape[1])
+        ),
         forward(
             "The weighted mean is over the number of elements, not over their weights.",
             explanation,
@@ -121,6 +129,7 @@ CROSS_ENTROPY = (
         )
     ],
     *reductions(_CROSS),
+    *of_classes(_CROSS),
     forward(
         "ignore_index is forgotten.",
         "What is ignored has neither a loss nor a gradient, nor counts for the mean.",
@@ -148,7 +157,11 @@ CROSS_ENTROPY = (
 
 
 _NLL = "dL/dx is −w[t] / Σ w at the right class, and 0 elsewhere."
-NLL = (*reductions(_NLL), forward("ignore_index is forgotten.", _NLL, lambda t: t.output(ignore_index=-100)))
+NLL = (
+    *reductions(_NLL),
+    *of_classes(_NLL),
+    forward("ignore_index is forgotten.", _NLL, lambda t: t.output(ignore_index=-100)),
+)
 
 
 def elementwise_loss(t: Truth, value: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def of_options() -> Iterator[Mistake]:
         "Windows begin `stride` apart.",
         lambda t: t.output(stride=t.kernel_size),
     )
-    for name, neutral in (("padding", 0), ("dilation", 1), ("ceil_mode", False)):
+    for name, neutral in (("padding", 0), ("ceil_mode", False)):
         yield forward(
             f"The {name} is forgotten.",
             f"The layer's {name} changes the output.",
@@ -102,6 +102,9 @@ def of_max() -> Iterator[Mistake]:
         "The padding is 0, not −∞.",
         "Padding must never be the largest: fill it with −∞.",
         lambda t: (lambda x: torch.where(first_of_largest(x), x, 0).sum(-1))(seen(t, t.input, 0.0)),
+    )
+    yield forward(
+        "The dilation is forgotten.", "A window's elements lie `dilation` apart.", lambda t: t.output(dilation=1)
     )
     yield forward(
         "The smallest element in place of the largest.",

@@ -173,36 +173,34 @@ def of_terms() -> Iterator[Mistake]:
     yield forward("Both biases are forgotten.", terms, lambda t: t.layer(**{**t.arguments, "b_ih": None, "b_hh": None}))
     yield forward("W_hh h is forgotten.", terms, lambda t: t.layer(**{**t.arguments, "w_hh": torch.zeros_like(t.w_hh)}))
     yield forward("W_ih x is forgotten.", terms, lambda t: t.layer(**{**t.arguments, "w_ih": torch.zeros_like(t.w_ih)}))
-    for name, other in (("b_ih", "b_hh"), ("b_hh", "b_ih")):
-        yield gradient(name, f"The gradient is that of {other}.", terms, lambda t, other=other: t.gradient(other))
+    for name in ("b_ih", "b_hh"):
         yield gradient(
             name,
-            f"dL/d{name} is twice its value, for both biases at once.",
+            f"dL/d {name} is twice its value, for both biases at once.",
             terms,
             lambda t, name=name: 2 * t.gradient(name),
         )
+
+
+def of_square() -> Iterator[Mistake]:
+    """Transposed products, where a weight has as many rows as columns."""
+    terms = "dL/dW = dL/daᵀ x, and dL/dx = dL/da W."
     for name in ("w_ih", "w_hh"):
-        yield gradient(name, f"dL/d{name} is transposed.", terms, lambda t, name=name: _square(t.gradient(name)).T)
+        yield gradient(name, f"dL/d {name} is transposed.", terms, lambda t, name=name: square(t.gradient(name)).mT)
     for name, weight in (("input", "w_ih"), ("hx", "w_hh")):
         yield gradient(
             name,
-            f"{weight} is transposed in dL/d{name}.",
+            f"{weight} is transposed in dL/d {name}.",
             terms,
-            lambda t, name=name, weight=weight: t.gradient(
-                name, gs_through(t), **{weight: _square(getattr(t, weight)).T}
-            ),
+            lambda t, name=name, weight=weight: behind_activation(t) @ square(getattr(t, weight).detach()).mT,
         )
 
 
-def gs_through(t: Truth) -> list[Tensor]:
-    """dL/dy as it is."""
-    return t.gs
-
-
-def _square(w: Tensor) -> Tensor:
-    if w.shape[0] != w.shape[1]:
-        raise NotApplicableError
-    return w
+def behind_activation(t: Truth) -> Tensor:
+    """dL/da of a cell of one activation."""
+    a = sum(preactivations(t)).detach().requires_grad_()  # type: ignore[union-attr]
+    y = tanh(a) if t.layer.name == "rnn_tanh_cell" else a.clamp(min=0)
+    return torch.autograd.grad(y, a, t.g)[0]
 
 
 def of_simple(derivatives: dict[str, Callable[[Tensor, Tensor], Tensor]], explanation: str) -> Iterator[Mistake]:
@@ -219,6 +217,7 @@ def of_simple(derivatives: dict[str, Callable[[Tensor, Tensor], Tensor]], explan
 
 TANH_CELL = (
     *of_terms(),
+    *of_square(),
     *of_simple(
         {
             "tanh's derivative is missing.": lambda a, h: torch.ones_like(a),
@@ -236,10 +235,10 @@ TANH_CELL = (
 )
 RELU_CELL = (
     *of_terms(),
+    *of_square(),
     *of_simple(
         {
             "ReLU's mask is missing.": lambda a, h: torch.ones_like(a),
-            "ReLU's mask is a ≥ 0.": lambda a, h: (a >= 0).double(),
             "tanh's derivative in place of ReLU's.": lambda a, h: 1 - h * h,
         },
         "dL/da = dL/dh' where h' > 0.",
@@ -371,6 +370,8 @@ def of_gru() -> Iterator[Mistake]:
             _GRU,
             lambda t, name=name: gru(t, keep=lambda part, x: x.detach() if part == name else x),
         )
+    for name, other in (("b_ih", "b_hh"), ("b_hh", "b_ih")):
+        yield gradient(name, f"The gradient is that of {other}.", _GRU, lambda t, other=other: t.gradient(other))
     yield gradient("hx", "dL/dh has only the direct part, z · dL/dh'.", _GRU, lambda t: _gate(t, 1) * t.g)
 
 
