@@ -23,8 +23,10 @@ COTANGENT_LAYOUTS = ("contiguous", "contiguous", *LAYOUTS[1:])
 class Draws:
     """Arguments as they are drawn: those that the function does not take keep their defaults."""
 
-    def __init__(self, draw: Any, layer: Layer, takes: tuple[str, ...], fixed: Mapping[str, Any]) -> None:
-        self.draw, self.layer, self.takes, self.fixed = draw, layer, takes, fixed
+    def __init__(
+        self, draw: Any, layer: Layer, takes: tuple[str, ...], fixed: Mapping[str, Any], needs: tuple[str, ...]
+    ) -> None:
+        self.draw, self.layer, self.takes, self.fixed, self.needs = draw, layer, takes, fixed, needs
         self.arguments: dict[str, Any] = {}
 
     def option(self, name: str, values: st.SearchStrategy) -> Any:
@@ -59,7 +61,8 @@ class Draws:
 
     def maybe_changed(self, name: str, shape: tuple[int, ...], change: Callable[[Tensor], Tensor] | None) -> None:
         """A tensor argument that the function takes, None in one of four cases."""
-        if name in self.takes and self.draw(st.booleans() if change else st.sampled_from((True, True, True, False))):
+        may_be_none = st.booleans() if change else st.sampled_from((True, True, True, False))
+        if name in self.needs or (name in self.takes and self.draw(may_be_none)):
             self.tensor(name, *shape, change=change)
         else:
             self.arguments[name] = None
@@ -371,12 +374,14 @@ STRATEGIES: dict[str, Callable[[Draws], None]] = {
 }
 
 
-def strategy(layer: Layer, takes: tuple[str, ...], fixed: Mapping[str, Any]) -> st.SearchStrategy[Case]:
-    """Cases of the layer for a function that takes these arguments."""
+def strategy(
+    layer: Layer, takes: tuple[str, ...], fixed: Mapping[str, Any], needs: tuple[str, ...] = ()
+) -> st.SearchStrategy[Case]:
+    """Cases of the layer for a function that takes these arguments, and `needs` some of them."""
 
     @st.composite
     def cases(draw: Any) -> Case:
-        draws = Draws(draw, layer, takes, fixed)
+        draws = Draws(draw, layer, takes, fixed, needs)
         STRATEGIES[layer.name](draws)
         return draws.case()
 

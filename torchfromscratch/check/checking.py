@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchfromscratch.check import layers, mistakes
+from torchfromscratch.check import layers, mistakes, modules
 from torchfromscratch.check.case import LAYOUTS, STYLES, Case, Numbers, arranged
-from torchfromscratch.check.conduct import faults
+from torchfromscratch.check.conduct import Fault, faults
 from torchfromscratch.check.differences import Unknown
 from torchfromscratch.check.layers import CannotCheckError, Layer
 from torchfromscratch.check.mistakes.row import Mistake
@@ -58,8 +59,7 @@ def check(
     Without `like`, `inputs` are what the function is called with, and right is what finite differences of its own
     values give: `check(function, inputs=(x, w))`.
 
-    Raises CannotCheckError if there is no such layer or if every case is refused, and ModuleNotFoundError without
-    hypothesis.
+    Raises CannotCheckError if there is no such layer, if every case is refused, and without hypothesis.
     """
     if like is None:
         if inputs is None:
@@ -88,9 +88,17 @@ class Check:
         """What it is tried on."""
         raise NotImplementedError
 
+    def attempt(self, case: Case) -> Trial:
+        """One case."""
+        return attempt(self.subject, self.layer, case, self.dtype)
+
     def table(self) -> Sequence[Mistake]:
         """The mistakes that are known of the layer."""
         return ()
+
+    def faults(self) -> list[Fault]:
+        """What is wrong with it as a Function."""
+        return faults(self.subject, self.layer, self.trials)
 
     def find_second(self, case: Case) -> Second:
         """Second derivatives beside the right ones."""
@@ -103,11 +111,11 @@ class Check:
     def report(self) -> Report:
         """Everything that was found."""
         drawn = self.cases()
-        self.trials = [attempt(self.subject, self.layer, case, self.dtype) for case in drawn]
+        self.trials = [self.attempt(case) for case in drawn]
         self.answered = [trial for trial in self.trials if not trial.refusal]
-        found_faults = faults(self.subject, self.layer, self.trials)
+        found_faults = self.faults()
         if not self.answered and not found_faults:
-            refusal = self.trials[0].refusal.splitlines()[0]
+            refusal = Counter(trial.refusal.splitlines()[0] for trial in self.trials).most_common(1)[0][0]
             raise CannotCheckError(f"{self.subject.name} refuses every case of {self.layer.name}: {refusal}")
         findings = [finding for what in self._quantities() for finding in self._compare(what)]
         right = [what for what in self._quantities() if what not in {finding.what for finding in findings}]
@@ -128,11 +136,21 @@ class Check:
             findings=findings,
             notes=[*self._left_out(), *self._refused(), *dict.fromkeys(self.notes)],
             advice=advice,
-            see=f'Why: docs/derivations.en.md, "{self.layer.derivation}".' if self.layer.derivation else "",
+            see=self._see(),
         )
 
+    def _see(self) -> str:
+        """Where to read on."""
+        from torchfromscratch.explain.command import LAYERS as EXPLAINED
+
+        why = f'Why: docs/derivations.en.md, "{self.layer.derivation}".' if self.layer.derivation else ""
+        return f"{why} See it: torchfromscratch explain {self.layer.name}" if self.layer.name in EXPLAINED else why
+
     def _quantities(self) -> list[str]:
-        return list(self.answered[0].truth.right) if self.answered else []
+        """Outputs, and then the gradients in the order of the arguments."""
+        found = {what: None for trial in self.answered for what in trial.truth.right}
+        order = [f"{argument}.grad" for argument in self.layer.arguments]
+        return sorted(found, key=lambda what: order.index(what) if what in order else -1)
 
     def _compare(self, what: str) -> list[Finding]:
         """What is wrong with one quantity, if anything."""
@@ -164,12 +182,12 @@ class Check:
         ]
 
     def _is_single(self, trial: Trial, what: str) -> bool:
-        return isinstance(self.layer, Layer) and trial.is_single(what)
+        return isinstance(self.layer, Layer) and trial.is_rounding(what)
 
     def _arrangement(self, what: str, wrong: Sequence[Trial]) -> Name | None:
         """Whether everything is right once the same numbers lie contiguously."""
         for trial in wrong[:12]:
-            if attempt(self.subject, self.layer, contiguous(trial.case), self.dtype).is_wrong(what):
+            if self.attempt(contiguous(trial.case)).is_wrong(what):
                 return None
         return Name(
             "It is wrong only where a tensor does not lie contiguously.",
@@ -182,7 +200,7 @@ class Check:
             if trial.is_wrong(what):
                 return trial
         found = self.find_smallest(what, wrong)
-        least = attempt(self.subject, self.layer, found, self.dtype) if found is not None else wrong[0]
+        least = self.attempt(found) if found is not None else wrong[0]
         least.tolerance = wrong[0].tolerance
         if not least.is_wrong(what):  # it is not wrong each time
             least = min(wrong, key=lambda trial: trial.case.size())
@@ -264,11 +282,12 @@ class CheckOfLayer(Check):
         try:
             from torchfromscratch.check import cases as drawing
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(MISSING) from error
+            raise CannotCheckError(MISSING) from error
         self.drawing, self.count, self.seed = drawing, cases, seed
         self.layer: Layer = layers.find(like)
         self.subject = subject(function, self.layer)
-        self.source = drawing.strategy(self.layer, self.subject.takes, options)
+        fixed = {**modules.options(like), **modules.options(function), **options}
+        self.source = drawing.strategy(self.layer, self.subject.takes, fixed, self.subject.needs)
 
     def cases(self) -> list[Case]:
         drawn: list[Case] = self.drawing.drawn(self.source, self.count, self.seed)
@@ -312,7 +331,7 @@ class CheckOfLayer(Check):
         return is_wrong
 
     def _is_wrong(self, case: Case, what: str, tolerance: float) -> bool:
-        trial = attempt(self.subject, self.layer, case, self.dtype)
+        trial = self.attempt(case)
         trial.tolerance = tolerance
         return trial.is_wrong(what)
 
@@ -331,7 +350,7 @@ class CheckOfInputs(Check):
             for name, x in zip(names, inputs, strict=True)
         }
         self.subject = Subject(as_function(function), names, name_of(function))
-        self.layer = Unknown(self.subject.function, names)
+        self.layer: Unknown = Unknown(self.subject.function, names)
 
     def cases(self) -> list[Case]:
         """Every kind of dL/dy, and every arrangement in memory."""

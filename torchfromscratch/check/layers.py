@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.check import formulas
+from torchfromscratch.check import formulas, modules
 from torchfromscratch.check.case import Case
 from torchfromscratch.check.truth import Truth
+from torchfromscratch.errors import UserError
 
 
-class CannotCheckError(ValueError):
+class CannotCheckError(UserError, ValueError):
     """What was given cannot be checked; the message says why, and what would do."""
 
 
@@ -113,8 +114,10 @@ OTHER_NAMES = {
 
 
 def find(like: Any) -> Layer:
-    """The layer of this name, or the one that this function of torch.nn.functional computes."""
+    """The layer of this name, or the one that this function of torch.nn.functional or this module computes."""
     name = like if isinstance(like, str) else getattr(like, "__name__", "")
+    if modules.is_module(like):
+        name = modules.layer_name(like) or name
     name = OTHER_NAMES.get(name, name)
     if name in LAYERS:
         return LAYERS[name]

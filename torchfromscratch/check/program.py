@@ -34,13 +34,12 @@ def program(case: Case, subject: Subject, layer: Layer | Unknown) -> str:
     outputs = layer(**{**layer.defaults, **case.arguments})
     gs = case.cotangents(outputs)
     tensors = [name for name in case.tensors if name in subject.takes]
-    calls = [f"{name}={name}" if subject.by_keyword else name for name in subject.takes]
-    lines = ["import torch", "", f"# {subject.name} is yours"]
+    lines = ["import torch", ""]
     for name, value in case.arguments.items():
         if name in subject.takes:
             lines.append(f"{name} = {_literal(value)}{'.requires_grad_()' if name in tensors else ''}")
     lines += [f"{_g(i, gs)} = {_literal(g)}" for i, g in enumerate(gs)]
-    lines.append(f"output = {subject.name}({', '.join(calls)})")
+    lines.append(f"output = {subject.text()}")
     given = _g(0, gs) if len(gs) == 1 else "[" + ", ".join(_g(i, gs) for i in range(len(gs))) + "]"
     lines.append(f"gradients = torch.autograd.grad(output, [{', '.join(tensors)}], {given})")
     lines.append("print(output, *gradients, sep='\\n')")

@@ -31,6 +31,11 @@ class Finding:
     wrong_cases: int = 0
     cases: int = 0
 
+    def as_dict(self) -> dict[str, Any]:
+        """The same for JSON, tensors as lists."""
+        tensors = {name: _listed(getattr(self, name)) for name in ("yours", "right")}
+        return {**vars(self), **tensors}
+
     def __str__(self) -> str:
         count = f"wrong in {self.wrong_cases} of {self.cases} cases; the smallest:" if self.wrong_cases else "wrong:"
         lines = [f"{derivative(self.what):{WIDTH}}  {count}", f"    {self.case}"]
@@ -72,10 +77,18 @@ class Report:
         """For notebooks."""
         return f"<pre>{html.escape(str(self))}</pre>"
 
+    def as_dict(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return {**vars(self), "ok": self.ok, "findings": [finding.as_dict() for finding in self.findings]}
+
     def raise_if_wrong(self) -> None:
         """For tests: AssertionError with the report, unless everything is right."""
         if not self.ok:
             raise AssertionError(str(self))
+
+
+def _listed(value: Any) -> Any:
+    return value.detach().tolist() if isinstance(value, Tensor) else value
 
 
 def derivative(what: str) -> str:

@@ -17,7 +17,8 @@ from torchfromscratch.check.truth import Truth, name_outputs
 
 TOLERANCE = Truth.tolerance
 SINGLE_TOLERANCE = 1e-4  # in float32
-SINGLE_FACTOR = 100  # how much more than the formula in float32 a function in float32 may err
+# How much more than the formula in the same dtype, and than its eps, a function may err
+ROUNDING_FACTOR = {torch.float32: 100, torch.bfloat16: 20, torch.float16: 40}
 SECOND = "second derivative"
 
 
@@ -45,14 +46,15 @@ class Trial:
         yours = yours.detach().double()
         return not bool((close_elements(yours, right, self.tolerance) | self.truth.accepts(what, yours)).all())
 
-    def is_single(self, what: str) -> bool:
-        """Whether the error is no more than float32's."""
+    def is_rounding(self, what: str, dtype: torch.dtype = torch.float32) -> bool:
+        """Whether the error is no more than this dtype's."""
         yours, right = self.given[what], self.truth.right[what]
         if not isinstance(yours, Tensor) or yours.shape != right.shape:
             return False
-        coarse = self.truth.layer.truth(self.case, torch.float32).right[what].double()
+        coarse = self.truth.layer.truth(self.case, dtype).right[what].double()
         scale = max(1.0, largest(right))
-        allowed = SINGLE_FACTOR * largest(coarse - right) + SINGLE_FACTOR * torch.finfo(torch.float32).eps * scale
+        factor = ROUNDING_FACTOR[dtype]
+        allowed = factor * largest((coarse - right).nan_to_num()) + factor * torch.finfo(dtype).eps * scale
         return largest(yours.detach().double() - right) <= allowed
 
 
@@ -211,10 +213,13 @@ def second_by_differences(subject: Subject, function: Unknown, case: Case) -> Se
         for name, mine in zip(sources, given.values(), strict=True):
             direction = torch.randn(mine.shape, generator=generator, dtype=torch.float64)
             step = function.step(case)
-            sums = [gradients({**sources, name: sources[name] + s * direction}, False)["sum"] for s in (-step, 0, step)]
-            slopes = [float(sums[1] - sums[0]) / step, float(sums[2] - sums[1]) / step]
-            if abs(slopes[1] - slopes[0]) < KINK * (1 + abs(slopes[0])):
-                right[name] = torch.tensor(sum(slopes) / 2).double()
+            sums = {
+                s: float(gradients({**sources, name: sources[name] + s * step * direction}, False)["sum"])
+                for s in (-1, -0.5, 0.5, 1)
+            }
+            near, far = (sums[0.5] - sums[-0.5]) / step, (sums[1] - sums[-1]) / (2 * step)
+            if abs(near - far) < KINK * (1 + abs(far)):  # else it jumps here, and has no derivative
+                right[name] = torch.tensor(far).double()
                 yours[name] = (mine * direction).sum()
     except Exception as error:
         return Second({}, {}, f"{type(error).__name__}: {error}")
