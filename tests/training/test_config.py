@@ -1,15 +1,45 @@
 """Settings: what the user gave, then what is good for the optimiser, the model, the data set, and for all."""
 
+import re
+from dataclasses import fields
+
 import pytest
 
-from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, resolve
+from torchfromscratch.training.cli import build_parser, main
+from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, Config, resolve
+from torchfromscratch.training.models import MODELS
 
 
 @pytest.mark.parametrize("dataset", DATASET_DEFAULTS)
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("optimizer", OPTIMIZER_DEFAULTS)
-def test_every_data_set_and_optimiser_has_all_settings(dataset: str, optimizer: str) -> None:
-    config = resolve({"dataset": dataset, "optimizer": optimizer})
-    assert (config.dataset, config.optimizer) == (dataset, optimizer)
+def test_every_data_set_model_and_optimiser_has_all_settings(dataset: str, model: str, optimizer: str) -> None:
+    config = resolve({"dataset": dataset, "model": model, "optimizer": optimizer})
+    assert (config.dataset, config.model, config.optimizer) == (dataset, model, optimizer)
+
+
+@pytest.mark.parametrize("dataset", DATASET_DEFAULTS)
+def test_help_shows_the_defaults_of_every_model_and_the_usual_model_first(dataset: str, capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    table = [re.split("  +", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    lines = [line for line in table if len(line) == 9 and line[0] == dataset]
+    assert lines[0][1].split(", ")[0] == resolve({"dataset": dataset}).model
+    shown = {model: settings for _, models, *settings in lines for model in models.split(", ")}
+    assert set(shown) == set(MODELS)
+    for model, settings in shown.items():
+        config = resolve({"dataset": dataset, "model": model})
+        numbers = (config.epochs, config.batch_size, config.lr, config.weight_decay, config.crop_padding)
+        epochs, batch, optimizer, rate, decay, crop, flip = settings
+        assert tuple(map(float, (epochs, batch, rate, decay, crop))) == numbers
+        assert (optimizer, flip) == (config.optimizer, "yes" if config.flip else "no")
+
+
+def test_help_tells_of_every_setting_what_it_is_if_it_is_not_given() -> None:
+    settings = {field.name for field in fields(Config)}
+    for action in build_parser()._actions:
+        if action.dest in settings:
+            assert "default: " in (action.help or ""), action.dest
 
 
 @pytest.mark.parametrize(
@@ -19,6 +49,9 @@ def test_every_data_set_and_optimiser_has_all_settings(dataset: str, optimizer: 
         ({"dataset": "digits"}, 0.05),
         ({"dataset": "digits", "optimizer": "adam"}, 1e-3),
         ({"dataset": "digits", "optimizer": "adam", "lr": 0.3}, 0.3),
+        ({"dataset": "digits", "model": "vit"}, 1e-3),
+        ({"dataset": "digits", "model": "vit", "optimizer": "sgd"}, 0.05),
+        ({"model": "vit", "lr": 0.3}, 0.3),
     ],
 )
 def test_the_more_particular_default_wins_and_the_user_over_all(given: dict[str, object], lr: float) -> None:

@@ -15,7 +15,14 @@ from pathlib import Path
 from torchfromscratch.command_line import Parser
 from torchfromscratch.entry_point import INTERRUPTED, WRONG, reason
 from torchfromscratch.training.checkpoint import BEST
-from torchfromscratch.training.config import DATASET_DEFAULTS, LARGEST, OPTIMIZER_DEFAULTS, Config
+from torchfromscratch.training.config import (
+    COMMON_DEFAULTS,
+    DATASET_DEFAULTS,
+    LARGEST,
+    OPTIMIZER_DEFAULTS,
+    Config,
+    resolve,
+)
 from torchfromscratch.training.data import describe, load_dataset
 from torchfromscratch.training.distributed import Group, choose_device, process_group
 from torchfromscratch.training.errors import Interrupted, PeerLost
@@ -26,8 +33,22 @@ from torchfromscratch.training.trainer import Trainer
 
 DESCRIPTION = """Train an image classifier whose every layer is written by hand.
 
-Settings that are not given take values that are good for the data set.
+Settings that are not given take values that are good for the data set and the model, see below.
 Exit codes: 0 done, 2 something for you to put right, 130 stopped by Ctrl-C."""
+
+BELOW = "default: see below"
+TABLE = "Defaults that depend on data set and model; if no model is chosen, it is the data set's first:"
+
+# How the table of defaults names what `Config` calls otherwise, or calls longer.
+COLUMNS = {
+    "epochs": "epochs",
+    "batch_size": "batch",
+    "optimizer": "optimizer",
+    "lr": "rate",
+    "weight_decay": "decay",
+    "crop_padding": "crop",
+    "flip": "flip",
+}
 
 HINT = """On Linux, a CPU trains some 10 % faster, with either kind of layers, if large blocks of memory are kept
 instead of being given back to the system after each use:
@@ -62,46 +83,88 @@ def build_parser() -> Parser:
     parser = Parser(
         usage="%(prog)s [--OPTION VALUE ...]",
         description=DESCRIPTION,
-        epilog=HINT,
+        epilog="\n\n".join([TABLE, _defaults(), HINT]),
     )
 
     what = parser.add_argument_group("what to train")
-    what.add_argument("--dataset", choices=DATASET_DEFAULTS, help="cifar10 if not given; digits needs no download")
-    what.add_argument("--data-dir", metavar="DIR", help="where the data set lies or is downloaded to (data)")
-    what.add_argument("--image-size", type=positive, metavar="PIXELS", help="for --dataset folder")
-    what.add_argument("--model", choices=MODELS)
-    what.add_argument("--layers", choices=LAYERS, help="written by hand (scratch, the default), or torch's own")
+    what.add_argument("--dataset", choices=DATASET_DEFAULTS, help=f"digits needs no download; {_usually('dataset')}")
+    what.add_argument(
+        "--data-dir", metavar="DIR", help=f"where the data set lies or is downloaded to; {_usually('data_dir')}"
+    )
+    what.add_argument(
+        "--image-size",
+        type=positive,
+        metavar="PIXELS",
+        help="for --dataset folder; default: about that of the pictures",
+    )
+    what.add_argument("--model", choices=MODELS, help=BELOW)
+    what.add_argument("--layers", choices=LAYERS, help=f"written by hand, or torch's own; {_usually('layers')}")
 
     how = parser.add_argument_group("how to train")
-    how.add_argument("--epochs", type=positive, metavar="N")
-    how.add_argument("--batch-size", type=positive, metavar="N", help="over all processes together")
-    how.add_argument("--lr", type=positive_float, metavar="RATE", help="the schedule's highest learning rate")
-    how.add_argument("--schedule", choices=SCHEDULES)
-    how.add_argument("--optimizer", choices=OPTIMIZER_DEFAULTS)
-    how.add_argument("--momentum", type=fraction, metavar="M", help="SGD's, Nesterov's if it is not 0")
-    how.add_argument("--weight-decay", type=not_negative_float, metavar="W")
-    how.add_argument("--crop-padding", type=not_negative, metavar="PIXELS", help="random shifts, 0 for none")
-    how.add_argument("--flip", action=BooleanOptionalAction, help="mirror half of the training pictures")
-    how.add_argument("--seed", type=not_negative, metavar="N")
+    how.add_argument("--epochs", type=positive, metavar="N", help=f"passes over the training pictures; {BELOW}")
+    how.add_argument("--batch-size", type=positive, metavar="N", help=f"over all processes together; {BELOW}")
+    how.add_argument("--lr", type=positive_float, metavar="RATE", help=f"the schedule's highest rate; {BELOW}")
+    how.add_argument("--schedule", choices=SCHEDULES, help=_usually("schedule"))
+    how.add_argument("--optimizer", choices=OPTIMIZER_DEFAULTS, help=BELOW)
+    how.add_argument(
+        "--momentum", type=fraction, metavar="M", help=f"SGD's, Nesterov's if it is not 0; {_usually('momentum')}"
+    )
+    how.add_argument("--weight-decay", type=not_negative_float, metavar="W", help=BELOW)
+    how.add_argument("--crop-padding", type=not_negative, metavar="PIXELS", help=f"random shifts, 0 for none; {BELOW}")
+    how.add_argument("--flip", action=BooleanOptionalAction, help=f"mirror half of the training pictures; {BELOW}")
+    how.add_argument(
+        "--seed", type=not_negative, metavar="N", help=f"of weights, order and augmentation; {_usually('seed')}"
+    )
 
     where = parser.add_argument_group("where and how fast")
-    where.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
-    where.add_argument("--channels-last", action=BooleanOptionalAction, help="memory format of images and weights")
-    where.add_argument("--amp", action=BooleanOptionalAction, help="mixed precision")
-    where.add_argument("--compile", action=BooleanOptionalAction, help="torch.compile the model")
+    where.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help=_usually("device"))
+    where.add_argument(
+        "--channels-last",
+        action=BooleanOptionalAction,
+        help=f"memory format of images and weights; {_usually('channels_last')}",
+    )
+    where.add_argument("--amp", action=BooleanOptionalAction, help=f"mixed precision; {_usually('amp')}")
+    where.add_argument(
+        "--compile", action=BooleanOptionalAction, help=f"torch.compile the model; {_usually('compile')}"
+    )
 
     run = parser.add_argument_group("the run")
     directory = run.add_mutually_exclusive_group()
-    directory.add_argument("--name", type=_plain_name, help="logs and checkpoints go to runs/NAME")
+    directory.add_argument(
+        "--name", type=_plain_name, help="logs and checkpoints go to runs/NAME; default: DATASET-MODEL-LAYERS"
+    )
     directory.add_argument("--run-dir", type=Path, metavar="DIR", help="logs and checkpoints go to DIR")
     run.add_argument("--resume", action="store_true", help="go on with the run, by default the latest in runs/")
     run.add_argument(
         "--checkpoint-every",
         type=not_negative,
         metavar="STEPS",
-        help="besides the end of each epoch; 0 for never",
+        help=f"besides the end of each epoch, 0 for never; {_usually('checkpoint_every')}",
     )
     return parser
+
+
+def _usually(setting: str) -> str:
+    """The default of a setting that is the same everywhere."""
+    return f"default: {_in_words(COMMON_DEFAULTS[setting])}"
+
+
+def _defaults() -> str:
+    """A table of the settings that depend on data set and model, a line for models that share them."""
+    lines = [("data set", "model", *COLUMNS.values())]
+    for dataset in DATASET_DEFAULTS:
+        usual = resolve({"dataset": dataset}).model
+        models: dict[tuple[str, ...], list[str]] = {}
+        for model in sorted(MODELS, key=lambda model: model != usual):
+            config = resolve({"dataset": dataset, "model": model})
+            models.setdefault(tuple(_in_words(getattr(config, name)) for name in COLUMNS), []).append(model)
+        lines += [(dataset, ", ".join(names), *settings) for settings, names in models.items()]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+
+def _in_words(setting: object) -> str:
+    return {True: "yes", False: "no"}[setting] if isinstance(setting, bool) else str(setting)
 
 
 def _train(options: argparse.Namespace, group: Group) -> int:

@@ -1,4 +1,4 @@
-"""Every setting of a training run, and the values that are good for each data set."""
+"""Every setting of a training run, and the values that are good for each data set and model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -105,6 +105,16 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "folder": {"epochs": 20, "crop_padding": 0, "flip": True},
 }
 
+# Transformers train badly with SGD, which takes the same step along weights with large and with small gradients.
+MODEL_DEFAULTS: dict[str, dict[str, Any]] = {"vit": {"optimizer": "adamw"}}
+
+# What of a data set's defaults is not good for a model. ResNet-18's 11 million weights make a step expensive however
+# few pictures it sees, and it learns the digits in fewer passes.
+DATASET_AND_MODEL_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
+    ("digits", "resnet18"): {"epochs": 8, "batch_size": 32},
+    ("digits", "vit"): {"epochs": 20},
+}
+
 # The rates above are SGD's; the others, which scale each weight's step themselves, have their own.
 OPTIMIZER_DEFAULTS: dict[str, dict[str, Any]] = {
     "sgd": {},
@@ -122,6 +132,8 @@ def resolve(given: Mapping[str, Any]) -> Config:
     chosen = {name: value for name, value in given.items() if value is not None}
     dataset = chosen.get("dataset", COMMON_DEFAULTS["dataset"])
     settings = {**COMMON_DEFAULTS, **DATASET_DEFAULTS[dataset], **chosen}
+    model = settings["model"]
+    settings |= {**MODEL_DEFAULTS.get(model, {}), **DATASET_AND_MODEL_DEFAULTS.get((dataset, model), {}), **chosen}
     settings |= OPTIMIZER_DEFAULTS[settings["optimizer"]]
     return Config(**{**settings, **chosen})
 

