@@ -1,6 +1,7 @@
 """`python -m torchfromscratch audit MODULE:FACTORY`, as a user runs it."""
 
 import re
+import sys
 
 import pytest
 import torch
@@ -56,13 +57,14 @@ def test_it_shows_layers_kernels_differences_time_and_memory(capsys):
     assert "left: 4: LPPool2d has no counterpart" in out
     assert re.search(r"aten::convolution_backward +1 +0", out)
     assert re.search(r"all +[1-9]\d* +0\n", out)
-    assert "from torch.nn in float64, over the largest element, with 2x3x8x8" in out
-    assert re.search(r"torch.nn, float64 +0e\+00 +0e\+00\n", out)
-    assert re.search(r"by hand, float64 +\de-1\d +\de-1\d +\d.(weight|bias)\n", out)
-    assert re.search(r"torch.nn, float32 +\de-0\d +\de-0\d +\d.(weight|bias)\n", out)
-    assert re.search(r"by hand, float32 +\de-0\d +\de-0\d +\d.(weight|bias)\n", out)
-    assert re.search(r"time in ms +\d+ +\d+  \d+\.\d\d ×", out)
-    assert re.search(r"memory in MiB +\d+ +\d+  \d+\.\d\d ×", out)
+    assert re.search(r"distance from torch.nn's step in float64, 2x3x8x8 +torch.nn +by hand\n", out)
+    assert re.search(r"output in float64 +0 +\de-1\d\n", out)
+    assert re.search(r"worst gradient in float64 +0 +\de-1\d +\d.(weight|bias)\n", out)
+    assert re.search(r"output in float32 +\de-0\d +\de-0\d\n", out)
+    assert re.search(r"worst gradient in float32 +\de-0\d +\de-0\d +\d.(weight|bias)\n", out)
+    assert "torch.nn's own\n  rounding" in out
+    assert re.search(r"time in ms, the fastest of 3 +\d+ +\d+  \d+\.\d\d ×", out)
+    assert re.search(r"memory in MiB.* +\d+ +\d+  \d+\.\d\d ×", out)
 
 
 def test_integers_are_for_texts_and_timing_can_be_left_out(capsys):
@@ -80,9 +82,27 @@ def test_a_model_without_gradients_in_evaluation_mode(capsys):
 
 def test_a_model_that_insists_on_its_type_is_compared_in_it(capsys):
     out = run(capsys, f"{HERE}:InFloat32", "--input", "2x3")
-    assert "from torch.nn in float32" in out
-    assert "by hand, float32" in out
+    assert "distance from torch.nn's step in float32" in out
+    assert "output in float32" in out
     assert "float64" not in out
+
+
+def test_a_terminal_shows_what_is_being_done(capsys, monkeypatch):
+    run(capsys, f"{HERE}:small", "--input", "2x3x8x8")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert main(["audit", f"{HERE}:small", "--input", "2x3x8x8"]) == 0
+    shown = capsys.readouterr().err.split("\r\033[K")
+    assert [re.sub(r"^ +\d+ s  | …$", "", line) for line in shown if line] == [
+        f"building {HERE}:small",
+        "a step of torch.nn in float64, to measure the others by",
+        "a step of torch.nn in float64",
+        "a step by hand in float64",
+        "a step of torch.nn in float32",
+        "a step by hand in float32",
+        "3 steps of each for their time, and one for its memory",
+    ]
+    assert shown[-1] == ""
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,9 +30,16 @@ from torchfromscratch.errors import UserError
 
 DESCRIPTION = """Converts a model to hand-written layers and takes a training step both ways: which layers were
 replaced, which built-in kernels are left, how far outputs and gradients are from torch.nn's in float64, time and
-memory of both. Dropout is switched off, so that both compute the same, and weights that begin as zeros are filled."""
+memory of both. Dropout is switched off, so that both compute the same, and weights that begin as zeros are filled.
+
+Columns: torch.nn is the model as it is, by hand the model after torchfromscratch.convert. Kernels are counted. How far
+a step is from torch.nn's in float64 is told of torch.nn too: a difference in float32 that both have is rounding."""
 
 LABEL = 60  # columns for what stands before the numbers; the longest kernel's name has 57
+ROUNDING = """\
+  Each number is the largest difference of an element over the largest element of its tensor: of the outputs, and of
+  the gradient of the parameter that differs most, by hand the one that is named. The left column is torch.nn's own
+  rounding. Where it is large as well, the model loses these digits whichever layers compute it: compare the columns."""
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 
 
@@ -60,25 +69,48 @@ def _run(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> None:
     factory = _find(args.model)
     torch.manual_seed(args.seed)
-    model, input = _build(factory, args), _input(args)
     dtype = getattr(torch, args.dtype)
-    exact, expected = _reference(model, input, args)
-    found = {}
-    for precision in dict.fromkeys((exact, dtype)):
-        model.to(precision)
-        inputs = [_cast(input, precision)]
-        with _explained(args):
-            found["torch.nn", precision] = compare(model, inputs, expected)
-        with by_hand(model):
-            conversion = conversion_report(model)
-            found["by hand", precision] = compare(model, inputs, expected)
-    print(_conversion(conversion))
-    print(_kernels(found["torch.nn", dtype].kernels.kernels, found["by hand", dtype].kernels.kernels))
-    print(_differences(found, exact, input))
-    if args.repetitions > 0:
-        print(f"{'one step':{LABEL}}  torch.nn   by hand")
-        print(_cost("time", step_time(model, inputs, args.repetitions), 1e-3, "ms"))
-        print(_cost("memory", peak_memory(model, inputs), 2**20, "MiB"))
+    with _progress() as tell:
+        tell(f"building {args.model}")
+        model, input = _build(factory, args), _input(args)
+        tell("a step of torch.nn in float64, to measure the others by")
+        exact, expected = _reference(model, input, args)
+        found = {}
+        for precision in dict.fromkeys((exact, dtype)):
+            model.to(precision)
+            inputs = [_cast(input, precision)]
+            tell(f"a step of torch.nn in {_name(precision)}")
+            with _explained(args):
+                found["torch.nn", precision] = compare(model, inputs, expected)
+            tell(f"a step by hand in {_name(precision)}")
+            with by_hand(model):
+                conversion = conversion_report(model)
+                found["by hand", precision] = compare(model, inputs, expected)
+        tell("")
+        print(_conversion(conversion))
+        print(_kernels(found["torch.nn", dtype].kernels.kernels, found["by hand", dtype].kernels.kernels))
+        print(_differences(found, exact, input))
+        if args.repetitions > 0:
+            tell(f"{args.repetitions} steps of each for their time, and one for its memory")
+            costs = step_time(model, inputs, args.repetitions), peak_memory(model, inputs)
+            tell("")
+            print(_costs(*costs, args.repetitions))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A function that shows, on a terminal, what is being done and since when; "" takes it away."""
+    start = time.perf_counter()
+
+    def tell(text: str) -> None:
+        if sys.stderr.isatty():
+            line = f"{time.perf_counter() - start:4.0f} s  {text} …" if text else ""
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield tell
+    finally:
+        tell("")
 
 
 def _reference(model: torch.nn.Module, input: torch.Tensor, args: argparse.Namespace) -> tuple[torch.dtype, Step]:
@@ -165,23 +197,36 @@ def _kernels(torchs: Counter[str], ours: Counter[str]) -> str:
 
 
 def _differences(found: dict[tuple[str, torch.dtype], Comparison], exact: torch.dtype, input: torch.Tensor) -> str:
+    told = f"distance from torch.nn's step in {_name(exact)}, {_text(input.shape)}"
+    lines = [f"{told:{LABEL}}  torch.nn   by hand"]
+    for precision in dict.fromkeys(precision for _, precision in found):
+        torchs, ours = found["torch.nn", precision], found["by hand", precision]
+        name = f"  {ours.gradient_name}" if ours.gradient_error else ""
+        output, gradient = f"output in {_name(precision)}", f"worst gradient in {_name(precision)}"
+        lines += [
+            f"  {output:{LABEL - 2}}{_error(torchs.output_error)}{_error(ours.output_error)}",
+            f"  {gradient:{LABEL - 2}}{_error(torchs.gradient_error)}{_error(ours.gradient_error)}{name}",
+        ]
+    return "\n".join([*lines, ROUNDING])
+
+
+def _error(error: float) -> str:
+    return f"{error:10.0e}" if error else f"{0:10}"
+
+
+def _costs(seconds: tuple[float, float], memory: tuple[int, int], repetitions: int) -> str:
     lines = [
-        f"largest difference from torch.nn in {_name(exact)}, over the largest element, with {_text(input.shape)}:",
-        f"{'':{LABEL}}    output  gradient",
+        f"{'one step':{LABEL}}  torch.nn   by hand",
+        _cost(f"time in ms, the fastest of {repetitions}", seconds, 1e-3),
+        _cost("memory in MiB, at most beside model and input", memory, 2**20),
     ]
-    for (layers, precision), comparison in found.items():
-        step = f"{layers}, {_name(precision)}"
-        errors = f"{comparison.output_error:10.0e}{comparison.gradient_error:10.0e}"
-        lines.append(
-            f"  {step:{LABEL - 2}}{errors}  {comparison.gradient_name if comparison.gradient_error else ''}".rstrip()
-        )
     return "\n".join(lines)
 
 
-def _cost(name: str, costs: tuple[float, float], unit: float, symbol: str) -> str:
+def _cost(name: str, costs: tuple[float, float], unit: float) -> str:
     torchs, ours = costs
     ratio = f"{ours / torchs:.2f} ×" if torchs else "-"
-    return f"  {f'{name} in {symbol}':{LABEL - 2}}{torchs / unit:10.0f}{ours / unit:10.0f}  {ratio}"
+    return f"  {name:{LABEL - 2}}{torchs / unit:10.0f}{ours / unit:10.0f}  {ratio}"
 
 
 def _cast(input: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
