@@ -232,10 +232,45 @@ def test_image_size_of_a_dataset_that_has_its_own(failing: Failing, in_directory
     assert "--image-size is for" in failing(*TINY, "--image-size", "32")
 
 
-def test_other_data_than_before(folder: Path, failing: Failing, in_directory: Path) -> None:
-    assert main([*map(str, of_folder(folder)), "--name", "run"]) == 0
+def fewer(folder: Path) -> None:
     next((folder / "train/0").iterdir()).unlink()
-    assert "was trained on 40 training" in failing("--resume", "--name", "run")
+
+
+def renamed(folder: Path) -> None:
+    for part in ("train", "test"):
+        (folder / part / "0").rename(folder / part / "zero")
+
+
+def swapped(folder: Path) -> None:
+    for part in ("train", "test"):
+        (folder / part / "0").rename(folder / part / "x")
+        (folder / part / "1").rename(folder / part / "0")
+        (folder / part / "x").rename(folder / part / "1")
+
+
+def repainted(folder: Path) -> None:
+    picture = next((folder / "test/1").iterdir())
+    Image.open(picture).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(picture)
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (fewer, "was trained on 40 training"),
+        (renamed, "was trained on the classes 0, 1, but they are 1, zero now"),
+        (swapped, "was trained on other pictures than"),
+        (repainted, "was trained on other pictures than"),
+    ],
+)
+def test_other_data_than_before(
+    change: Callable[[Path], None], message: str, folder: Path, failing: Failing, in_directory: Path
+) -> None:
+    assert main([*map(str, of_folder(folder)), "--name", "run"]) == 0
+    change(folder)
+    before = contents(in_directory / "runs/run")
+    assert message in failing("--resume", "--name", "run")
+    assert contents(in_directory / "runs/run") == before
 
 
 def test_disk_that_is_full(tmp_path: Path) -> None:

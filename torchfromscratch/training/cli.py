@@ -25,7 +25,7 @@ from torchfromscratch.training.config import (
 )
 from torchfromscratch.training.data import describe, load_dataset
 from torchfromscratch.training.distributed import Group, choose_device, process_group
-from torchfromscratch.training.errors import Interrupted, PeerLost
+from torchfromscratch.training.errors import Interrupted, PeerLost, UserError
 from torchfromscratch.training.models import LAYERS, MODELS
 from torchfromscratch.training.optimization import SCHEDULES
 from torchfromscratch.training.runs import RUNS, Run, choose_run
@@ -180,7 +180,7 @@ def _train(options: argparse.Namespace, group: Group) -> int:
     except Exception as error:
         if (line := reason(error)) is None:
             raise
-        if group.is_main:
+        if group.is_main or not isinstance(error, UserError):  # a UserError is raised on all of them
             print(f"error: {line}", file=sys.stderr)
         return WRONG
     if group.is_main:
