@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import time
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torchfromscratch.training.data import Dataset, Pictures, load_dataset
 from torchfromscratch.training.evaluation import CONFIDENCES, Evaluation, Mistake
 from torchfromscratch.training.models import LAYERS, MODELS, build_model, layer_namespace
 from torchfromscratch.training.monitor import (
+    LOG,
     Monitor,
     confusion_figure,
     feature_maps,
@@ -186,3 +188,14 @@ def test_large_pictures_are_drawn_small() -> None:
     pictures = Pictures(images, torch.tensor([0]))
     figure = mistakes_figure([Mistake(0.5, 0, 1)], Dataset(pictures, pictures, ["a", "b"]))
     assert max(figure.axes[0].images[0].get_array().shape) <= 256
+
+
+def test_a_run_s_new_log_is_read_after_the_others(tmp_path) -> None:
+    for second in (0, -99):  # of this second, by a host whose name comes late
+        (tmp_path / f"{LOG}{int(time.time()) + second}.~.1.0").touch()
+    digits = load_dataset("digits", tmp_path)
+    monitor = Monitor(tmp_path, resolve({"dataset": "digits"}), digits, step=0)
+    monitor.close()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 3
+    assert names[-1] == monitor.log_path.name

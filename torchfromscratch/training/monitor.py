@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -54,8 +55,7 @@ class Monitor:
     def __init__(self, run_dir: Path, config: Config, dataset: Dataset, step: int) -> None:
         self.config = config
         self.dataset = dataset
-        self.writer = SummaryWriter(run_dir, purge_step=step + 1)
-        self.log_path = Path(self.writer._get_file_writer().event_writer._file_name)
+        self.writer, self.log_path = _writer_read_last(run_dir, purge_step=step + 1)
 
     def begin(self, model: torch.nn.Module, images: Tensor) -> None:
         """Logs what does not change: settings, charts and the graph, traced with images (N, C, H, W)."""
@@ -133,6 +133,27 @@ def remove_logs(run_dir: Path) -> None:
     """Removes TensorBoard's logs from a run's directory."""
     for path in run_dir.glob(f"{LOG}*"):
         path.unlink()
+
+
+def _writer_read_last(run_dir: Path, purge_step: int) -> tuple[SummaryWriter, Path]:
+    """A writer and its file, which TensorBoard reads after all others there, so that it discards from those alone.
+
+    It reads them in the order of their names, which begin with the time in seconds and end with the process's number.
+    """
+    others = max((path.name for path in run_dir.glob(f"{LOG}*")), default="")
+    while True:
+        writer = SummaryWriter(run_dir, purge_step=purge_step)
+        path = Path(writer._get_file_writer().event_writer._file_name)
+        if path.name > others or not _is_of_this_second(others):
+            return writer, path
+        writer.close()
+        path.unlink()
+        time.sleep(0.1)
+
+
+def _is_of_this_second(name: str) -> bool:
+    second = name.removeprefix(LOG).split(".")[0]
+    return second.isdecimal() and abs(int(second) - time.time()) < 2
 
 
 @contextmanager
