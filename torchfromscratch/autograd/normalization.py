@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, mapped_first, save, saved
@@ -52,7 +53,8 @@ class Normalize(Function):
         ctx.shape = _shape(input, weight, bias)
         needs_input, needs_weight, *_ = ctx.needs_input_grad
         needs_x = needs_input or needs_weight
-        save(ctx, (input, weight, mean, variance), needed=(needs_x, needs_input, needs_x, needs_x))
+        needed = (needs_x, needs_input, needs_x and ctx.over.centred, needs_x)
+        save(ctx, (input, weight, mean, variance), needed)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple:
@@ -61,6 +63,7 @@ class Normalize(Function):
             return None, None, _sum_over_batch(grad_output, ctx.shape), None
         input, weight, mean, variance = saved(ctx)
         weight = _gamma(weight, input, ctx.shape)  # which dL/dγ and dL/dβ do not depend on
+        mean = torch.zeros_like(variance) if mean is None else mean
         grad_input, grad_weight, grad_bias = normalize_backward(grad_output, input, weight, mean, variance, ctx.over)
         gradients = zip((grad_input, grad_weight, grad_bias), ctx.needs_input_grad, strict=False)
         return *[gradient if needed else None for gradient, needed in gradients], None

@@ -303,7 +303,8 @@ class Recurrence(Function):
         needs_start = any(ctx.needs_input_grad[-len(start) :])
         gated, repeated = ctx.cell.gated, len(ctx.timeline.sizes) > 1 or needs_start
         needed_of_start = [gated or needs_weight] * len(start)
-        needed = (gated, gated or repeated, gated, True, *needed_of_start, *[True] * len(output))
+        needed_of_output = [not gated or len(ctx.timeline.sizes) > 1, *[True] * (len(output) - 1)]
+        needed = (gated, gated or repeated, gated, True, *needed_of_start, *needed_of_output)
         save(ctx, (u, weight, bias, projection, *start, *output), needed)
 
     @staticmethod
@@ -376,7 +377,7 @@ def _linearise(ctx: Any) -> tuple:
     start, after = states[: len(states) // 2], states[len(states) // 2 :]
     v = m = None
     before = start
-    if start[0] is not None:
+    if start[0] is not None and len(ctx.timeline.sizes) > 1:
         steps_before = scan(ctx.timeline, lambda before, *after: (after, before), start, *after)
         before = [ctx.timeline.join(steps) for steps in steps_before]
     if ctx.cell.gated:

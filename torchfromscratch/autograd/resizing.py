@@ -4,7 +4,8 @@
     Return    x[i] = Σ w[k, o] y[o] over all k, o with i(k, o) = i
 
 Both are linear and each is the other's transpose, so that each is the other's derivative. Where the positions
-i(k, o) and the weights come from stands in `torchfromscratch.kernels.resampling`.
+i(k, o) and the weights come from stands in `torchfromscratch.kernels.resampling`: they are constants, and torch,
+which frees saved tensors after a backward pass, is not asked to save them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.kernels import resampling as kernel
 
 
@@ -26,17 +27,16 @@ class Resample(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        input, position, weight, ctx.dim = inputs
+        input, ctx.position, ctx.weight, ctx.dim = inputs
         ctx.inputs = input.shape[ctx.dim]
-        save(ctx, (position, weight))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        return give_back(grad_output, *saved(ctx), ctx.dim, ctx.inputs), None, None, None
+        return give_back(grad_output, ctx.position, ctx.weight, ctx.dim, ctx.inputs), None, None, None
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, *_: None) -> Tensor:
-        return resample(input_t, *saved(ctx), ctx.dim)
+        return resample(input_t, ctx.position, ctx.weight, ctx.dim)
 
 
 class Return(Function):
@@ -48,16 +48,15 @@ class Return(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, position, weight, ctx.dim, ctx.inputs = inputs
-        save(ctx, (position, weight))
+        _, ctx.position, ctx.weight, ctx.dim, ctx.inputs = inputs
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        return resample(grad, *saved(ctx), ctx.dim), None, None, None, None
+        return resample(grad, ctx.position, ctx.weight, ctx.dim), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
-        return give_back(grad_t, *saved(ctx), ctx.dim, ctx.inputs)
+        return give_back(grad_t, ctx.position, ctx.weight, ctx.dim, ctx.inputs)
 
 
 resample = differentiable(Resample)

@@ -133,7 +133,10 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where x > `threshold` and `value` elsewhere, with dL/dx = dL/dy and 0."""
     _check_real("threshold", input)
-    return _apply(table.threshold, input, threshold, value, inplace=inplace)
+    if inplace:
+        _apply(table.threshold, _each_memory_once(input), threshold, value, inplace=True)
+        return input
+    return table.threshold(input, threshold, value)
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
@@ -311,6 +314,13 @@ def _apply(function: Callable[..., Tensor], input: Tensor, *rest: object, inplac
     """The function's output, in the memory of the input if that is to be overwritten."""
     # the derivative needs what the input was
     return overwritten(input, function(input.clone(), *rest)) if inplace else function(input, *rest)
+
+
+def _each_memory_once(input: Tensor) -> Tensor:
+    """What of an expanded tensor is to be overwritten: torch refuses all of it, but not in its own threshold."""
+    for dim, (size, stride) in enumerate(zip(input.shape, input.stride(), strict=True)):
+        input = input.narrow(dim, 0, 1) if stride == 0 and size > 1 else input
+    return input
 
 
 def _random_slopes(input: Tensor, lower: float, upper: float) -> Tensor:

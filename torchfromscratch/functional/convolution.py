@@ -11,6 +11,7 @@ from torchfromscratch.algorithm import chosen_algorithm
 from torchfromscratch.autograd.convolution import correlation, full_convolution
 from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.memory import no_view
 from torchfromscratch.kernels.windows import Windows
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
@@ -175,7 +176,7 @@ def _convolution(
         )
     _check_positions(batch)
     output = correlation(batch, weight, bias, windows)
-    return output if input.dim() == dims + 2 else output.squeeze(0)
+    return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 
 
 def _transposed(
@@ -223,7 +224,7 @@ def _transposed(
         )
     _check_positions(batch)
     output = full_convolution(batch, weight, bias, windows, output_size)
-    return output if input.dim() == dims + 2 else output.squeeze(0)
+    return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 
 
 def _named_padding(

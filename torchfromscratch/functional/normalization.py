@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from torchfromscratch.autograd.normalization import normalize, normalize_by_constants
+from torchfromscratch.functional.arguments import changeable
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.layout import in_format, lies_channels_last
-from torchfromscratch.kernels.memory import without_derivative
+from torchfromscratch.kernels.memory import no_view, without_derivative
 from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import NARROW_TYPES
 
@@ -105,7 +106,7 @@ def instance_norm(
     _check_statistics(running_mean, running_var)
     input = input.contiguous()
     shape = [1, channels, *[1] * (input.dim() - 2)]
-    weight, bias = _shaped(shape, weight, bias)
+    weight, bias = _shaped(shape, None if weight is None else changeable(weight), bias)
     if not use_input_stats:
         mean, variance = _given(running_mean, running_var)
         return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
@@ -205,7 +206,7 @@ def group_norm(
     grouped = _laid_out(input).view(batch, num_groups, channels // num_groups, *space)
     weight, bias = _shaped([1, *grouped.shape[1:3], *[1] * len(space)], weight, bias)
     over = Statistics(tuple(range(2, grouped.dim())), eps)
-    return normalize(grouped, weight, bias, over)[0].view(input.shape)
+    return no_view(normalize(grouped, weight, bias, over)[0], input.shape)
 
 
 def _laid_out(input: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torchfromscratch.autograd import pooling as autograd
 from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.layout import any_channels_last
+from torchfromscratch.kernels.memory import no_view
 from torchfromscratch.kernels.spans import Spans, as_windows, dividing_spans, sliding_spans
 from torchfromscratch.kernels.windows import Windows
 
@@ -361,7 +362,7 @@ def _mean(name: str, dims: int, input: Tensor) -> Tensor:
         raise RuntimeError(f"{name} takes the mean of floating-point or complex numbers, but got {input.dtype}")
     leading, spatial = input.shape[:-dims], input.shape[-dims:]
     batch = input if len(leading) == 2 else input.reshape(1, leading.numel(), *spatial)
-    return autograd.average(batch, dividing_spans(spatial, [1] * dims)).view(*leading, *[1] * dims)
+    return no_view(autograd.average(batch, dividing_spans(spatial, [1] * dims)), (*leading, *[1] * dims))
 
 
 def _adaptive_size(name: str, dims: int, input: Tensor, output_size: AdaptiveSize) -> tuple[int, ...]:
@@ -420,7 +421,7 @@ def _unbatched(output: Tensor, input: Tensor, dims: int) -> Tensor:
     """Pooling's output without the dimensions that `_batch` has put before those of the input."""
     if dims == 1:
         output = output.squeeze(2)
-    return output if input.dim() == dims + 2 else output.squeeze(0)
+    return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 
 
 def _require_room(name: str, batch: Tensor, windows: Windows) -> None:

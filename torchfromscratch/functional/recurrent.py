@@ -202,8 +202,8 @@ def _single_step(
     """A scan of one step."""
     _check_dims("input", input, ("batch", "features"))
     timeline = Timeline((input.shape[0],))
-    states = _run(cell, timeline, input, hx, (w_ih, w_hh, b_ih, b_hh, None), keeps_state=cell in (LSTM, GRU))
-    return tuple([changeable(state) for state in states]) if cell in (LSTM, GRU) else states
+    h, *c = _run(cell, timeline, input, hx, (w_ih, w_hh, b_ih, b_hh, None), keeps_state=cell in (LSTM, GRU))
+    return h, *[changeable(state) for state in c]
 
 
 def _run(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd import unfold as autograd
 from torchfromscratch.functional.arguments import Size, per_dimension
+from torchfromscratch.kernels.memory import no_view
 from torchfromscratch.kernels.windows import Windows
 
 __all__ = ["fold", "unfold"]
@@ -32,7 +33,7 @@ def unfold(input: Tensor, kernel_size: Size, dilation: Size = 1, padding: Size =
     _require_windows(windows, input.shape[-2:])
     batch = input if input.dim() == 4 else input.unsqueeze(0)
     columns = autograd.unfold(batch, windows)
-    return columns if input.dim() == 4 else columns.squeeze(0)
+    return columns if input.dim() == 4 else no_view(columns, columns.shape[1:])
 
 
 def fold(
@@ -65,7 +66,7 @@ def fold(
         )
     columns = input if input.dim() == 3 else input.unsqueeze(0)
     output = autograd.fold(columns, windows, size)
-    return output if input.dim() == 3 else output.squeeze(0)
+    return output if input.dim() == 3 else no_view(output, output.shape[1:])
 
 
 def _windows(kernel_size: Size, dilation: Size, padding: Size, stride: Size) -> Windows:
