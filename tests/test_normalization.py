@@ -184,14 +184,14 @@ def test_a_single_vector_needs_no_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_keeps_one_tensor_of_the_inputs_size_for_the_backward_pass(layer: str) -> None:
+def test_keeps_at_most_one_tensor_of_the_inputs_size_for_the_backward_pass(layer: str) -> None:
     input = torch.randn(8, 4, 5, 6, requires_grad=True)
     saved: dict[int, int] = {}
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: saved.update({tensor.data_ptr(): tensor.numel()}) or tensor, lambda packed: packed
     ):
         LAYERS[layer](F, input)
-    assert sum(count == input.numel() for count in saved.values()) == 1
+    assert sum(count == input.numel() for count in saved.values()) <= 1
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -210,6 +210,7 @@ def _project(
 ) -> list[Tensor]:
     """Query, key and value, each through its linear layer."""
     biases = (None, None, None) if bias is None else bias.chunk(3)
+    rows = {id(tensor): tensor.contiguous() for tensor in tensors}  # of self-attention once, for the three to keep
     projected = []
     for name, tensor, weight, b in zip("qkv", tensors, weights, biases, strict=True):
         if weight is None:
@@ -217,7 +218,7 @@ def _project(
                 f"the projection of {name} has no weight: pass {name}_proj_weight with use_separate_proj_weight, "
                 "in_proj_weight without"
             )
-        projected.append(linear(tensor, weight, b))
+        projected.append(linear(rows[id(tensor)], weight, b))
     return projected
 
 
