@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
@@ -19,11 +19,48 @@ import torchfromscratch
 from tests import subjects as harness
 from tests.subjects import Function, Subject, assert_equal, cotangent, repeatable, tensors_of
 
-# By the beginnings of the cases' names: why more memory is kept than torch.nn's layer keeps
-MORE_MEMORY: dict[str, str] = {}
+GATED = ["lstm_cell", "gru_cell", "lstm", "lstm projected", "lstm packed both ways", "LSTMCell", "LSTMCell unbatched"]
 
-# and why another argument is kept, which then must not be changed in place
-OTHER_ARGUMENTS: dict[str, str] = {}
+# Cases where more memory is kept than torch.nn's layer keeps, for one of the subsets at least.
+MORE_MEMORY = {
+    **dict.fromkeys(
+        [*GATED, "LSTM deep both ways batch first", "LSTM projected", "GRU packed both ways"],
+        "the gates follow from u and the states, which are kept where torch keeps the gates: less in long sequences, "
+        "more of one step, or where W_hh needs no gradient",
+    ),
+    **dict.fromkeys(
+        [
+            "TransformerEncoderLayer",
+            "TransformerEncoderLayer norm_first gelu",
+            "TransformerDecoderLayer",
+            "Transformer",
+        ],
+        "P is kept, which torch's fused attention computes again",
+    ),
+    "attention dropout": "P and its noise are kept, torch keeps their product if the values alone need a gradient",
+    "multi_head_attention_forward": "a mask's rows that are −∞ throughout are marked: a byte for each element",
+    "cross_entropy label_smoothing": "the smoothed density of each class is kept beside its weight",
+    "rms_norm": "x and its mean squares are kept, where torch keeps x̂ if the weight alone needs a gradient",
+}
+
+# Cases where another argument is kept than torch.nn's layer keeps, which must not be changed then.
+OTHER_ARGUMENTS = {
+    **dict.fromkeys([*GATED, "gru", "GRUCell"], "as above: the state that a step starts from, and W_hh"),
+    **dict.fromkeys(
+        [
+            "attention wider values, no batch",
+            "attention boolean mask",
+            "attention additive mask",
+            "attention broadcast",
+            "attention grouped queries",
+            "attention dropout",
+        ],
+        "queries, keys and values are kept themselves, as in torch's fused kernel, where its other one scales copies",
+    ),
+    "tanhshrink": "x is kept, of which tanh²x is exact near 0; torch keeps tanh x, of which 1 − (1 − tanh²x) is not",
+    "kl_div log_target": "the target is kept itself, where torch keeps a copy's exponential",
+    "rms_norm": "x, as above",
+}
 
 
 @pytest.fixture(params=harness.subjects(), ids=lambda subject: subject.name)
@@ -39,12 +76,12 @@ class Kept(NamedTuple):
     outputs: set[int]
 
 
-def kept(function: Function, arguments: Sequence[Tensor]) -> Kept:
-    """Bytes are those of all storages: a saved view keeps the whole of what it views."""
+def kept(function: Function, arguments: Sequence[Tensor], but: Collection[int] = ()) -> Kept:
+    """Bytes are those of all storages but some: a saved view keeps the whole of what it views."""
     saved: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
         outputs = tensors_of(repeatable(function)(*arguments))
-    bytes_of = {address(tensor): tensor.untyped_storage().nbytes() for tensor in saved}
+    bytes_of = {address(t): t.untyped_storage().nbytes() for t in saved if address(t) not in but}
 
     def among(tensors: Sequence[Tensor]) -> set[int]:
         return {number for number, tensor in enumerate(tensors) if address(tensor) in bytes_of}
@@ -68,10 +105,6 @@ def with_gradients_for(subject: Subject, requiring: Sequence[int]) -> list[Tenso
     return [tensor.requires_grad_(number in requiring) for number, tensor in enumerate(subject.inputs())]
 
 
-def reason(table: dict[str, str], subject: Subject) -> str | None:
-    return next((why for name, why in table.items() if subject.name.startswith(name)), None)
-
-
 def test_keeps_what_torch_keeps_or_less(subject: Subject) -> None:
     """For each subset of the arguments that require gradients."""
     larger, others = [], []
@@ -83,7 +116,7 @@ def test_keeps_what_torch_keeps_or_less(subject: Subject) -> None:
         if not (ours.arguments <= theirs.arguments and ours.outputs <= theirs.outputs):
             others.append((requiring, ours, theirs))
     for found, table in ((larger, MORE_MEMORY), (others, OTHER_ARGUMENTS)):
-        assert bool(found) == (reason(table, subject) is not None), found  # a reason that is none any more is deleted
+        assert bool(found) == (subject.name in table), found  # an entry without an effect is to be deleted
 
 
 def gradients(outputs: Sequence[Tensor], arguments: Sequence[Tensor]) -> list[Tensor]:
@@ -133,7 +166,7 @@ def test_lets_pass_in_place_what_torch_lets_pass(subject: Subject) -> None:
     outputs = tensors_of(repeatable(subject.theirs)(*arguments))
     right = gradients(outputs, arguments)
     programs: list[tuple[Any, list[Tensor] | None]] = [(twice, right)]
-    if reason(OTHER_ARGUMENTS, subject) is None:
+    if subject.name not in OTHER_ARGUMENTS:
         programs += [(changed_argument(number), right) for number in range(len(arguments))]
     for number, output in enumerate(outputs):
         if output.is_floating_point():
@@ -144,3 +177,39 @@ def test_lets_pass_in_place_what_torch_lets_pass(subject: Subject) -> None:
         expected = expected if theirs is None else theirs
         if ours is not None and expected is not None:
             assert_equal(ours, expected, subject.precision)
+
+
+def network() -> torch.nn.Module:
+    """Convolutions, norms, pooling and a transformer's layer, as in a ResNet and a vision transformer."""
+    nn = torch.nn
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU6(inplace=True),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.GroupNorm(2, 8),
+        nn.GELU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(2),
+        nn.LayerNorm(64),
+        nn.Linear(64, 32),
+        nn.TransformerEncoderLayer(32, 2, 32, 0.0, batch_first=True),
+        nn.Flatten(),
+        nn.Linear(256, 10),
+    )
+
+
+@pytest.mark.parametrize("trained", ["last layer", "first layer", "biases"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_a_frozen_network_keeps_what_torchs_keeps_or_less(trained: str, training: bool) -> None:
+    """With few of its parameters to be trained; 1.05 times at most, for the attention's P."""
+    torch.manual_seed(0)
+    theirs = network().train(training)
+    names = [name for name, _ in theirs.named_parameters()]
+    for name, parameter in theirs.named_parameters():
+        chosen = {"last layer": name in names[-2:], "first layer": name in names[:2], "biases": name.endswith("bias")}
+        parameter.requires_grad_(chosen[trained])
+    ours, x = torchfromscratch.convert(copy.deepcopy(theirs)), torch.randn(2, 3, 16, 16)
+    parameters = {address(parameter) for module in (ours, theirs) for parameter in module.parameters()}
+    bytes_of = [kept(module, [x], but=parameters).bytes for module in (ours, theirs)]
+    assert bytes_of[0] <= 1.05 * bytes_of[1]
