@@ -571,3 +571,33 @@ def test_an_encoder_layer_errs_no_more_than_torchs_on_average() -> None:
             errors[row] += torch.tensor([(a - t).abs().max().item() for a, t in zip(answer, truth, strict=True)])
     ours, theirs = errors
     assert (ours <= 1.5 * theirs).all(), ours / theirs
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32], ids=str)
+@pytest.mark.parametrize("mask_check", [True, False])
+@pytest.mark.parametrize("with_norm", [True, False])
+@pytest.mark.parametrize("enable_nested_tensor", [True, False])
+@pytest.mark.parametrize("when", ["evaluated", "evaluated with gradients", "evaluated with a mask", "trained"])
+@pytest.mark.parametrize("how", ["built", "converted"])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_padding_that_torchs_encoder_leaves_out(
+    how: str, when: str, enable_nested_tensor: bool, with_norm: bool, mask_check: bool, kind: torch.dtype
+) -> None:
+    """Evaluated without gradients, torch's computes nothing there, and its last norm makes its bias of that."""
+    padding = torch.tensor([[False] * 5, [False, False, False, True, True]])
+    padding = padding if kind == torch.bool else torch.zeros(2, 5).masked_fill(padding, -torch.inf)
+    mask = torch.zeros(5, 5, dtype=kind) if when == "evaluated with a mask" else None
+
+    def answer(nn: Any, finish: Callable[[Any], Any] = lambda model: model) -> Tensor:
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0, batch_first=True)
+        norm = nn.LayerNorm(4) if with_norm else None
+        model = finish(nn.TransformerEncoder(layer, 2, norm, enable_nested_tensor, mask_check))
+        for parameter in model.parameters():
+            torch.nn.init.uniform_(parameter, -1, 1)
+        model.train(when == "trained")
+        with torch.set_grad_enabled(when in ("trained", "evaluated with gradients")):
+            return model(torch.randn(2, 5, 4), mask, padding)
+
+    ours = answer(nn) if how == "built" else answer(torch.nn, convert)
+    torch.testing.assert_close(ours, answer(torch.nn))

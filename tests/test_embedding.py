@@ -138,3 +138,18 @@ def test_max_norm_has_no_tangent() -> None:
 
     torch.testing.assert_close(value_and_tangent(F), value_and_tangent(torch.nn.functional))
     assert torch.equal(tangent, torch.ones_like(tangent))
+
+
+@pytest.mark.parametrize("padding_idx", [None, 2])
+@pytest.mark.parametrize("indices", [[1, 2, 2], [[1], [2]], []], ids=str)
+@pytest.mark.parametrize("width", [0, 3])
+def test_sparse_gradients_of_any_width(width: int, indices: list, padding_idx: int | None) -> None:
+    found = []
+    for library in (F, torch.nn.functional):
+        weight = torch.ones(4, width, requires_grad=True)
+        given = torch.tensor(indices, dtype=torch.int64)
+        library.embedding(given, weight, padding_idx, sparse=True).sum().backward()
+        assert weight.grad is not None
+        assert weight.grad.is_sparse
+        found.append((weight.grad._indices(), weight.grad._values()))
+    torch.testing.assert_close(*found)

@@ -80,12 +80,26 @@ def note(heard: list[str], func: Any) -> None:
         heard.append(SPELLED.get(name, name))
 
 
+# the functions that overwrite their input, with their options
+INPLACE: dict[str, tuple] = {
+    "relu_": (),
+    "leaky_relu_": (0.3,),
+    "rrelu_": (0.1, 0.3, True),
+    "hardtanh_": (-0.3, 0.4),
+    "threshold_": (0.1, 3.0),
+    "elu_": (0.7,),
+    "selu_": (),
+    "celu_": (0.7,),
+}
+
+
 def all_calls() -> list[tuple[str, tuple, dict]]:
     """Every call that the cases make, and those of functions that have none: name and arguments."""
     calls: list[tuple[str, tuple, dict]] = []
     for dims in (1, 2, 3):
         image = torch.ones(1, 1, *[4] * dims)
         calls += [(f"{kind}max_pool{dims}d_with_indices", (image, 2), {}) for kind in ("", "adaptive_")]
+    calls += [(name, (torch.ones(2), *args), {}) for name, args in INPLACE.items()]
     for case in all_cases():
         recorder = Recorder(F)
         case.call(recorder, *case.inputs())
@@ -114,6 +128,20 @@ def replacements(arg: Any, value: Any) -> Iterator[Any]:
 
 def public_functions() -> dict[str, Callable[..., Any]]:
     return {name: value for name, value in vars(F).items() if inspect.isfunction(value) and not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", INPLACE)
+def test_functions_that_overwrite_their_input(name: str) -> None:
+    """All that torch.nn.functional has, with its options, and differentiable."""
+    assert {other for other in vars(THEIRS) if other.endswith("_") and not other.startswith("_")} == INPLACE.keys()
+    found = []
+    for namespace in (F, THEIRS):
+        torch.manual_seed(0)
+        leaf = torch.linspace(-2, 2, 7, dtype=torch.float64).requires_grad_()
+        x = leaf * 1
+        assert getattr(namespace, name)(x, *INPLACE[name]) is x
+        found.append(pull_back(x, [leaf]))
+    assert_equal(*found, precision=torch.float32 if name == "celu_" else torch.float64)  # torch's constants
 
 
 def test_the_calls_are_of_all_functions() -> None:

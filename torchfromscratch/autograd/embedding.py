@@ -91,8 +91,10 @@ def _frequency(index: Tensor, rows: int) -> Tensor:
 
 
 def _sparse_rows(grad: Tensor, index: Tensor, rows: int, padding_idx: int | None) -> Tensor:
-    """ScatterAdd as the list of its terms."""
-    index, grad = index.reshape(-1), grad.reshape(-1, grad.shape[-1])
+    """ScatterAdd as the list of its terms, which is empty where they are."""
+    index, grad = index.reshape(-1), grad.reshape(index.numel(), grad.shape[-1])
+    if grad.numel() == 0:
+        index, grad = index[:0], grad[:0]
     if padding_idx is not None:
         used = index != padding_idx
         index, grad = index[used], grad[used]

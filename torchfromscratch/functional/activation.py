@@ -21,22 +21,29 @@ from torchfromscratch.kernels.precision import rounded, widened
 
 __all__ = [
     "celu",
+    "celu_",
     "elu",
+    "elu_",
     "gelu",
     "glu",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "hardtanh_",
     "leaky_relu",
+    "leaky_relu_",
     "log_softmax",
     "logsigmoid",
     "mish",
     "prelu",
     "relu",
     "relu6",
+    "relu_",
     "rrelu",
+    "rrelu_",
     "selu",
+    "selu_",
     "sigmoid",
     "silu",
     "softmax",
@@ -47,6 +54,7 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "threshold_",
 ]
 
 # The fixed point of mean 0 and variance 1: G. Klambauer et al., "Self-normalizing neural networks", 2017.
@@ -289,6 +297,50 @@ def log_softmax(
 ) -> Tensor:
     """log(eˣ / Σ eˣ) over `dim`, with dL/dx = dL/dy − eʸ · Σ dL/dy. `dtype` is cast to first."""
     return _along_dim("log_softmax", along.log_softmax, input, dim, _stacklevel, dtype)
+
+
+# torch.nn.functional's names for these with inplace=True
+
+
+def relu_(input: Tensor) -> Tensor:
+    """`relu`, in the memory of its input."""
+    return relu(input, inplace=True)
+
+
+def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
+    """`leaky_relu`, in the memory of its input."""
+    return leaky_relu(input, negative_slope, inplace=True)
+
+
+def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False) -> Tensor:
+    """`rrelu`, in the memory of its input."""
+    return rrelu(input, lower, upper, training, inplace=True)
+
+
+def hardtanh_(input: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """`hardtanh`, in the memory of its input."""
+    return hardtanh(input, min_val, max_val, inplace=True)
+
+
+def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
+    """`threshold`, in the memory of its input."""
+    _check_real("threshold", input)
+    return _apply(table.threshold, input, threshold, value, inplace=True)
+
+
+def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """`elu`, in the memory of its input."""
+    return elu(input, alpha, inplace=True)
+
+
+def selu_(input: Tensor) -> Tensor:
+    """`selu`, in the memory of its input."""
+    return selu(input, inplace=True)
+
+
+def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
+    """`celu`, in the memory of its input."""
+    return celu(input, alpha, inplace=True)
 
 
 def _along_dim(

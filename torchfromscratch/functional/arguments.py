@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +13,29 @@ from torchfromscratch.kernels.memory import followed, is_recorded
 
 Size = int | Sequence[int]
 
+MANY = 2**31  # elements, beside whose computation it takes no time to ask whether there is memory for them
+
 
 def per_dimension(name: str, value: Any, dims: int) -> tuple[int, ...]:
     """An int for all spatial dimensions, or a sequence of one or `dims` ints, as a tuple of `dims`."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if not all([is_int(v) for v in values]):
         raise TypeError(f"{name} must be an int or a tuple of {dims} ints, but got {value!r}")
+    if any([isinstance(v, int) and abs(v) >= 2**63 for v in values]):
+        raise ValueError(f"Overflow when unpacking long long: {name} must be less than 2⁶³, but got {value!r}")
     if len(values) == 1:
         values *= dims
     if len(values) != dims:
         raise RuntimeError(f"{name} must be an int or a tuple of {dims} ints, but got {len(values)}: {value!r}")
     return values
+
+
+def require_memory(size: Sequence[int], like: Tensor) -> None:
+    """RuntimeError where no memory holds so many elements, before anything is done for each of them."""
+    if has_values(like) and not is_recorded() and (count := math.prod(size)) > MANY:
+        if count >= 2**63:
+            raise RuntimeError(f"Storage size calculation overflowed with sizes={list(size)}")
+        like.new_empty(size)
 
 
 def is_int(value: Any) -> bool:

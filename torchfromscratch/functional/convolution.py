@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchfromscratch.algorithm import chosen_algorithm
 from torchfromscratch.autograd.convolution import correlation, full_convolution
-from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension
+from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_memory
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.memory import no_view
 from torchfromscratch.kernels.windows import Windows
@@ -175,6 +175,7 @@ def _convolution(
             "Kernel size can't be greater than actual input size; pad more or use a smaller kernel"
         )
     _check_positions(batch)
+    require_memory((batch.shape[0], weight.shape[0], *windows.output_size(batch.shape[2:])), batch)
     output = correlation(batch, weight, bias, windows)
     return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 
@@ -223,6 +224,7 @@ def _transposed(
             f"{_times(output_size)}. Output size is too small; use less padding"
         )
     _check_positions(batch)
+    require_memory((batch.shape[0], weight.shape[1] * groups, *output_size), batch)
     output = full_convolution(batch, weight, bias, windows, output_size)
     return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from torchfromscratch.autograd import padding
+from torchfromscratch.functional.arguments import require_memory
 from torchfromscratch.functional.autocast import autocast
 
 __all__ = ["pad"]
@@ -58,6 +59,8 @@ def _pad_edges(input: Tensor, pad: Sequence[int], mode: str) -> Tensor:
         input = _cropped(input, crop).contiguous()
     widths = [(max(pad[i], 0), max(pad[i + 1], 0)) for i in range(len(pad) - 2, -1, -2)]
     _check_widths(input, widths, mode)
+    padded = [size + sum(edges) for size, edges in zip(input.shape[-len(widths) :], widths, strict=True)]
+    require_memory((*input.shape[: -len(widths)], *padded), input)
     output = padding.pad_edges(input, widths, mode)
     if mode == "circular":
         return output

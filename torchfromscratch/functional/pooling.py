@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import pooling as autograd
-from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension
+from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_memory
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.layout import any_channels_last
 from torchfromscratch.kernels.memory import no_view
@@ -386,6 +386,7 @@ def _adaptive_size(name: str, dims: int, input: Tensor, output_size: AdaptiveSiz
 
 def _adaptive_spans(batch: Tensor, sizes: tuple[int, ...]) -> tuple[Spans, ...]:
     """The spans that divide a batch into this many, of one row if its input has one dimension."""
+    require_memory((*batch.shape[:2], *sizes), batch)
     return dividing_spans(batch.shape[2:], (1, *sizes) if len(sizes) == 1 else sizes)
 
 

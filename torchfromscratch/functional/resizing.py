@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import resizing as autograd
-from torchfromscratch.functional.arguments import is_int
+from torchfromscratch.functional.arguments import is_int, require_memory
 from torchfromscratch.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from torchfromscratch.kernels.layout import lies_channels_last
 from torchfromscratch.kernels.precision import widened
@@ -62,6 +62,7 @@ def interpolate(
         raise RuntimeError(
             f"only the batch may be empty, but got input of size {list(input.shape)} and the output size {sizes}"
         )
+    require_memory((*input.shape[:2], *sizes), input)
     if mode == "area":
         return (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)[dims - 1](input, sizes)
     if not input.is_floating_point() and (input.dtype != torch.uint8 or (mode in FILTER and dims != 2)):
@@ -130,10 +131,15 @@ def _sizes(
         raise ValueError(f"either size or scale_factor must be given, but got {size} and {scale_factor}")
     if size is not None:
         sizes = _for_each("size", size, len(spatial))
-        if not all([is_int(number) for number in sizes]):
-            raise TypeError(f"size must be of ints, but got {size}")
+        if not all([is_int(number) and abs(number) < 2**63 for number in sizes]):
+            raise TypeError(f"size must be of ints less than 2⁶³, but got {size}")
         return sizes, [None] * len(spatial)
     factors = _for_each("scale_factor", scale_factor, len(spatial))
+    if not all([abs(length * factor) < 2**63 for length, factor in zip(spatial, factors, strict=True)]):  # or NaN
+        raise RuntimeError(
+            f"value cannot be converted to type int64_t without overflow: scale_factor={scale_factor} of an input of "
+            f"size {list(spatial)}"
+        )
     sizes = [math.floor(length * factor) for length, factor in zip(spatial, factors, strict=True)]
     return sizes, [None] * len(spatial) if recompute_scale_factor else factors
 

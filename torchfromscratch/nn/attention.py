@@ -9,6 +9,7 @@ import torch.nn
 from torch import Tensor
 
 from torchfromscratch import functional as F
+from torchfromscratch.functional.arguments import has_values
 from torchfromscratch.nn.dropout import Dropout
 from torchfromscratch.nn.linear import Linear
 from torchfromscratch.nn.normalization import LayerNorm
@@ -109,7 +110,7 @@ class TransformerDecoderLayer(torch.nn.TransformerDecoderLayer):
 class TransformerEncoder(torch.nn.TransformerEncoder):
     """Copies of an encoder layer, one on the other: torch.nn.TransformerEncoder by hand.
 
-    Padded positions keep what the layers compute there; torch.nn's, without gradients, gives zeros.
+    Where torch.nn's leaves out the padding, by nested tensors, ours computes it and then sets it to zero.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -123,7 +124,34 @@ class TransformerEncoder(torch.nn.TransformerEncoder):
 
     @use_nested_tensor.setter
     def use_nested_tensor(self, value: bool) -> None:
-        """torch.nn's constructor decides it in vain."""
+        """What torch.nn's constructor finds: whether its own would use them."""
+        vars(self)["use_nested_tensor"] = value
+
+    def forward(
+        self,
+        src: Tensor,
+        mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool | None = None,
+    ) -> Tensor:
+        output = super().forward(src, mask, src_key_padding_mask, is_causal)
+        if src_key_padding_mask is None or mask is not None or not self._leaves_out(src, src_key_padding_mask.bool()):
+            return output
+        nothing = output.new_zeros(output.shape[-1])
+        nothing = nothing if self.norm is None else self.norm(nothing)
+        return torch.where(src_key_padding_mask.bool().unsqueeze(-1), nothing, output)
+
+    def _leaves_out(self, src: Tensor, padding: Tensor) -> bool:
+        """Whether torch.nn's encoder, evaluated without gradients, would leave out the padding."""
+        if self.layers[0].training or src.dim() != 3 or not vars(self).get("use_nested_tensor", False):
+            return False
+        if not torch.backends.mha.get_fastpath_enabled() or torch.is_autocast_enabled():
+            return False
+        if torch.is_grad_enabled() and any([tensor.requires_grad for tensor in (src, *self.layers[0].parameters())]):
+            return False
+        if not self.mask_check:
+            return True
+        return has_values(padding) and not bool((padding[:, :-1] & ~padding[:, 1:]).any())
 
 
 class TransformerDecoder(torch.nn.TransformerDecoder):
