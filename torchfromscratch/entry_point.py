@@ -31,7 +31,14 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 WRONG, INTERRUPTED, UNREAD = 2, 128 + signal.SIGINT, 141  # SIGPIPE, which Windows has not, is 13
 
 # How Python, its libraries and the system's loader say that memory ran out, besides MemoryError.
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "allocate memory", "bad_alloc", "can't start new thread")
+OUT_OF_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "allocate memory",
+    "bad_alloc",
+    "can't start new thread",
+    "failed to map segment",
+)
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
@@ -57,7 +64,7 @@ def reason(error: BaseException) -> str | None:
     if isinstance(error, BrokenPipeError):
         return None
     if _is_out_of_memory(error):
-        return f"not enough memory ({_line(error) or type(error).__name__})"
+        return f"not enough memory ({(str(error).strip() or type(error).__name__).splitlines()[-1]})"
     if isinstance(error, UserError | OSError | ImportError):
         return _line(error)
     return None
