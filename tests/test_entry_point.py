@@ -63,13 +63,16 @@ def test_the_same_while_a_command_is_loaded(
 
 
 def test_mistakes_of_the_code_keep_their_traceback(command: None) -> None:
-    for error in (ValueError("1"), RuntimeError("shapes differ"), TypeError("2")):
+    ours = ImportError("cannot import name", name="torchfromscratch.nn")
+    for error in (ValueError("1"), RuntimeError("shapes differ"), TypeError("2"), ours):
         with pytest.raises(type(error)):
             run(lambda error=error: raising(error))
 
 
-def test_who_imports_the_package_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/home/somebody/train.py"])
+@pytest.mark.parametrize("argv", [["/home/somebody/train.py"], ["-m"], []], ids=str)
+def test_who_imports_the_package_is_left_alone(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", argv)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "somebodys.package"])
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), loading():
         raise KeyboardInterrupt
@@ -79,6 +82,7 @@ def test_who_imports_the_package_is_left_alone(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("argv0", ["-m", "/usr/bin/torchfromscratch", *map(str, SCRIPTS)])
 def test_every_command_is_known(argv0: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [argv0])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-O", "-m", "torchfromscratch", "audit"])
     assert entry_point._is_command()
 
 

@@ -19,6 +19,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -65,15 +66,17 @@ def reason(error: BaseException) -> str | None:
         return None
     if _is_out_of_memory(error):
         return f"not enough memory ({(str(error).strip() or type(error).__name__).splitlines()[-1]})"
-    if isinstance(error, UserError | OSError | ImportError):
-        return _line(error)
+    if isinstance(error, UserError | OSError) or (isinstance(error, ImportError) and not _is_ours(error)):
+        return " ".join(str(error).split())
     return None
 
 
 def _is_command() -> bool:
-    """Whether this process runs one of scripts/, the installed command, or `python -m`, which is "-m" while we load."""
+    """Whether this process runs one of scripts/, the installed command or `python -m torchfromscratch`."""
+    if sys.argv[:1] == ["-m"]:  # so Python calls a module while it is looked for, and its package loaded
+        return ("-m", NAME) in pairwise(sys.orig_argv)
     path = Path(sys.argv[0]) if sys.argv else Path()
-    return path == Path("-m") or path.stem == NAME or path.resolve().parent == SCRIPTS
+    return path.stem == NAME or path.resolve().parent == SCRIPTS
 
 
 def _prepare() -> None:
@@ -129,5 +132,5 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError)
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _is_ours(error: ImportError) -> bool:
+    return (error.name or "").partition(".")[0] == NAME

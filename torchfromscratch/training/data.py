@@ -220,14 +220,13 @@ def _remark(part: str, counts: Counter[str]) -> tuple[str, ...]:
 
 
 def _labelled(path: Path) -> LabelledFiles:
-    expected = "--dataset folder expects --data-dir DIR with DIR/train/<class>/* and DIR/test/<class>/*"
-    try:
-        found = find_labelled(path)
-    except UserError as error:
-        raise UserError(f"{error}; {expected}") from error
-    if not found.classes:
-        raise UserError(f"no class folders found in {path}; {expected}")
-    return found
+    files = find_labelled(path) if path.is_dir() else None
+    if files is None or not files.classes:
+        raise UserError(
+            f"no class folders found in {path}; --dataset folder expects --data-dir DIR with DIR/train/<class>/* and "
+            "DIR/test/<class>/*"
+        )
+    return files
 
 
 def _common_size(paths: list[str]) -> int:
