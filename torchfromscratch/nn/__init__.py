@@ -12,25 +12,61 @@ from typing import Any
 import torch.fx
 import torch.nn
 from torch.nn import (
-    Buffer,
-    ChannelShuffle,
-    Identity,
-    Module,
-    ModuleDict,
-    ModuleList,
-    Parameter,
-    ParameterDict,
-    ParameterList,
-    PixelShuffle,
-    PixelUnshuffle,
-    Sequential,
-    Unflatten,
-    UninitializedBuffer,
-    UninitializedParameter,
-    init,
-    parallel,
-    parameter,
-    utils,
+    Buffer as Buffer,
+)
+from torch.nn import (
+    ChannelShuffle as ChannelShuffle,
+)
+from torch.nn import (
+    Identity as Identity,
+)
+from torch.nn import (
+    Module as Module,
+)
+from torch.nn import (
+    ModuleDict as ModuleDict,
+)
+from torch.nn import (
+    ModuleList as ModuleList,
+)
+from torch.nn import (
+    Parameter as Parameter,
+)
+from torch.nn import (
+    ParameterDict as ParameterDict,
+)
+from torch.nn import (
+    ParameterList as ParameterList,
+)
+from torch.nn import (
+    PixelShuffle as PixelShuffle,
+)
+from torch.nn import (
+    PixelUnshuffle as PixelUnshuffle,
+)
+from torch.nn import (
+    Sequential as Sequential,
+)
+from torch.nn import (
+    Unflatten as Unflatten,
+)
+from torch.nn import (
+    UninitializedBuffer as UninitializedBuffer,
+)
+from torch.nn import (
+    UninitializedParameter as UninitializedParameter,
+)
+from torch.nn import (
+    init as init,
+)
+from torch.nn import (
+    parallel as parallel,
+)
+from torch.nn import (
+    parameter as parameter,
+)
+from torch.nn import (
+    utils as utils,
 )
 
 from torchfromscratch import functional
