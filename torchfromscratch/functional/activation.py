@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd import elementwise as table
 from torchfromscratch.autograd import softmax as along
-from torchfromscratch.functional.arguments import has_values, overwritten
+from torchfromscratch.functional.arguments import has_values, not_implemented, overwritten
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.memory import is_recorded
 from torchfromscratch.kernels.precision import rounded, widened
@@ -89,15 +89,19 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     if input.dtype != weight.dtype:
         raise RuntimeError(f"input and weight must have the same type, but got {input.dtype} and {weight.dtype}")
     if weight.dim() > 1:
-        raise RuntimeError(f"expected a weight of shape () or (C), but got {list(weight.shape)}")
+        raise RuntimeError(
+            f"prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = {weight.dim()}, of size "
+            f"{list(weight.shape)}"
+        )
     if weight.numel() == 1:
         return table.prelu(input, weight.reshape(()).expand(input.shape))
     channels = input.shape[1] if input.dim() > 1 else 1
     if weight.numel() != channels:
-        raise RuntimeError(
-            f"expected a weight for each of {channels} channels of an input of shape {list(input.shape)}, "
-            f"but got {weight.numel()}"
+        found = f"Found parameter numbers = {weight.numel()} and channel size = {channels}"
+        wrong = (
+            "Mismatch of parameter numbers and input channel size" if input.dim() else "Not allow zero-dim input tensor"
         )
+        raise RuntimeError(f"prelu: {wrong}. {found}. (input of shape {list(input.shape)})")
     return table.prelu(input, weight.reshape(-1, *[1] * (input.dim() - 2)).expand(input.shape))
 
 
@@ -116,7 +120,7 @@ def rrelu(
     """
     _check_floating("rrelu", input)
     if lower > upper:
-        raise RuntimeError(f"lower must be at most upper, but got {lower} and {upper}")
+        raise RuntimeError(f"Lower bound should be less than or equal to the upper bound, but got {lower} and {upper}")
     given = input if inplace else input.contiguous()
     if training:
         return _apply(table.prelu, given, _random_slopes(given.detach(), lower, upper), inplace=inplace)
@@ -132,7 +136,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     """x, but at least `min_val` and at most `max_val`, with dL/dx = dL/dy between the two and 0 elsewhere."""
     _check_real("hardtanh", input)
     if min_val > max_val:
-        raise ValueError(f"min_val must be at most max_val, but got {min_val} and {max_val}")
+        raise ValueError(f"min_val cannot be greater than max_val, but got {min_val} and {max_val}")
     if input.dtype == torch.uint8 and min_val <= -1:
         raise RuntimeError(f"elements of {input.dtype} cannot be as low as min_val = {min_val}")
     return _apply(table.hardtanh, input, min_val, max_val, inplace=inplace)
@@ -157,7 +161,10 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x moved towards 0 by λ, at most to 0, with dL/dx = dL/dy where |x| > λ and 0 elsewhere."""
     _check_floating("softshrink", input)
     if lambd < 0:
-        raise RuntimeError(f"lambd must be at least 0, but got {lambd}")
+        raise RuntimeError(
+            f"lambda must be in range [0, {torch.finfo(input.dtype).max}] for input dtype {input.dtype}, "
+            f"but found {lambd}"
+        )
     return table.softshrink(input, rounded(lambd, input.dtype))
 
 
@@ -212,14 +219,14 @@ def softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
 def tanhshrink(input: Tensor) -> Tensor:
     """x − tanh x, with dL/dx = dL/dy · tanh² x."""
     if input.dtype == torch.bool:
-        raise NotImplementedError("tanhshrink needs a numeric tensor, but got a boolean one")
+        raise not_implemented("tanhshrink", input.dtype)
     return table.tanhshrink(_inexact(input))
 
 
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|), with dL/dx = dL/dy / (1 + |x|)², for real x."""
     if input.dtype == torch.bool:
-        raise NotImplementedError("softsign needs numbers, but got booleans")
+        raise not_implemented("softsign", input.dtype)
     return table.softsign(_inexact(input))
 
 
@@ -256,7 +263,7 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     Source: D. Hendrycks and K. Gimpel, "Gaussian error linear units", 2016.
     """
     if approximate not in ("none", "tanh"):
-        raise RuntimeError(f'approximate must be "none" or "tanh", but got {approximate!r}')
+        raise RuntimeError(f"approximate argument must be either none or tanh, but got {approximate!r}")
     _check_floating("gelu", input)
     return table.gelu(input) if approximate == "none" else table.gelu_tanh(input)
 
@@ -287,7 +294,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
     """softmax(−x) over `dim`. `dtype` is cast to first."""
     if input.dtype == torch.bool:
-        raise NotImplementedError("softmin needs a numeric tensor, but got a boolean one")
+        raise not_implemented("softmin", input.dtype)
     return _along_dim("softmin", along.softmax, -input, dim, _stacklevel, dtype)
 
 
@@ -392,9 +399,9 @@ def _inexact(input: Tensor) -> Tensor:
 
 def _check_floating(name: str, input: Tensor) -> None:
     if not input.is_floating_point():
-        raise NotImplementedError(f"{name} needs a floating-point input, but got {input.dtype}")
+        raise not_implemented(name, input.dtype)
 
 
 def _check_real(name: str, input: Tensor) -> None:
     if input.dtype == torch.bool or input.is_complex():
-        raise NotImplementedError(f"{name} needs real numbers, but got {input.dtype}")
+        raise not_implemented(name, input.dtype)

@@ -26,7 +26,7 @@ def per_dimension(name: str, value: Any, dims: int) -> tuple[int, ...]:
     if len(values) == 1:
         values *= dims
     if len(values) != dims:
-        raise RuntimeError(f"{name} must be an int or a tuple of {dims} ints, but got {len(values)}: {value!r}")
+        raise RuntimeError(f"{name!r} should contain one int or {dims} ints, but got {len(values)}: {value!r}")
     return values
 
 
@@ -46,6 +46,18 @@ def is_int(value: Any) -> bool:
 def no_tensor(function: str, name: str, value: Any) -> TypeError:
     """The error for an argument that should be a tensor."""
     return TypeError(f"{function}(): argument {name!r} must be Tensor, not {type(value).__name__}")
+
+
+def not_implemented(function: str, dtype: torch.dtype) -> NotImplementedError:
+    """The error for numbers of a type that the function is not defined for."""
+    return NotImplementedError(
+        f"{function!r} not implemented for {scalar_type(dtype)!r}: it is not defined for {dtype}"
+    )
+
+
+def scalar_type(dtype: torch.dtype) -> str:
+    """What torch's errors call a type: Float, Long."""
+    return torch.empty(0, dtype=dtype).type().removeprefix("torch.").removesuffix("Tensor")
 
 
 def has_values(tensor: Tensor) -> bool:

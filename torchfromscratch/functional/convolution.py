@@ -151,11 +151,6 @@ def _convolution(
     name = f"conv{dims}d"
     _check_operands(name, dims, input, weight, bias, groups, out_channels=0)
     batch = as_batch(name, input, dims)
-    if batch.shape[1] != weight.shape[1] * groups:
-        raise RuntimeError(
-            f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(input.shape)} to have "
-            f"{weight.shape[1] * groups} channels, but got {batch.shape[1]} channels instead"
-        )
     stride, dilation = per_dimension("stride", stride, dims), per_dimension("dilation", dilation, dims)
     if isinstance(padding, str):
         batch, padding = _named_padding(padding, batch, weight, stride, dilation)
@@ -168,6 +163,11 @@ def _convolution(
         algorithm=chosen_algorithm(),
     )
     _check_windows(windows)
+    if batch.shape[1] != weight.shape[1] * groups:
+        raise RuntimeError(
+            f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(input.shape)} to have "
+            f"{weight.shape[1] * groups} channels, but got {batch.shape[1]} channels instead"
+        )
     padded_size = tuple(size + 2 * p for size, p in zip(batch.shape[2:], windows.padding, strict=True))
     if any([extent > size for extent, size in zip(windows.extent, padded_size, strict=True)]):
         raise RuntimeError(
@@ -255,7 +255,7 @@ def _check_operands(
     if groups <= 0:
         raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")
     if weight.dim() != dims + 2:
-        raise RuntimeError(f"{name} expects a {dims + 2}D weight, but got weight of size {list(weight.shape)}")
+        raise RuntimeError(_wrong_dims(name, dims, input, weight))
     if weight.shape[0] < groups or weight.shape[0] % groups:
         raise RuntimeError(
             f"Given groups={groups}, expected weight to be at least {groups} at dimension 0 and divisible by "
@@ -279,13 +279,24 @@ def _kernel_size(weight: Tensor) -> tuple[int, ...]:
     return tuple(int(size) for size in weight.shape[2:])
 
 
+def _wrong_dims(name: str, dims: int, input: Tensor, weight: Tensor) -> str:
+    """What is wrong with a weight of other than `dims` spatial dimensions."""
+    if weight.dim() < 3:
+        return f"{name}: weight should have at least three dimensions, but got weight of size {list(weight.shape)}"
+    return (
+        f"Expected {weight.dim()}-dimensional input for {weight.dim()}-dimensional weight {list(weight.shape)}, but "
+        f"got {input.dim()}-dimensional input of size {list(input.shape)} instead; {name} takes a weight of "
+        f"{dims + 2} dimensions"
+    )
+
+
 def _check_windows(windows: Windows) -> None:
     if min(windows.padding) < 0:
         raise RuntimeError(f"negative padding is not supported, but got padding={windows.padding}")
     if min(windows.stride) <= 0:
         raise RuntimeError(f"non-positive stride is not supported, but got stride={windows.stride}")
     if min(windows.dilation) <= 0:
-        raise RuntimeError(f"non-positive dilation is not supported, but got dilation={windows.dilation}")
+        raise RuntimeError(f"dilation should be greater than zero, but got dilation={windows.dilation}")
 
 
 def _check_positions(batch: Tensor) -> None:

@@ -37,10 +37,13 @@ def embedding(
 
     Source: Y. Bengio et al., "A Neural Probabilistic Language Model", 2003.
     """
-    if input.dtype not in (torch.int32, torch.int64):
-        raise RuntimeError(f"embedding needs indices of type int32 or int64, but got {input.dtype}")
     if weight.dim() != 2:
-        raise RuntimeError(f"embedding needs a table of size (V, D), but got {tuple(weight.shape)}")
+        raise RuntimeError(f"'weight' must be 2-D: a table of size (V, D), but got {tuple(weight.shape)}")
+    if input.dtype not in (torch.int32, torch.int64):
+        raise RuntimeError(
+            "Expected tensor for argument #1 'indices' to have one of the following scalar types: Long, Int; "
+            f"but got {input.type()} instead (embedding takes int32 and int64)"
+        )
     rows = weight.shape[0]
     if padding_idx is not None:
         if not -rows <= padding_idx < rows:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import loss as table
-from torchfromscratch.functional.arguments import has_values
+from torchfromscratch.functional.arguments import has_values, scalar_type
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.memory import no_view
 from torchfromscratch.kernels.precision import widened
@@ -56,7 +56,9 @@ def cross_entropy(
     smoothing = max(label_smoothing, 0.0)
     if input.shape == target.shape:
         if ignore_index >= 0 and target.is_floating_point():
-            raise RuntimeError(f"class probabilities have no class to ignore, but got ignore_index={ignore_index}")
+            raise RuntimeError(
+                f"ignore_index is not supported for floating point target, but got ignore_index={ignore_index}"
+            )
         return _cross_entropy_of_probabilities(input, target, weight, reduction, smoothing)
     dim = _class_dim(input)
     t = _class_target(input, target, weight)
@@ -161,7 +163,7 @@ def huber_loss(
     """
     reduction = _reduction(reduction)
     if delta <= 0:
-        raise RuntimeError(f"delta must be above 0, but got {delta}")
+        raise RuntimeError(f"huber_loss does not support non-positive values for delta, but got {delta}")
     _warn_of_broadcasting("huber_loss", input, target)
     if target.is_complex() and not input.is_complex():
         raise RuntimeError(f"huber_loss returns the input's type, {input.dtype}, but got a target of {target.dtype}")
@@ -275,7 +277,7 @@ def _cross_entropy_of_probabilities(
     input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, smoothing: float
 ) -> Tensor:
     if not target.is_floating_point():
-        raise RuntimeError(f"a target of the input's shape must be class probabilities, but got {target.dtype}")
+        raise RuntimeError(f"Expected floating point type for target with class probabilities, got {target.dtype}")
     dtype = torch.promote_types(input.dtype, target.dtype)
     dim = _class_dim(input)
     density = (1 - smoothing) * widened(target) + smoothing / max(input.shape[dim], 1)
@@ -291,7 +293,7 @@ def _class_target(input: Tensor, target: Tensor, weight: Tensor | None) -> Tenso
     dim = _class_dim(input)
     expected = [*input.shape[:dim], *input.shape[dim + 1 :]]
     if target.dtype not in (torch.int64, torch.uint8):
-        raise RuntimeError(f"expected target classes of type int64 or uint8, but got {target.dtype}")
+        raise RuntimeError(f"expected target dtype to be Long or Byte, but got {target.dtype}")
     if dim == 0:
         if target.dim() == 1 and target.shape[0] == 1:
             target = target.squeeze(0)
@@ -299,14 +301,17 @@ def _class_target(input: Tensor, target: Tensor, weight: Tensor | None) -> Tenso
             raise ValueError(f"an input without a batch has one target, but got {target.shape[0]}")
     elif target.dim() == 0 or target.shape[0] != input.shape[0]:
         raise ValueError(
-            f"input and target differ in batch size: got shapes {list(input.shape)} and {list(target.shape)}"
+            f"Expected input batch_size ({input.shape[0]}) to match target batch_size "
+            f"({target.shape[0] if target.dim() else 'none'}): got shapes {list(input.shape)} and {list(target.shape)}"
         )
     if list(target.shape) != expected:
-        raise RuntimeError(f"expected a target of shape {expected}, but got {list(target.shape)}")
+        raise RuntimeError(f"Expected target size {expected}, got {list(target.shape)}")
     if weight is not None:
         _along_classes(weight, input)
         if weight.dtype != input.dtype:
-            raise RuntimeError(f"expected weights of the input's type {input.dtype}, but got {weight.dtype}")
+            raise RuntimeError(
+                f"weight: expected scalar type {scalar_type(input.dtype)} but found {scalar_type(weight.dtype)}"
+            )
         if weight.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(
                 "target classes have weights that a loss is not differentiable by, but got one that "
@@ -334,7 +339,8 @@ def _along_classes(weight: Tensor, input: Tensor) -> Tensor:
     dim = _class_dim(input)
     if weight.dim() != 1 or weight.shape[0] != input.shape[dim]:
         raise RuntimeError(
-            f"expected a weight for each of {input.shape[dim]} classes, but got a tensor of shape {list(weight.shape)}"
+            f"weight tensor should be defined either for all {input.shape[dim]} classes or no classes "
+            f"but got weight tensor of shape: {list(weight.shape)}"
         )
     return weight.reshape(-1, *[1] * (input.dim() - dim - 1))
 
@@ -411,7 +417,7 @@ def _reduction(reduction: str, size_average: bool | None = None, reduce: bool | 
     if size_average is not None or reduce is not None:
         return torch.nn._reduction.legacy_get_string(size_average, reduce)
     if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f'reduction must be "none", "mean" or "sum", but got {reduction!r}')
+        raise ValueError(f'{reduction} is not a valid value for reduction: it must be "none", "mean" or "sum"')
     return reduction
 
 

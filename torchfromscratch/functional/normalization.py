@@ -50,7 +50,7 @@ def batch_norm(
     Internal Covariate Shift", 2015.
     """
     if eps < 0 or (training and eps == 0):
-        raise ValueError(f"batch_norm needs a positive eps, but got {eps}")
+        raise ValueError(f"batch_norm eps must be positive, but got {eps}")
     if input.dim() < 2 and tuple(input.shape) != (0,):
         raise RuntimeError(f"batch_norm needs an input (N, C, *), but got size {tuple(input.shape)}")
     if training:
@@ -194,13 +194,17 @@ def group_norm(
     Source: Y. Wu and K. He, "Group Normalization", 2018.
     """
     if input.dim() < 2:
-        raise RuntimeError(f"group_norm needs an input (N, C, *), but got size {tuple(input.shape)}")
+        raise RuntimeError(f"group_norm: Expected at least 2 dimensions for input tensor but received {input.dim()}")
     batch, channels, *space = input.shape
     _check_more_than_one_value(batch * channels // num_groups * math.prod(space), input)
     if num_groups < 1 or channels % num_groups:
-        raise RuntimeError(f"group_norm cannot form {num_groups} groups of {channels} channels")
+        raise RuntimeError(
+            "Expected number of channels in input to be divisible by num_groups, but got input of shape "
+            f"{list(input.shape)} and num_groups={num_groups}"
+        )
     if channels == 0 or 0 in space:
-        raise RuntimeError(f"group_norm needs channels and space that are not empty, got {tuple(input.shape)}")
+        what = "HxW" if channels else "number of channels"
+        raise RuntimeError(f"group_norm: Expected {what} to be greater than 0, got {list(input.shape)}")
     _check_parameter_shapes("group_norm", (channels,), weight, bias)
     _check(input, weight, bias)
     grouped = _laid_out(input).view(batch, num_groups, channels // num_groups, *space)
@@ -292,15 +296,21 @@ def _check_normalized_shape(
 ) -> tuple[int, ...]:
     shape = tuple(normalized_shape)
     if not shape or tuple(input.shape[-len(shape) :]) != shape:
+        if not shape:
+            raise RuntimeError(f"{layer}: Expected normalized_shape to be at least 1-dimensional, but got {shape}")
         raise RuntimeError(
-            f"{layer} over normalized_shape={shape} needs an input whose size ends with it, of at least one "
-            f"dimension, but got {tuple(input.shape)}"
+            f"{layer}: Given normalized_shape={list(shape)}, expected input with shape "
+            f"[*, {', '.join(map(str, shape))}], but got input of size {list(input.shape)}"
         )
     _check_parameter_shapes(layer, shape, *parameters)
     return shape
 
 
 def _check_parameter_shapes(layer: str, shape: tuple[int, ...], *parameters: Tensor | None) -> None:
+    described = "the number of channels" if layer == "group_norm" else "normalized_shape"
     for name, parameter in zip(("weight", "bias")[: len(parameters)], parameters, strict=True):
         if parameter is not None and tuple(parameter.shape) != shape:
-            raise RuntimeError(f"{layer} needs a {name} of size {shape}, but got {tuple(parameter.shape)}")
+            raise RuntimeError(
+                f"{layer}: Expected {name} to be of same shape as {described}, but got {name} of shape "
+                f"{list(parameter.shape)} and {described} = {list(shape)}"
+            )

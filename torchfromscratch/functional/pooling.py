@@ -281,7 +281,7 @@ def _max_pool(
     name = f"max_pool{dims}d"
     windows = _windows(dims, kernel_size, stride, padding, dilation, ceil_mode)
     batch = _batch(name, dims, input)
-    _require_room(name, batch, windows)
+    _require_room(name, dims, batch, windows)
     _require_winners(name, batch, windows)
     if input.dtype == torch.bool or input.is_complex():
         raise NotImplementedError(f"{name} is not defined for {input.dtype}")
@@ -309,9 +309,9 @@ def _avg_pool(
         raise IndexError(f"{name} needs (N, C, H, W) or (C, H, W), but got input of size {list(input.shape)}")
     windows = _windows(dims, kernel_size, stride, padding, 1, ceil_mode)
     if divisor_override == 0:
-        raise RuntimeError("divisor_override must not be zero")
+        raise RuntimeError("divisor must be not zero, but got divisor_override=0")
     batch = _batch(name, dims, input)
-    _require_room(name, batch, windows)
+    _require_room(name, dims, batch, windows)
     if dims == 3 and any([k > size for k, size in zip(windows.kernel_size, batch.shape[2:], strict=True)]):
         raise RuntimeError(
             f"{name}: the input {tuple(batch.shape[2:])} must not be smaller than the kernel {windows.kernel_size}"
@@ -371,16 +371,20 @@ def _adaptive_size(name: str, dims: int, input: Tensor, output_size: AdaptiveSiz
     if dims > 1 and isinstance(output_size, Sequence):
         if input.dim() <= len(output_size):
             raise ValueError(
-                f"{name}: an input of size {list(input.shape)} has too few dimensions for output_size={output_size!r}; "
+                f"{name}: Input dimension should be at least {len(output_size) + 1} for output_size={output_size!r}, "
+                f"but got input of size {list(input.shape)}; "
                 f"it must be (N, C, *) or (C, *) with {dims} dimensions for *"
             )
         if len(output_size) != dims and all([size is None or is_int(size) for size in output_size]):
-            raise RuntimeError(f"{name}: output_size must have {dims} elements, but got {output_size!r}")
+            raise RuntimeError(f"{name}: output_size must be {dims} ints, but got {output_size!r}")
         given = zip(output_size, input.shape[-len(output_size) :], strict=True)
         wanted = [size if chosen is None else chosen for chosen, size in given]
     sizes = per_dimension("output_size", wanted, dims)
     if min(sizes) < 0:
-        raise RuntimeError(f"{name}: elements of output_size must not be negative, but got {output_size!r}")
+        raise RuntimeError(
+            f"{name}: elements of output_size must be greater than or equal to 0, but got {output_size!r}: "
+            f"Trying to create tensor with negative dimension {min(sizes)}"
+        )
     return sizes
 
 
@@ -401,11 +405,13 @@ def _windows(
     dilations = per_dimension("dilation", dilation, dims)
     for what, values in (("kernel_size", kernel), ("stride", strides), ("dilation", dilations)):
         if min(values) <= 0:
-            raise RuntimeError(f"{what} must be greater than zero, but got {values}")
-    if any([p < 0 or p > k // 2 for p, k in zip(paddings, kernel, strict=True)]):
+            raise RuntimeError(f"{what} must be greater than zero, but got {min(values)} in {values}")
+    if min(paddings) < 0:
+        raise RuntimeError(f"pad must be non-negative, but got pad: {min(paddings)}")
+    if any([p > k // 2 for p, k in zip(paddings, kernel, strict=True)]):
         raise RuntimeError(
-            f"padding must be non-negative and at most half of the kernel size, but got padding={paddings} "
-            f"and kernel_size={kernel}"
+            f"pad should be at most half of effective kernel size, but got pad={paddings}, kernel_size={kernel} "
+            f"and dilation={dilations}"
         )
     if dims == 1:
         kernel, strides, paddings, dilations = (1, *kernel), (1, *strides), (0, *paddings), (1, *dilations)
@@ -414,8 +420,20 @@ def _windows(
 
 def _batch(name: str, dims: int, input: Tensor) -> Tensor:
     """A batch of pictures or volumes: what has one dimension is a picture of one row, as in torch."""
+    if input.dim() not in (dims + 1, dims + 2):
+        raise RuntimeError(
+            f"{name}: non-empty {dims + 1}D or {dims + 2}D (batch mode) tensor expected for input: "
+            f"{_expected(dims, input)}"
+        )
     batch = as_batch(name, input, dims)
     return batch.unsqueeze(2) if dims == 1 else batch
+
+
+def _expected(dims: int, input: Tensor) -> str:
+    return (
+        f"Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with optional 0 dim batch size for input, "
+        f"but got: {list(input.shape)}"
+    )
 
 
 def _unbatched(output: Tensor, input: Tensor, dims: int) -> Tensor:
@@ -425,15 +443,18 @@ def _unbatched(output: Tensor, input: Tensor, dims: int) -> Tensor:
     return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 
 
-def _require_room(name: str, batch: Tensor, windows: Windows) -> None:
+def _require_room(name: str, dims: int, batch: Tensor, windows: Windows) -> None:
     """RuntimeError unless there is at least one window."""
     if 0 in batch.shape[1:]:
-        raise RuntimeError(f"{name}: only the batch may be empty, but got input of size {list(batch.shape)}")
+        raise RuntimeError(
+            f"{name}: Expected input's non-batch dimensions to have positive length: {_expected(dims, batch)}"
+        )
     output_size = windows.output_size(batch.shape[2:])
     if min(output_size) < 1:
         raise RuntimeError(
-            f"{name}: given input size {tuple(batch.shape[2:])} and kernel_size {windows.kernel_size}, the output "
-            f"size would be {output_size}, which is too small; pad more or use a smaller kernel"
+            f"{name}: Given input size: {tuple(batch.shape[2:])} and kernel_size {windows.kernel_size}. Invalid "
+            f"computed output size: {min(output_size)} in {output_size}. Output size is too small; pad more or use a "
+            "smaller kernel"
         )
 
 

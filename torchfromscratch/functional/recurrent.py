@@ -201,6 +201,7 @@ def _single_step(
 ) -> tuple[Tensor, ...]:
     """A scan of one step."""
     _check_dims("input", input, ("batch", "features"))
+    _check_step(input, hx, w_ih.shape[-1], w_hh.shape[-1])
     timeline = Timeline((input.shape[0],))
     h, *c = _run(cell, timeline, input, hx, (w_ih, w_hh, b_ih, b_hh, None), keeps_state=cell in (LSTM, GRU))
     return h, *[changeable(state) for state in c]
@@ -290,6 +291,20 @@ def _check_sizes(sizes: tuple[int, ...], rows: Tensor) -> None:
         raise RuntimeError(
             f"batch_sizes must not grow and must add up to the {rows.shape[0]} rows of data, but got {list(sizes)}"
         )
+
+
+def _check_step(input: Tensor, hx: Sequence[Tensor], features: int, hidden: int) -> None:
+    """RuntimeError unless a batch and its states fit each other and the weights."""
+    if input.shape[1] != features:
+        raise RuntimeError(f"input has inconsistent input_size: got {input.shape[1]} expected {features}")
+    for number, state in enumerate(hx):
+        _check_dims(f"hidden{number}", state, ("batch", "hidden"))
+        if state.shape[0] != input.shape[0]:
+            raise RuntimeError(
+                f"Input batch size {input.shape[0]} doesn't match hidden{number} batch size {state.shape[0]}"
+            )
+        if state.shape[1] != hidden:
+            raise RuntimeError(f"hidden{number} has inconsistent hidden_size: got {state.shape[1]}, expected {hidden}")
 
 
 def _check_scan(

@@ -95,8 +95,8 @@ def _forward_cell(module: Any, cell: Callable[..., Any], input: Tensor, hx: Any)
     """The state after one step: of a batch or of a single sequence."""
     _check_dims(module, "input", input, (1, 2))
     is_pair, is_batched = isinstance(module, torch.nn.LSTMCell), input.dim() == 2
-    for state in () if hx is None else hx if is_pair else (hx,):
-        _check_dims(module, "hidden", state, (1, 2))
+    for number, state in enumerate(() if hx is None else hx if is_pair else (hx,)):
+        _check_dims(module, f"hx[{number}]" if is_pair else "hidden", state, (1, 2))
     if not is_batched:
         input = input.unsqueeze(0)
         hx = None if hx is None else (hx[0].unsqueeze(0), hx[1].unsqueeze(0)) if is_pair else hx.unsqueeze(0)
