@@ -6,14 +6,35 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "train_cifar.py"
 LAYERS = "scratch"
 TINY = ["--dataset", "digits", "--device", "cpu", "--epochs", "3", "--batch-size", "100", "--layers", LAYERS]
 DEFAULT_NAME = f"digits-lenet5-{LAYERS}"
+
+
+CAMPAIGN_SEED = int(os.environ.get("CAMPAIGN_SEED", 0))  # of the slow tests' random faults
+
+
+def assert_equal(some: Any, others: Any, where: str) -> None:
+    """Requires equal states: equal to the last bit, as deep as they go."""
+    if isinstance(some, torch.Tensor):
+        assert torch.equal(some, others), where
+    elif isinstance(some, dict):
+        assert set(some) == set(others), where
+        for name in some:
+            assert_equal(some[name], others[name], f"{where}.{name}")
+    elif isinstance(some, list):
+        assert len(some) == len(others), where
+        for number, pair in enumerate(zip(some, others, strict=True)):
+            assert_equal(*pair, f"{where}.{number}")
+    else:
+        assert some == others, where
 
 
 def launch(

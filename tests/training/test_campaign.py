@@ -19,10 +19,10 @@ from types import FrameType
 from typing import Any
 
 import pytest
-import torch
+import tqdm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.training.conftest import DEFAULT_NAME, ROOT, SCRIPT, TINY, finish, launch
+from tests.training.conftest import CAMPAIGN_SEED, DEFAULT_NAME, ROOT, SCRIPT, TINY, assert_equal, finish, launch
 from torchfromscratch.training import checkpoint, lock
 from torchfromscratch.training.checkpoint import load_checkpoint
 from torchfromscratch.training.cli import main
@@ -31,11 +31,21 @@ from torchfromscratch.training.trainer import Trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("undrawn")]
 
-SEED = int(os.environ.get("CAMPAIGN_SEED", 0))
-RANDOM_KILLS = int(os.environ.get("CAMPAIGN_KILLS", 40))
+RANDOM_KILLS = int(os.environ.get("CAMPAIGN_KILLS", 30))
 MOST_KILLS_OF_A_RUN = 3
+LONGEST_TRIAL = 300  # seconds
 OPTIONS = [*TINY, "--epochs", "2", "--checkpoint-every", "6"]
 TIMES = {"images_per_second", "seconds", "data_wait_share"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_thread_of_the_progress_bar() -> Iterator[None]:
+    """A lock that another thread holds would never be free in a fork."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tqdm.tqdm, "monitor_interval", 0)
+        if tqdm.tqdm.monitor is not None:
+            tqdm.tqdm.monitor.exit()
+        yield
 
 
 class Ended:
@@ -70,25 +80,11 @@ def without_times(value: Any) -> Any:
     return [without_times(part) for part in value] if isinstance(value, list) else value
 
 
-def assert_equal(some: Any, others: Any, where: str) -> None:
-    if isinstance(some, torch.Tensor):
-        assert torch.equal(some, others), where
-    elif isinstance(some, dict):
-        assert set(some) == set(others), where
-        for name in some:
-            assert_equal(some[name], others[name], f"{where}.{name}")
-    elif isinstance(some, list):
-        assert len(some) == len(others), where
-        for number, pair in enumerate(zip(some, others, strict=True)):
-            assert_equal(*pair, f"{where}.{number}")
-    else:
-        assert some == others, where
-
-
 def forked(work: Callable[[], Any]) -> int:
     """Does the work in a fork of this process, unseen; returns its exit code, or minus the signal that killed it."""
     child = os.fork()
     if child == 0:
+        signal.alarm(LONGEST_TRIAL)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
@@ -191,7 +187,7 @@ def events(uninterrupted: Ended, tmp_path_factory: pytest.TempPathFactory) -> in
 
 @pytest.mark.parametrize("trial", range(RANDOM_KILLS))
 def test_killed_at_random_points(trial: int, events: int, uninterrupted: Ended, tmp_path: Path) -> None:
-    draw, run = random.Random(1000 * SEED + trial), tmp_path / "run"
+    draw, run = random.Random(1000 * CAMPAIGN_SEED + trial), tmp_path / "run"
     for _ in range(draw.randint(1, MOST_KILLS_OF_A_RUN)):
         point = draw.randrange(events)
         forked(lambda point=point: profiled(run, lambda number: die() if number == point else None))

@@ -1,9 +1,16 @@
 """A whole file with other content than a checkpoint's is refused, or changes nothing that could harm."""
 
 import copy
+import functools
+import importlib
 import math
+import operator
 import os
 import pickle
+import random
+import runpy
+import shutil
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.conftest import TINY
+from tests.training.conftest import CAMPAIGN_SEED, TINY, assert_equal
 from torchfromscratch.training.checkpoint import load_checkpoint
 from torchfromscratch.training.cli import main
 from torchfromscratch.training.config import Config
@@ -160,8 +167,11 @@ def test_rates_that_the_settings_and_the_step_decide_are_not_read(run: Path, dig
 class Program:
     """What a pickle calls when it is read, if anybody lets it."""
 
+    def __init__(self, function: Any = os.mkdir, *arguments: Any) -> None:
+        self.call = function, arguments or ("executed",)
+
     def __reduce__(self) -> Any:
-        return os.mkdir, ("executed",)
+        return self.call
 
 
 def test_a_file_that_would_run_a_program_is_refused_without_advice_to_run_it(in_directory: Path) -> None:
@@ -191,3 +201,94 @@ def test_a_file_that_would_grow_when_it_is_read_is_refused(run: Path, tmp_path: 
             packed.writestr(member, whole.read(member))
     with pytest.raises(UserError, match="it is compressed"):
         load_checkpoint(path)
+
+
+def damaged(whole: bytes, draw: random.Random) -> bytes:
+    """The bytes after one of the accidents that happen to files."""
+    kind, place, length = draw.randrange(5), draw.randrange(len(whole)), draw.randint(1, 5000)
+    if kind == 0:  # cut off
+        return whole[:place]
+    if kind == 1:  # a bit flipped
+        return whole[:place] + bytes([whole[place] ^ 1 << draw.randrange(8)]) + whole[place + 1 :]
+    if kind == 2:  # a block of zeros
+        return whole[:place] + bytes(len(whole[place : place + length])) + whole[place + length :]
+    if kind == 3:  # a block lost
+        return whole[:place] + whole[place + length :]
+    return whole[:place] + draw.randbytes(length) + whole[place:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", range(10))
+def test_damaged_files_are_refused_or_hold_what_they_held(trial: int, run: Path, tmp_path: Path) -> None:
+    draw, whole, path = (
+        random.Random(1000 * CAMPAIGN_SEED + trial),
+        (run / "last.pt").read_bytes(),
+        tmp_path / "last.pt",
+    )
+    expected = load_checkpoint(run / "last.pt")
+    messages = []
+    for _ in range(100):
+        path.write_bytes(damaged(whole, draw))
+        try:
+            state = load_checkpoint(path)
+        except UserError as error:
+            messages.append(str(error))
+        else:
+            assert_equal(state, expected, "state")
+    assert len(messages) > 50
+    assert all(len(message.splitlines()) == 1 for message in messages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trial", range(10))
+def test_checkpoints_with_three_parts_replaced_are_refused_or_trained_on(
+    trial: int, run: Path, digits: Dataset
+) -> None:
+    draw, state = random.Random(1000 * CAMPAIGN_SEED + trial), load_checkpoint(run / "last.pt")
+    for _ in range(50):
+        mutant = state
+        for _ in range(3):
+            mutant = changed(mutant, draw.choice([key for key in parts(mutant) if key]), draw.choice(HOSTILE))
+        trainer = taken(mutant, digits)
+        if trainer is not None:
+            trainer._train_step(next(trainer.batches.training(trainer.position.epoch, trainer.position.batch)))
+
+
+HOSTILE_CALLS = [
+    (os.system, "mkdir executed"),
+    (os.mkdir, "executed"),
+    (subprocess.check_call, ["mkdir", "executed"]),
+    (subprocess.Popen, ["mkdir", "executed"]),
+    (eval, "__import__('os').mkdir('executed')"),
+    (exec, "import os; os.mkdir('executed')"),
+    (open, "executed", "w"),
+    (Path.mkdir, Path("executed")),
+    (shutil.copytree, ".", "executed"),
+    (runpy.run_path, "program.py"),
+    (importlib.import_module, "program"),
+    (getattr, Path(), "mkdir"),
+    (functools.partial, os.mkdir, "executed"),
+    (operator.methodcaller, "mkdir", "executed"),
+    (pickle.loads, pickle.dumps(Program())),
+    (torch.load, "program.pt"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", HOSTILE_CALLS, ids=lambda call: f"{call[0].__module__}.{call[0].__qualname__}")
+@pytest.mark.parametrize("place", ["whole", "config", "model", "rows", "launch", "bare"])
+def test_hostile_files_are_refused_and_not_executed(
+    place: str, call: tuple[Any, ...], run: Path, in_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("program.py").write_text("import os; os.mkdir('executed')")
+    monkeypatch.syspath_prepend(in_directory)
+    state, program = load_checkpoint(run / "last.pt"), Program(*call)
+    if place == "bare":
+        Path("last.pt").write_bytes(pickle.dumps(program))
+    else:
+        torch.save(program if place == "whole" else {**state, place: program}, "last.pt")
+    with pytest.raises(UserError) as refused:
+        load_checkpoint(Path("last.pt"))
+    assert len(str(refused.value).splitlines()) == 1
+    assert "weights_only" not in str(refused.value)
+    assert not Path("executed").exists()
