@@ -173,7 +173,8 @@ def test_a_run_takes_up_its_number_of_threads(in_directory: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
-    ("name", "value"), [("threads", 10_000), ("processes", 3), ("torch", "1.0"), ("cpu", "another"), ("device", "cuda")]
+    ("name", "value"),
+    [("threads", 10_000), ("threads", -1), ("processes", 3), ("torch", "1.0"), ("cpu", "another"), ("device", "cuda")],
 )
 def test_other_conditions_than_before_are_one_line(
     name: str, value: object, in_directory: Path, capsys: pytest.CaptureFixture[str]

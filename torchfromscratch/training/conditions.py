@@ -22,7 +22,7 @@ def conditions(device: torch.device, group: Group) -> dict[str, Any]:
 
 def take_up(recorded: Mapping[str, Any], device: torch.device, group: Group) -> list[str]:
     """Takes up again what can be taken up, the number of threads; returns in words what has become different."""
-    if recorded["threads"] <= (os.cpu_count() or 1):
+    if 1 <= recorded["threads"] <= (os.cpu_count() or 1):
         torch.set_num_threads(recorded["threads"])
     now = conditions(device, group)
     return [f"{name} {recorded[name]} before, {now[name]} now" for name in now if recorded[name] != now[name]]

@@ -50,13 +50,12 @@ def directory_lock(directory: Path) -> Iterator[None]:
         UserError: if nothing can be written there.
     """
     path = directory / LOCK
-    try:
+    with _as_user_errors(directory):
         file = _open_locked(path)
-        os.ftruncate(file, 0)
-        os.write(file, f"{os.getpid()} {socket.gethostname()}".encode())
-    except OSError as error:
-        raise UserError(f"cannot write in the run directory {directory}: {error.strerror or error}") from error
     try:
+        with _as_user_errors(directory):
+            os.ftruncate(file, 0)
+            os.write(file, f"{os.getpid()} {socket.gethostname()}".encode())
         yield
     finally:
         with suppress(OSError):  # as on Windows, where no open file can be removed; nobody minds one that is not locked
@@ -64,6 +63,14 @@ def directory_lock(directory: Path) -> Iterator[None]:
         os.close(file)
         with suppress(OSError):
             directory.rmdir()
+
+
+@contextmanager
+def _as_user_errors(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write in the run directory {directory}: {error.strerror or error}") from error
 
 
 def _open_locked(path: Path) -> int:
