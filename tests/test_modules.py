@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -180,7 +181,7 @@ def test_export(case: ModuleCase) -> None:
     assert_equal(tensors_of(program.module()(*inputs)), run(case, module, list(inputs)))
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.filterwarnings("ignore:torch.jit.trace records")
 def test_trace(case: ModuleCase) -> None:
     """torch.jit.trace's program, saved and loaded, gives the module's values and gradients: it is plain operations."""
     if case.call is not None:
@@ -192,7 +193,25 @@ def test_trace(case: ModuleCase) -> None:
     assert_equal(answers(case, torch.jit.load(file), list(inputs)), answers(case, module, list(inputs)))
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("twice", [0, -1], ids=["batch", "width"])
+def test_trace_for_another_size(case: ModuleCase, twice: int) -> None:
+    """torch.jit.trace's program holds for twice as large a batch, or twice as wide an input, or a warning said so."""
+    if case.call is not None:
+        pytest.skip("trace takes the module's own arguments")
+    module, inputs = build(case, OURS).eval(), [tensor.detach() for tensor in inputs_of(case)]
+    others = [torch.cat([tensor, tensor], twice) for tensor in inputs]
+    try:
+        expected = run(case, build(case, THEIRS).eval(), others)
+    except (AssertionError, RuntimeError, ValueError):
+        return  # the width is the number of features
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        traced = torch.jit.trace(module, tuple(inputs), check_trace=False)
+    if constants := [str(warning.message) for warning in told if "torch.jit.trace records" in str(warning.message)]:
+        pytest.skip(constants[0])
+    assert_equal(run(case, traced, others), expected, case.precision)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "last"])
 def test_trace_of_a_network_for_other_sizes(memory_format: torch.memory_format) -> None:
     """Of pictures of another size and number, and followed by autograd."""

@@ -13,11 +13,14 @@ Every layer is a torch.autograd.Function of `torchfromscratch.autograd`, where i
 its derivative.
 """
 
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 
 from torchfromscratch.entry_point import NAME, loading
 
 with loading():
+    import torch
+
     from torchfromscratch import functional, nn, optim
     from torchfromscratch.algorithm import algorithm
     from torchfromscratch.audit import BuiltinLayerError, audit
@@ -26,6 +29,14 @@ with loading():
     from torchfromscratch.from_scratch import from_scratch
     from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
     from torchfromscratch.summary import summary
+
+# As torch does for its own code: what a recorded program holds for constant is told in words of ours.
+warnings.filterwarnings(
+    "ignore",
+    "Converting a tensor|Iterating over a tensor|Using len to get|torch.tensor results",
+    torch.jit.TracerWarning,
+    "torchfromscratch",
+)
 
 try:
     __version__ = version(NAME)

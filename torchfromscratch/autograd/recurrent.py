@@ -229,7 +229,10 @@ class Timeline:
 
     def split(self, packed: Tensor) -> list[Tensor]:
         """The rows of each step."""
-        return list(packed.split(self.sizes))[:: -1 if self.reverse else 1]
+        first, last = self.sizes[0], self.sizes[-1]
+        none_ends_early = first is last or first == last  # is: torch.jit.trace has a tensor for a size
+        steps = packed.chunk(len(self.sizes)) if none_ends_early else packed.split(self.sizes)
+        return list(steps)[:: -1 if self.reverse else 1]
 
     def join(self, steps: list[Tensor]) -> Tensor:
         """The inverse of `split`."""
@@ -249,8 +252,8 @@ def beginnings(steps: list[Tensor]) -> Tensor:
     """The row of each sequence at its first step."""
     rows = steps[:1]
     for before, step in pairwise(steps):
-        if len(step) > len(before):
-            rows.append(step.narrow(0, len(before), len(step) - len(before)))
+        if step.shape[0] > before.shape[0]:
+            rows.append(step.narrow(0, before.shape[0], step.shape[0] - before.shape[0]))
     return torch.cat(rows)
 
 
@@ -258,7 +261,7 @@ def scan(timeline: Timeline, step: Callable[..., tuple], start: States, *packed:
     """Carry states through time: states, outputs = step(states, *rows of the step); lists of the outputs' steps."""
     states, outputs = [state.narrow(0, 0, 0) for state in start], []
     for rows in zip(*[timeline.split(tensor) for tensor in packed], strict=True):
-        states = [_enter(state, s, len(rows[0])) for state, s in zip(states, start, strict=True)]
+        states = [_enter(state, s, rows[0].shape[0]) for state, s in zip(states, start, strict=True)]
         states, output = step(states, *rows)
         outputs.append(output)
     return [list(steps) for steps in zip(*outputs, strict=True)]
@@ -266,7 +269,7 @@ def scan(timeline: Timeline, step: Callable[..., tuple], start: States, *packed:
 
 def _enter(state: Tensor, start: Tensor, size: int) -> Tensor:
     """The states of `size` sequences: the last ones have left, or more begin."""
-    present = len(state)
+    present = state.shape[0]
     if size > present:
         return torch.cat([state, start.narrow(0, present, size - present)])
     return state if size == present else state.narrow(0, 0, size)

@@ -13,6 +13,7 @@ from torchfromscratch.autograd.recurrent import GRU, LSTM, Cell, ReLU, Tanh, Tim
 from torchfromscratch.functional.arguments import changeable, no_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.dropout import dropout as drop_out
+from torchfromscratch.kernels.memory import warn_of_constants
 from torchfromscratch.kernels.precision import widened
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell"]
@@ -130,6 +131,7 @@ def _sequence(name: str, cell: type[Cell], args: tuple, kwargs: dict[str, Any]) 
             f"arguments and {list(kwargs)}"
         )
     _require_tensors(name, **{key: given[key] for key in (names[0], "hx", "params")})
+    warn_of_constants("the steps of a recurrent layer one by one, for sequences of this length alone")
     given["hx"] = tuple(given["hx"]) if cell is LSTM else (given["hx"],)
     if cell is LSTM and len(given["hx"]) != 2:
         raise RuntimeError(f"lstm expects two hidden states, (h, c), but got {len(given['hx'])}")

@@ -12,6 +12,7 @@ from torchfromscratch.autograd import resizing as autograd
 from torchfromscratch.functional.arguments import is_int, require_memory
 from torchfromscratch.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from torchfromscratch.kernels.layout import lies_channels_last
+from torchfromscratch.kernels.memory import warn_of_constants
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.resampling import FILTERS, Axis, filtered, nearest
 
@@ -68,6 +69,7 @@ def interpolate(
     if not input.is_floating_point() and (input.dtype != torch.uint8 or (mode in FILTER and dims != 2)):
         raise NotImplementedError(f"mode {mode!r} takes no {input.dtype}")
     given = zip(input.shape[2:], sizes, factors, strict=True)
+    warn_of_constants("where resizing looks, for inputs of this size alone")
     # int: torch.jit.trace hands over sizes as tensors, whose quotients are float32
     axes = [Axis(int(inputs), int(outputs), factor, bool(align_corners)) for inputs, outputs, factor in given]
     if lies_channels_last(input):

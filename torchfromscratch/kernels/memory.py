@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,6 +52,12 @@ def followed() -> bool:
     )
 
 
+def warn_of_constants(what: str) -> None:
+    """TracerWarning of what a program that torch.jit.trace records will hold for constant."""
+    if torch.jit.is_tracing():
+        warnings.warn(f"torch.jit.trace records {what}", torch.jit.TracerWarning, stacklevel=3)
+
+
 def without_derivative(change: Callable[..., None]) -> Callable[..., None]:
     """`change`, whose writes to tensors have no derivative: torch.no_grad alone stops no tangent."""
 
@@ -85,9 +92,12 @@ def in_compiled_cpu_code(tensor: Tensor) -> bool:
 def no_view(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     """A tensor that nothing else refers to, in another shape: to autograd no view, which it would not let be changed.
 
-    In place behind a Function, that is, as in `x = embedding(ids); x *= 2`.
+    In place behind a Function, that is, as in `x = embedding(ids); x *= 2`. What torch.jit.trace records is no
+    Function, and would hold the sizes for constants.
     """
-    return tensor if tensor.dim() == len(shape) else torch.ops.aten._unsafe_view.default(tensor, shape)
+    if tensor.dim() == len(shape):
+        return tensor
+    return tensor.view(shape) if torch.jit.is_tracing() else torch.ops.aten._unsafe_view.default(tensor, shape)
 
 
 def computed(operation: Callable[..., Tensor], *operands: Tensor, memory: Tensor) -> Tensor:

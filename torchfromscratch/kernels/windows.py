@@ -85,10 +85,10 @@ class Windows:
         sizes = []
         for size, extent, s, p in zip(input_size, self.extent, self.stride, self.padding, strict=True):
             room = size + 2 * p - extent
-            output = room // s + 1
-            if self.ceil_mode and room % s and output * s < size + p:
-                output += 1
-            sizes.append(output)
+            if self.ceil_mode:
+                sizes.append(_smaller((room + s - 1) // s + 1, (size + p - 1) // s + 1))
+            else:
+                sizes.append(room // s + 1)
         return tuple(sizes)
 
     def reach(self, input_size: Sequence[int]) -> list[tuple[int, int]]:
@@ -97,13 +97,13 @@ class Windows:
             return [(p, p) for p in self.padding]
         last = [(o - 1) * s for o, s in zip(self.output_size(input_size), self.stride, strict=True)]
         ends = [start + extent for start, extent in zip(last, self.extent, strict=True)]
-        return [(p, max(p, end - p - i)) for p, end, i in zip(self.padding, ends, input_size, strict=True)]
+        return [(p, _larger(end - p - i, p)) for p, end, i in zip(self.padding, ends, input_size, strict=True)]
 
     def pad(self, input: Tensor, value: float = 0.0, at: int = 2) -> Tensor:
         """`input` with `value` around it wherever a window reaches; its spatial dimensions start at `at`."""
         reach = self.reach(input.shape[at : at + self.dims])
         amounts = [amount for before_after in reversed(reach) for amount in before_after]
-        if not any(amounts):
+        if not any([isinstance(amount, Tensor) or amount for amount in amounts]):
             return input
         return torch.constant_pad_nd(input, [0, 0] * (input.dim() - at - self.dims) + amounts, value)
 
@@ -152,3 +152,13 @@ class Windows:
         stride = self.stride[dim]
         seen = padded.narrow(at + dim, number * self.dilation[dim], (outputs - 1) * stride + 1)
         return seen if stride == 1 else seen[(slice(None),) * (at + dim) + (slice(None, None, stride),)]
+
+
+def _smaller(a: Any, b: Any) -> Any:
+    """The smaller of two sizes; torch.jit.trace has tensors for them, and records no branch."""
+    return torch.minimum(a, b) if isinstance(a, Tensor) else torch.sym_min(a, b)
+
+
+def _larger(a: Any, least: int) -> Any:
+    """A size, or what it is at least; likewise."""
+    return a.clamp(min=least) if isinstance(a, Tensor) else torch.sym_max(a, least)
