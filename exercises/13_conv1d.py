@@ -22,11 +22,6 @@ class Conv1d(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple:
         x, w = ctx.saved_tensors
-        k = w.shape[2]
-        grad_w = torch.einsum("nci,noi->oc", x[:, :, : g.shape[2]], g).unsqueeze(2)
-        for tap in range(1, k):
-            grad_w = torch.cat(
-                [grad_w, torch.einsum("nci,noi->oc", x[:, :, tap : tap + g.shape[2]], g).unsqueeze(2)], 2
-            )
-        full = torch.nn.functional.pad(g, (k - 1, k - 1)).unfold(2, k, 1)
+        full = torch.nn.functional.pad(g, (w.shape[2] - 1, w.shape[2] - 1)).unfold(2, w.shape[2], 1)
+        grad_w = torch.einsum("ncik,noi->ock", x.unfold(2, w.shape[2], 1), g)
         return torch.einsum("noik,ock->nci", full, w.flip(2)), grad_w

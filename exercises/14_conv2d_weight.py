@@ -30,14 +30,8 @@ def input_gradient(x: Tensor, w: Tensor, g: Tensor, stride: tuple[int, int], pad
         for m in range(w.shape[3]):
             rows = slice(k, k + (g.shape[2] - 1) * stride[0] + 1, stride[0])
             columns = slice(m, m + (g.shape[3] - 1) * stride[1] + 1, stride[1])
-            tap = torch.einsum("noij,oc->ncij", g, w[:, :, k, m])
-            grad = grad.index_put((slice_indices(grad, rows, columns)), tap, accumulate=True)
+            grad[:, :, rows, columns] += torch.einsum("noij,oc->ncij", g, w[:, :, k, m])
     return grad[:, :, padding[0] : padding[0] + x.shape[2], padding[1] : padding[1] + x.shape[3]]
-
-
-def slice_indices(x: Tensor, rows: slice, columns: slice) -> tuple[Tensor, ...]:
-    n, c, h, v = (torch.arange(size) for size in x.shape)
-    return n[:, None, None, None], c[:, None, None], h[rows][:, None], v[columns]
 
 
 class Conv2d(torch.autograd.Function):

@@ -29,7 +29,7 @@ return g - y.exp() * g.sum(ctx.dim, keepdim=True), None
 grad_x = g * 2 * (x - t) / x.numel()
 return grad_x, -grad_x
 """,
-    "10_binary_cross_entropy": """
+    "10_bce": """
 return g * (p - t) / (p * (1 - p)) / p.numel(), None
 """,
     "11_cross_entropy": """
@@ -46,13 +46,11 @@ grad_w = torch.einsum("ncijkl,noij->ockl", below, g)
 return input_gradient(x, w, g, ctx.stride, ctx.padding), grad_w, None, None
 """,
     "15_conv2d_input": """
-kernel, (s1, s2), (p1, p2) = w.flip(2, 3).transpose(0, 1), ctx.stride, ctx.padding
-height, width = x.shape[2] + 2 * p1, x.shape[3] + 2 * p2
-spread = g.new_zeros(*g.shape[:2], height - w.shape[2] + 1, width - w.shape[3] + 1)
-rows, columns = torch.arange(g.shape[2]) * s1, torch.arange(g.shape[3]) * s2
-spread = spread.index_put((*(torch.arange(n)[(..., *[None] * (3 - d))] for d, n in enumerate(g.shape[:2])), rows[:, None], columns), g)
-below = windows(pad(spread, (w.shape[2] - 1, w.shape[3] - 1)), w.shape[2:], (1, 1))
-full = torch.einsum("noijkl,cokl->ncij", below, kernel)
+(s1, s2), (p1, p2), (k1, k2) = ctx.stride, ctx.padding, w.shape[2:]
+spread = g.new_zeros(*g.shape[:2], x.shape[2] + 2 * p1 - k1 + 1, x.shape[3] + 2 * p2 - k2 + 1)
+spread[:, :, : (g.shape[2] - 1) * s1 + 1 : s1, : (g.shape[3] - 1) * s2 + 1 : s2] = g
+below = windows(pad(spread, (k1 - 1, k2 - 1)), (k1, k2), (1, 1))
+full = torch.einsum("noijkl,ockl->ncij", below, w.flip(2, 3))
 return full[:, :, p1 : p1 + x.shape[2], p2 : p2 + x.shape[3]], grad_w, None, None
 """,
     "16_max_pool2d": """
@@ -61,12 +59,13 @@ grad_x = g.new_zeros(n, c, height * width).scatter_add(2, place.flatten(2), g.fl
 return grad_x.view(x.shape), None, None
 """,
     "17_avg_pool2d": """
+grad_x = g.new_zeros(ctx.size)
 share = g / (ctx.kernel[0] * ctx.kernel[1])
-rows, columns = ((torch.arange(n) * s)[:, None] + torch.arange(k) for n, s, k in zip(g.shape[2:], ctx.stride, ctx.kernel))
-place = rows[:, None, :, None] * ctx.size[3] + columns[None, :, None, :]
-shares = share[..., None, None].expand(*share.shape, *ctx.kernel)
-flat = g.new_zeros(*ctx.size[:2], ctx.size[2] * ctx.size[3])
-grad_x = flat.scatter_add(2, place.expand_as(shares).flatten(2), shares.flatten(2)).view(ctx.size)
+for k in range(ctx.kernel[0]):
+    for m in range(ctx.kernel[1]):
+        rows = slice(k, k + (g.shape[2] - 1) * ctx.stride[0] + 1, ctx.stride[0])
+        columns = slice(m, m + (g.shape[3] - 1) * ctx.stride[1] + 1, ctx.stride[1])
+        grad_x[:, :, rows, columns] += share
 return grad_x, None, None
 """,
     "18_batch_norm": """

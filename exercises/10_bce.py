@@ -2,7 +2,7 @@
 
 Bring the two fractions to one denominator: what is left of the numerator?
 
-Check it: torchfromscratch check exercises/10_binary_cross_entropy.py:BinaryCrossEntropy --like binary_cross_entropy --by-hand
+Check it: torchfromscratch check exercises/10_bce.py:BinaryCrossEntropy --like binary_cross_entropy --by-hand
 """
 
 import torch
