@@ -43,7 +43,7 @@ return torch.einsum("ncik,ock->noi", below, weight)
 """,
     "14_conv2d_weight": """
 grad_w = torch.einsum("ncijkl,noij->ockl", below, g)
-return input_gradient(x, w, g, ctx.stride, ctx.padding), grad_w, None, None
+return grad_x, grad_w, None, None
 """,
     "15_conv2d_input": """
 (s1, s2), (p1, p2), (k1, k2) = ctx.stride, ctx.padding, w.shape[2:]
