@@ -24,6 +24,7 @@ with loading():
     from torchfromscratch import functional, nn, optim
     from torchfromscratch.algorithm import algorithm
     from torchfromscratch.audit import BuiltinLayerError, audit
+    from torchfromscratch.autograd.function import Function, differentiable
     from torchfromscratch.check import check
     from torchfromscratch.convert import conversion_report, convert
     from torchfromscratch.from_scratch import from_scratch
@@ -46,6 +47,7 @@ except PackageNotFoundError:  # a clone that is not installed
 __all__ = [
     "BuiltinLayerError",
     "Conv2d",
+    "Function",
     "Linear",
     "MaxPool2d",
     "ReLU",
@@ -55,6 +57,7 @@ __all__ = [
     "check",
     "conversion_report",
     "convert",
+    "differentiable",
     "from_scratch",
     "functional",
     "nn",

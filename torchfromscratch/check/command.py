@@ -7,9 +7,11 @@ import importlib
 import importlib.util
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from torchfromscratch.audit import audit
 from torchfromscratch.check.checking import check
 from torchfromscratch.check.layers import LAYERS, CannotCheckError, find
 from torchfromscratch.errors import UserError
@@ -40,6 +42,7 @@ def register(subcommands: Any) -> None:
     parser.add_argument("--cases", type=int, default=200, metavar="N", help="cases that are drawn; default 200")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the cases; default 0")
     parser.add_argument("--no-double", action="store_true", help="leave out second derivatives")
+    parser.add_argument("--by-hand", action="store_true", help="refuse a function that calls a built-in layer")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
@@ -51,7 +54,8 @@ def _run(args: argparse.Namespace) -> int:
         return _check_torch(args)
     if not args.function or not args.like:
         raise UserError("name a function and what it should be, as in: check layers.py:MyConv2d --like conv2d")
-    report = check(load(args.function), args.like, double=not args.no_double, cases=args.cases, seed=args.seed)
+    with audit() if args.by_hand else nullcontext():
+        report = check(load(args.function), args.like, double=not args.no_double, cases=args.cases, seed=args.seed)
     print(json.dumps(report.as_dict(), indent=1, default=str) if args.json else report)
     return int(not report.ok)
 
