@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,21 +44,17 @@ def elementwise(
     reals. `contiguous` gradients lie so whatever the tensors do, as some of torch's.
     """
     count, names = len(derivatives), [*inspect.signature(value).parameters]
-
-    def numbers_of(derivative: Callable[..., Tensor]) -> list[int]:
-        """What it takes behind g, by its number among the arguments and, behind them, the output."""
-        _, *taken = inspect.signature(derivative).parameters
-        return [names.index(name) if name in names else len(names) for name in taken]
-
-    rules = [(derivative, numbers_of(derivative)) for derivative in derivatives.values()]
-    kept = [n for n in (*range(count), len(names)) if any([n in numbers for _, numbers in rules])]
+    taken = [[*inspect.signature(derivative).parameters][1:] for derivative in derivatives.values()]
+    numbers = [[names.index(name) if name in names else len(names) for name in of_one] for of_one in taken]
+    kept = [n for n in (*range(count), len(names)) if any([n in of_one for of_one in numbers])]
+    known = [*kept, *range(count, len(names))]
+    rules = [(f, [known.index(n) for n in of_one]) for f, of_one in zip(derivatives.values(), numbers, strict=True)]
 
     def in_wide(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
         return formula(first, *rest) if exact else in_pieces(_rounded_once, formula, first, *rest)
 
-    def arguments(ctx: Any) -> dict[int, Any]:
-        """What derivatives take, by its number."""
-        return {**dict(zip(kept, saved(ctx), strict=True)), **dict(enumerate(ctx.constants, count))}
+    def needed_for(gradients: Sequence[bool]) -> list[bool]:
+        return [any([gradients[user] and n in numbers[user] for user in range(count)]) for n in kept]
 
     def conjugated(tensor: Tensor) -> Tensor:
         return tensor if symmetric else tensor.conj_physical()
@@ -71,22 +67,15 @@ def elementwise(
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
             ctx.constants, given = inputs[count:], (*inputs, output)
-            needed = {
-                n
-                for (_, numbers), needs in zip(rules, ctx.needs_input_grad[:count], strict=True)
-                if needs
-                for n in numbers
-            }
-            save(ctx, [given[n] for n in kept], [n in needed for n in kept])
+            needed = None if count == 1 else needed_for(ctx.needs_input_grad)
+            save(ctx, [given[n] for n in kept], needed)
 
         @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
-            known = arguments(ctx)
+            given = (*saved(ctx), *ctx.constants)
             gradients = [
-                conjugated(in_wide(derivative, conjugated(grad_output), *[known[n] for n in numbers]))
-                if needs
-                else None
-                for (derivative, numbers), needs in zip(rules, ctx.needs_input_grad[:count], strict=True)
+                conjugated(in_wide(derivative, conjugated(grad_output), *[given[n] for n in takes])) if needs else None
+                for (derivative, takes), needs in zip(rules, ctx.needs_input_grad[:count], strict=True)
             ]
             if contiguous:
                 gradients = [None if gradient is None else gradient.contiguous() for gradient in gradients]
@@ -94,10 +83,10 @@ def elementwise(
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Tensor:
-            known = arguments(ctx)
+            given = (*saved(ctx), *ctx.constants)
             moves = [
-                in_wide(derivative, tangent, *[known[n] for n in numbers])
-                for (derivative, numbers), tangent in zip(rules, tangents[:count], strict=True)
+                in_wide(derivative, tangent, *[given[n] for n in takes])
+                for (derivative, takes), tangent in zip(rules, tangents[:count], strict=True)
             ]
             return sum(moves[1:], moves[0])
 

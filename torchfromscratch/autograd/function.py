@@ -112,10 +112,10 @@ def save(ctx: Any, tensors: Sequence[Tensor | None], needed: Sequence[bool] | No
     functions of all the tensors, whatever requires a gradient.
     """
     forward_mode = not torch.compiler.is_compiling() and forward_ad._current_level >= 0
-    if needed is None or forward_mode:
-        needed = [True] * len(tensors)
-    ctx.is_saved = tuple([need and tensor is not None for tensor, need in zip(tensors, needed, strict=True)])
-    kept = [tensor for tensor, is_saved in zip(tensors, ctx.is_saved, strict=True) if is_saved]
+    if needed is not None and not forward_mode:
+        tensors = [tensor if need else None for tensor, need in zip(tensors, needed, strict=True)]
+    ctx.is_saved = [tensor is not None for tensor in tensors]
+    kept = [tensor for tensor in tensors if tensor is not None]
     ctx.save_for_backward(*kept)
     if forward_mode:
         ctx.save_for_forward(*kept)

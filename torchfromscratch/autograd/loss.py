@@ -16,6 +16,7 @@ its minus sign there).
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -170,10 +171,9 @@ class NegativeLogLikelihood(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         t, w = saved(ctx)
         classes = Classes(t, w, 1, ctx.ignore_index)
-        grad = grad_output.new_zeros(ctx.shape).scatter(
-            ctx.dim, classes.index, -classes.counted(grad_output) * classes.h
-        )
-        return grad.to(ctx.dtype), None, None, None, None
+        h = classes.weighted(classes.counted(grad_output))
+        grad_x = grad_output.new_zeros(ctx.shape).scatter(ctx.dim, classes.index, -h)
+        return grad_x.to(ctx.dtype), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, *_: None) -> Tensor:
@@ -184,12 +184,18 @@ class NegativeLogLikelihood(Function):
 class Classes:
     """Targets t, each of a weight h = factor · w_t with w = 1 unless given, but for those to be ignored."""
 
+    h: Any  # None where it is 1
+
     def __init__(self, t: Tensor, w: Tensor | None, factor: float, ignore_index: int) -> None:
         self.ignored = t == ignore_index
         self.index = t.masked_fill(self.ignored, 0)
-        self.h: Any = factor
+        self.h = None if factor == 1 else factor
         if w is not None:
             self.h = factor * widened(pick(w, 0, self.index.reshape(-1))).reshape(t.shape)
+
+    def weighted(self, values: Tensor) -> Tensor:
+        """h · values."""
+        return values if self.h is None else values * self.h
 
     def counted(self, values: Tensor) -> Tensor:
         """The values of targets, 0 for those that are ignored."""
@@ -237,19 +243,23 @@ def _classes(t: Tensor | None, w: Tensor | None, factor: float, ignore_index: in
 
 def _cross_entropy(x: Tensor, classes: Classes | None, s: Tensor | None, dim: int) -> Tensor:
     """− h · x_t − Σ S · x, 0 for the targets that are ignored."""
-    of_density: Any = 0 if s is None else (s * x).sum(dim, keepdim=True)
-    if classes is None:
-        return -of_density
-    return classes.counted(-(pick(x, dim, classes.index) * classes.h) - of_density)
+    terms = []
+    if classes is not None:
+        terms.append(classes.counted(classes.weighted(pick(x, dim, classes.index))))
+    if s is not None:
+        through_density = (s * x).sum(dim, keepdim=True)
+        terms.append(through_density if classes is None else classes.counted(through_density))
+    return functools.reduce(torch.add, terms).neg()
 
 
 def _softmax_minus_target(x: Tensor, classes: Classes | None, s: Tensor | None, grad: Tensor, dim: int) -> Tensor:
     """(y · ΣY − Y) · dL/dL, of x = log y and Y = h · onehot(t) + S."""
-    y = widened(x).exp()
-    of_density: Any = 0 if s is None else (y * s.sum(dim, keepdim=True) - s) * grad
-    if classes is None:
-        return of_density
-    h = grad * classes.h
-    if s is None and not followed() and in_cpu_memory(x, h) and y.is_contiguous():  # as torch's gradient lies
-        return y.mul_(h).scatter_add_(dim, classes.index, -h)
-    return (y * h).scatter_add(dim, classes.index, -h) + of_density
+    y, terms = widened(x).exp(), []
+    if classes is not None:
+        h = classes.weighted(grad)
+        if s is None and not followed() and in_cpu_memory(x, h) and y.is_contiguous():  # as torch's gradient lies
+            return y.mul_(h).scatter_add_(dim, classes.index, -h)
+        terms.append((y * h).scatter_add(dim, classes.index, -h))
+    if s is not None:
+        terms.append((y * s.sum(dim, keepdim=True) - s) * grad)
+    return functools.reduce(torch.add, terms)
