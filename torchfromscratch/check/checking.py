@@ -98,7 +98,7 @@ class Check:
 
     def faults(self) -> list[Fault]:
         """What is wrong with it as a Function."""
-        return faults(self.subject, self.layer, self.trials)
+        return faults(self.subject, self.layer, self.trials, self.attempt)
 
     def find_second(self, case: Case) -> Second:
         """Second derivatives beside the right ones."""
@@ -113,8 +113,8 @@ class Check:
         drawn = self.cases()
         self.trials = [self.attempt(case) for case in drawn]
         self.answered = [trial for trial in self.trials if not trial.refusal]
-        found_faults = self.faults()
-        if not self.answered and not found_faults:
+        self.found_faults = self.faults()
+        if not self.answered and not self.found_faults:
             refusal = Counter(trial.refusal.splitlines()[0] for trial in self.trials).most_common(1)[0][0]
             raise CannotCheckError(f"{self.subject.name} refuses every case of {self.layer.name}: {refusal}")
         findings = [finding for what in self._quantities() for finding in self._compare(what)]
@@ -125,10 +125,10 @@ class Check:
             right += [SECOND] * (not seconds and self.has_second)
         findings += [
             Finding(fault.what, fault.sentence, fault.explanation, *self._shown(fault.case))
-            for fault in found_faults
+            for fault in self.found_faults
             if not fault.advice
         ]
-        advice = [f"{fault.sentence} {fault.explanation}" for fault in found_faults if fault.advice]
+        advice = [f"{fault.sentence} {fault.explanation}" for fault in self.found_faults if fault.advice]
         return Report(
             title=f"{self.layer.name}, as {self.subject.name}({', '.join(self.subject.takes)})",
             cases=len(self.answered),
@@ -167,6 +167,9 @@ class Check:
         right = [trial for trial in self.answered if not trial.is_wrong(what) and what in trial.given]
         least = self._smallest(what, wrong)
         found = self._arrangement(what, wrong) or name(what, self.table(), [*wrong, least], right)
+        changing = [fault for fault in self.found_faults if fault.what in ("repeatability", "state")]
+        if found.sentence is None and changing:
+            found = Name(changing[0].sentence, changing[0].explanation)
         return [
             Finding(
                 what=what,
@@ -217,7 +220,8 @@ class Check:
             (refusals if found.refusal else compared).append((trial, found))
         if refusals:
             self.notes.append(
-                f"no second derivatives in {len(refusals)} cases: {refusals[0][1].refusal.splitlines()[0]}"
+                f"no second derivatives in {len(refusals)} of {len(compared) + len(refusals)} cases: "
+                f"{refusals[0][1].refusal.splitlines()[0]}"
             )
         tolerance = (
             SINGLE_TOLERANCE if any("float32" in note for note in self.notes) else 10 * self.answered[0].tolerance
@@ -232,9 +236,9 @@ class Check:
         if is_zero:
             sentence = "It is silently zero."
             explanation = (
-                "backward computes on tensors that are detached, as .detach(), .data, no_grad and NumPy leave them, or "
-                "that were kept on ctx. Compute on ctx.saved_tensors and dL/dy, or mark backward with "
-                "@once_differentiable, which refuses what is not there."
+                "backward computes on tensors without a graph, as .detach(), .data, no_grad and NumPy leave them, as "
+                "forward computes them on its way, or as ctx keeps them. Compute on saved inputs and outputs and on "
+                "dL/dy, or mark backward with @once_differentiable, which refuses what is not there."
             )
         else:
             sentence = "Something that depends on the inputs is taken for a constant by backward."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torchfromscratch.check.case import Case
 from torchfromscratch.check.differences import Unknown
 from torchfromscratch.check.layers import Layer
 from torchfromscratch.check.subject import Subject
-from torchfromscratch.check.trial import Trial, attempt, backward, call, close, contiguous, fits
+from torchfromscratch.check.trial import Trial, backward, call, close, contiguous, fits, graph
 
 SAMPLE = 16  # cases that are looked at
 
@@ -29,21 +30,31 @@ class Fault:
     advice: bool = False
 
 
-def faults(subject: Subject, layer: Layer | Unknown, trials: Sequence[Trial]) -> list[Fault]:
-    """The first case of each fault."""
+def faults(
+    subject: Subject, layer: Layer | Unknown, trials: Sequence[Trial], attempt: Callable[[Case], Trial]
+) -> list[Fault]:
+    """The first case of each fault; `attempt` tries a case again."""
     found: dict[str, Fault] = {}
     small = sorted((trial for trial in trials if not trial.refusal), key=lambda trial: trial.case.size())
-    for fault in _all(subject, layer, trials, small):
-        found.setdefault(fault.sentence, fault)
+    for fault in _all(subject, layer, trials, small, attempt):
+        found.setdefault(re.sub(r"\[.*?\]", "", f"{fault.what} {fault.sentence}"), fault)
     return list(found.values())
 
 
-def _all(subject: Subject, layer: Layer | Unknown, trials: Sequence[Trial], small: Sequence[Trial]) -> Iterator[Fault]:
+def _all(
+    subject: Subject,
+    layer: Layer | Unknown,
+    trials: Sequence[Trial],
+    small: Sequence[Trial],
+    attempt: Callable[[Case], Trial],
+) -> Iterator[Fault]:
     yield from _writes(small)
-    yield from _refusals(subject, layer, trials)
-    yield from _not_repeatable(subject, layer, small)
+    yield from _refusals(subject, trials, attempt)
+    yield from _not_repeatable(small, attempt)
+    if any(trial.dtype != torch.float64 for trial in small):
+        return
     for trial in [trial for trial in small if trial.truth.outputs[0].numel()][:SAMPLE]:
-        yield from _memory(subject, layer, trial)
+        yield from _memory(subject, trial)
     functions = _functions(subject, small)
     if functions:
         yield from _claims(subject, layer, functions, small)
@@ -66,10 +77,6 @@ COMPLAINTS = {
         "backward returns the wrong number of gradients.",
         "It returns one for each argument of forward, None for those that have none.",
     ),
-    "returned an invalid gradient at index": (
-        "A gradient has the wrong shape.",
-        "A gradient has the shape of what it is taken by; what is broadcast or shared is summed over.",
-    ),
     "leaf Variable that requires grad is being used in an in-place operation": (
         "It writes into its input.",
         "What is given belongs to others, who may still need it: work on a copy, x.clone().",
@@ -85,28 +92,56 @@ COMPLAINTS = {
 }
 
 
-def _refusals(subject: Subject, layer: Layer | Unknown, trials: Sequence[Trial]) -> Iterator[Fault]:
+INVALID = re.compile(r"invalid gradient at index (\d+) - got (\[.*?\]) but expected shape compatible with (\[.*?\])")
+
+
+def _shape(subject: Subject, trial: Trial, index: str, got: str, expected: str) -> Fault:
+    """A gradient that torch refuses for its shape."""
+    is_apply = getattr(subject.function, "__name__", "") == "apply"
+    name = subject.takes[int(index)] if is_apply and int(index) < len(subject.takes) else ""
+    given = [list(g.shape) for g in trial.truth.gs]
+    if str(given[0]) == got:
+        reason = "It has the shape of dL/dy: the sum over what shares it is missing."
+    elif got == "[]":
+        reason = "It is summed over everything."
+    else:
+        reason = "What is broadcast or shared is summed over, and padding is cropped."
+    return Fault(
+        f"{name}.grad" if name else "error",
+        f"The gradient has the wrong shape: {got} in place of {expected}.",
+        f"A gradient has the shape of what it is taken by. {reason}",
+        trial.case,
+    )
+
+
+def _refusals(subject: Subject, trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -> Iterator[Fault]:
     """Errors that tell of a mistake, not of something that is not supported."""
     for trial in trials:
+        if found := INVALID.search(trial.refusal):
+            yield _shape(subject, trial, *found.groups())
         for complaint, (sentence, explanation) in COMPLAINTS.items():
             if complaint in trial.refusal:
                 detail = trial.refusal.splitlines()[0]
-                if "contiguously" not in sentence or not attempt(subject, layer, contiguous(trial.case)).refusal:
+                if "contiguously" not in sentence or not attempt(contiguous(trial.case)).refusal:
                     yield Fault("error", sentence, f"{explanation} ({detail})", trial.case)
     always = [trial for trial in trials if trial.in_backward and trial.refusal]
-    if always and all(trial.refusal for trial in trials) and not any(c in always[0].refusal for c in COMPLAINTS):
+    if (
+        always
+        and all(trial.refusal for trial in trials)
+        and not any(c in always[0].refusal for c in (*COMPLAINTS, "invalid gradient"))
+    ):
         yield Fault("error", "backward fails.", always[0].refusal.splitlines()[0], always[0].case)
 
 
-def _not_repeatable(subject: Subject, layer: Layer | Unknown, trials: Sequence[Trial]) -> Iterator[Fault]:
+def _not_repeatable(trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -> Iterator[Fault]:
     def differs(trial: Trial, again: Trial) -> bool:
         pairs = [(trial.given[what], again.given.get(what)) for what in trial.given]
         return any(isinstance(x, Tensor) and not (isinstance(y, Tensor) and _same(x, y)) for x, y in pairs)
 
     chosen = [*trials[:3], *trials[-3:]]
     for trial in chosen:
-        first = attempt(subject, layer, trial.case)
-        if any(differs(first, attempt(subject, layer, trial.case)) for _ in range(2)):
+        first = attempt(trial.case)
+        if any(differs(first, attempt(trial.case)) for _ in range(2)):
             yield Fault(
                 "repeatability",
                 "Called twice with the same numbers, it gives different ones.",
@@ -116,7 +151,7 @@ def _not_repeatable(subject: Subject, layer: Layer | Unknown, trials: Sequence[T
             )
             return
     for trial in trials[:8]:
-        if differs(trial, attempt(subject, layer, trial.case)):
+        if differs(trial, attempt(trial.case)):
             yield Fault(
                 "state",
                 "It depends on what was called before.",
@@ -132,16 +167,10 @@ def _same(x: Tensor, y: Tensor) -> bool:
 
 def nodes(outputs: Sequence[Any]) -> list[Any]:
     """The nodes of Functions written in Python in the graph of these outputs; a node is its ctx."""
-    found, waiting = {}, [y.grad_fn for y in outputs if isinstance(y, Tensor) and y.grad_fn is not None]
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found[node] = isinstance(node, torch.autograd.function.BackwardCFunction)
-            waiting += [before for before, _ in node.next_functions if before is not None]
-    return [node for node, is_function in found.items() if is_function]
+    return [node for node in graph(outputs) if isinstance(node, torch.autograd.function.BackwardCFunction)]
 
 
-def _memory(subject: Subject, layer: Layer | Unknown, trial: Trial) -> Iterator[Fault]:
+def _memory(subject: Subject, trial: Trial) -> Iterator[Fault]:
     """What lies where, in one case."""
     case = trial.case
     leaves = {name: x.detach().requires_grad_() for name, x in case.tensors.items()}
@@ -188,6 +217,11 @@ def _share(x: Tensor, y: Tensor) -> bool:
     return x.numel() > 0 and y.numel() > 0 and x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr()
 
 
+def _is_same(x: Tensor, y: Tensor) -> bool:
+    """Whether these are one tensor, which torch copies where it must."""
+    return x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
+
+
 def _gradients(
     node: Any,
     gradients: Sequence[Any],
@@ -218,11 +252,11 @@ def _gradients(
                 "torch casts it, and digits are lost.",
                 case,
             )
-        if any(_share(gradient, g) for g in gs):
+        if any(_share(gradient, g) and not _is_same(gradient, g) for g in gs):
             yield Fault(
                 "memory",
-                f"dL/d {name} lies in the memory of dL/dy.",
-                "What is done to one in place is done to the other: return a copy.",
+                f"dL/d {name} is a view of dL/dy.",
+                "It becomes x.grad as it is, and what is done to one in place is done to the other: return a copy.",
                 case,
             )
 
@@ -266,13 +300,24 @@ def _claims(
 ) -> Iterator[Fault]:
     """torch.func.vmap and forward mode, where all Functions say that they have them."""
     base = torch.autograd.Function
-    chosen = [trial for trial in trials if trial.truth.outputs[0].numel()][-SAMPLE:]
+    chosen = [trial for trial in trials if trial.truth.outputs[0].numel() and _is_pure(trial)][-SAMPLE:]
     if all(cls.generate_vmap_rule or cls.vmap is not base.vmap for cls in functions):
-        for trial in chosen:
-            yield from _vmap(subject, layer, trial)
+        yield from _told([fault for trial in chosen for fault in _vmap(subject, layer, trial)], len(chosen))
     if all(cls.jvp is not base.jvp for cls in functions):
-        for trial in chosen:
-            yield from _jvp(subject, layer, trial)
+        yield from _told([fault for trial in chosen for fault in _jvp(subject, layer, trial)], len(chosen))
+
+
+def _is_pure(trial: Trial) -> bool:
+    """Whether the layer updates no statistics and its gradient is a derivative, which padding_idx's is not."""
+    return all(trial.case.arguments.get(name) is None for name in ("running_mean", "padding_idx"))
+
+
+def _told(found: Sequence[Fault], count: int) -> Iterator[Fault]:
+    """Wrong numbers; failures only where it fails in every case."""
+    failures = [fault for fault in found if "fails" in fault.sentence]
+    yield from (fault for fault in found if fault not in failures)
+    if failures and len(failures) == count:
+        yield failures[0]
 
 
 def _of_tensors(subject: Subject, case: Case) -> Any:

@@ -38,8 +38,16 @@ def name(what: str, table: Sequence[Mistake], wrong: Sequence[Trial], right: Seq
         return Name(f"There is no gradient: None in place of dL/d {what.removesuffix('.grad')}.")
     fitting = [row for row in rows if _fits_all(row, what, wrong)]
     if fitting:
-        best = max(fitting, key=lambda row: (_is_consistent(row, wrong), _fits_all(row, what, right[:SAMPLE])))
-        return Name(best.sentence, best.explanation)
+        output_is_wrong = any(trial.is_wrong(other) for trial in wrong for other in trial.given if "output" in other)
+        best = max(
+            fitting,
+            key=lambda row: (
+                _is_consistent(row, wrong),
+                row.is_definition and output_is_wrong,
+                _fits_all(row, what, right[:SAMPLE]),
+            ),
+        )
+        return Name(best.sentence, f"{best.explanation} In all {len(wrong)} cases yours is what that gives.".strip())
     return _scaled(what, table, wrong) or _mostly(what, rows, wrong) or _pattern(what, wrong, right)
 
 
@@ -63,7 +71,7 @@ def _fits_all(row: Mistake, what: str, trials: Iterable[Trial]) -> bool:
 
 def _is_consistent(row: Mistake, trials: Sequence[Trial]) -> bool:
     """Whether a row of another definition gives the outputs that were given: a mistake of backward alone does not."""
-    for trial in trials[:SAMPLE]:
+    for trial in trials[:SAMPLE] if row.is_definition else ():
         outputs = {what: value(row, what, trial) for what in trial.given if what.startswith("output")}
         if any(y is not None and not close(trial.given[what], y, trial.tolerance) for what, y in outputs.items()):
             return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -23,20 +24,25 @@ def positions(t: Truth) -> int:
     return t.outputs[0].shape[2:].numel()
 
 
+def over(count: float) -> float:
+    """1 / count; of nothing there is no mean."""
+    return 1 / count if count else math.nan
+
+
 FACTORS: tuple[tuple[str, Callable[[Truth], float]], ...] = (
     ("The sign is wrong.", lambda t: -1),
     ("It is twice what is right.", lambda t: 2),
     ("It is half of what is right.", lambda t: 0.5),
     ("It is minus twice what is right.", lambda t: -2),
-    ("The mean over the batch in place of the sum.", lambda t: 1 / batch(t)),
+    ("The mean over the batch in place of the sum.", lambda t: over(batch(t))),
     ("The sum over the batch in place of the mean: it is N times what is right.", lambda t: batch(t)),
-    ("The mean over the positions in place of the sum.", lambda t: 1 / positions(t)),
+    ("The mean over the positions in place of the sum.", lambda t: over(positions(t))),
     ("The sum over the positions in place of the mean.", lambda t: positions(t)),
-    ("The mean over batch and positions in place of the sum.", lambda t: 1 / batch(t) / positions(t)),
+    ("The mean over batch and positions in place of the sum.", lambda t: over(batch(t) * positions(t))),
     ("The sum over batch and positions in place of the mean.", lambda t: batch(t) * positions(t)),
-    ("It is divided by the number of the output's elements.", lambda t: 1 / t.outputs[0].numel()),
+    ("It is divided by the number of the output's elements.", lambda t: over(t.outputs[0].numel())),
     ("It is multiplied with the number of the output's elements.", lambda t: t.outputs[0].numel()),
-    ("It is divided by the number of the input's elements.", lambda t: 1 / first(t).numel()),
+    ("It is divided by the number of the input's elements.", lambda t: over(first(t).numel())),
     ("It is multiplied with the number of the input's elements.", lambda t: first(t).numel()),
     ("It is divided by the number of channels or classes.", lambda t: 1 / first(t).shape[1]),
     ("It is multiplied with the number of channels or classes.", lambda t: first(t).shape[1]),

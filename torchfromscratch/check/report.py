@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+COLUMNS = 110  # of text
 WIDTH = 16  # columns for the name of what is right or wrong
 
 
@@ -37,12 +39,17 @@ class Finding:
         return {**vars(self), **tensors}
 
     def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self, is_repeated: bool = False) -> list[str]:
+        """What is wrong, the smallest case, both numbers and the mistake, in short where it was explained before."""
         count = f"wrong in {self.wrong_cases} of {self.cases} cases; the smallest:" if self.wrong_cases else "wrong:"
         lines = [f"{derivative(self.what):{WIDTH}}  {count}", f"    {self.case}"]
         if isinstance(self.right, Tensor):
             lines += _beside("yours", self.yours, "right", self.right)
-        lines.append(f"  {self.mistake or 'No known mistake gives these numbers.'} {self.explanation}".rstrip())
-        return "\n".join(lines)
+        if is_repeated and self.mistake:
+            return [*lines, f"  The same: {self.mistake}"]
+        return [*lines, *_wrapped(f"{self.mistake or 'No known mistake gives these numbers.'} {self.explanation}")]
 
 
 @dataclass(frozen=True)
@@ -65,8 +72,10 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{self.title}: {self.cases} cases"]
         lines += [f"  {derivative(what):{WIDTH}}  right" for what in self.right]
+        said: set[str | None] = set()
         for finding in self.findings:
-            lines += ["  " + line for line in str(finding).splitlines()]
+            lines += ["  " + line for line in finding.lines(finding.mistake in said)]
+            said.add(finding.mistake)
         lines += [f"  note: {note}" for note in self.notes]
         lines += [f"  advice: {advice}" for advice in self.advice]
         if self.findings and self.see:
@@ -85,6 +94,10 @@ class Report:
         """For tests: AssertionError with the report, unless everything is right."""
         if not self.ok:
             raise AssertionError(str(self))
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, COLUMNS, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _listed(value: Any) -> Any:

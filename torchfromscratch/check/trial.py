@@ -33,6 +33,7 @@ class Trial:
     in_backward: bool = False
     written: Sequence[str] = field(default_factory=tuple)
     tolerance: float = TOLERANCE
+    dtype: torch.dtype = torch.float64
 
     def is_wrong(self, what: str) -> bool:
         """Whether this quantity was given and is wrong."""
@@ -92,7 +93,7 @@ def attempt(subject: Subject, layer: Layer | Unknown, case: Case, dtype: torch.d
     in_backward, written = False, []
     try:
         outputs = call(subject, {**case.arguments, **leaves})
-        given |= name_outputs(outputs)
+        given |= name_outputs([y.detach().clone() if isinstance(y, Tensor) else y for y in outputs])
         if fits(outputs, truth.outputs):
             in_backward = True
             gs = [g.to(y.dtype) for g, y in zip(case.cotangents(truth.outputs), outputs, strict=True)]
@@ -108,7 +109,7 @@ def attempt(subject: Subject, layer: Layer | Unknown, case: Case, dtype: torch.d
         for name in changed:
             tensors[name].detach().copy_(before[name])
     written += [name for name in changed if not name.startswith("running_")]
-    return Trial(case, truth, given, written=written, tolerance=tolerance)
+    return Trial(case, truth, given, written=written, tolerance=tolerance, dtype=dtype)
 
 
 def same(x: Tensor, before: Tensor) -> bool:
@@ -176,11 +177,25 @@ def _second(
 ) -> dict[str, Tensor]:
     sources = {**tensors, **{"dL/dy" if len(gs) == 1 else f"dL/dy[{i}]": g for i, g in enumerate(gs)}}
     gradients = backward(outputs, [*tensors.values()], gs, create_graph=True)
+    if any(type(node).__name__ == "Error" for node in graph(gradients)):
+        raise RuntimeError("backward is marked with @once_differentiable")
     products = [(d * u).sum() for d, u in zip(gradients, us, strict=True) if d is not None and d.requires_grad]
     if not products:
         return {name: torch.zeros_like(x) for name, x in sources.items()}
     found = torch.autograd.grad(sum(products[1:], products[0]), [*sources.values()], materialize_grads=True)
     return dict(zip(sources, found, strict=True))
+
+
+def graph(outputs: Sequence[Any]) -> list[Any]:
+    """All nodes that autograd has behind these outputs."""
+    found: dict[Any, None] = {}
+    waiting = [y.grad_fn for y in outputs if isinstance(y, Tensor) and y.grad_fn is not None]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found[node] = None
+            waiting += [before for before, _ in node.next_functions if before is not None]
+    return list(found)
 
 
 def contiguous(case: Case) -> Case:

@@ -24,6 +24,7 @@ class Truth:
 
     def __init__(self, layer: Layer, case: Case, dtype: torch.dtype = torch.float64) -> None:
         self.layer, self.case = layer, case
+        self.definitions: dict[Any, dict[str, Tensor]] = {}  # what other definitions give, as tables of mistakes ask
         self.tensors = {
             name: x.detach().to(dtype, memory_format=torch.contiguous_format, copy=True).requires_grad_()
             for name, x in case.tensors.items()
