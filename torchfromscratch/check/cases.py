@@ -17,7 +17,7 @@ from torchfromscratch.check.case import LAYOUTS, STYLES, Case, Numbers
 from torchfromscratch.check.layers import Layer
 
 BATCHES = (1, 2, 3, 0)
-COTANGENT_LAYOUTS = ("contiguous", "contiguous", *LAYOUTS[1:])
+COTANGENT_LAYOUTS = ("contiguous", "contiguous", *LAYOUTS[1:], "rows")
 
 
 class Draws:

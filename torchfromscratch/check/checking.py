@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -158,31 +159,56 @@ class Check:
         if not wrong:
             return []
         if all(self._is_single(trial, what) for trial in wrong):
-            self.notes.append("computed in float32: the errors are float32's, not a mistake's")
-            return []
+            return self._single(what, wrong)
         if any(self._is_single(trial, what) for trial in wrong):
-            for trial in self.answered:
-                trial.tolerance = SINGLE_TOLERANCE
-            wrong = [trial for trial in wrong if trial.is_wrong(what)]
-        right = [trial for trial in self.answered if not trial.is_wrong(what) and what in trial.given]
+            wrong = self._in_single(what)
         least = self._smallest(what, wrong)
-        found = self._arrangement(what, wrong) or name(what, self.table(), [*wrong, least], right)
+        found = self._arrangement(what, wrong) or self._name(what, wrong, least)
+        if not found.is_exact and isinstance(self.layer, Layer) and wrong[0].tolerance < SINGLE_TOLERANCE:
+            coarse = self._name(what, self._in_single(what), least) if self._in_single(what) else found
+            found = coarse if coarse.is_exact else found
         changing = [fault for fault in self.found_faults if fault.what in ("repeatability", "state")]
         if found.sentence is None and changing:
             found = Name(changing[0].sentence, changing[0].explanation)
-        return [
-            Finding(
-                what=what,
-                mistake=found.sentence,
-                explanation=found.explanation,
-                case=describe(least.case, self.subject.takes),
-                program=program(least.case, self.subject, self.layer),
-                yours=least.given[what],
-                right=least.truth.right[what],
-                wrong_cases=len(wrong),
-                cases=len(self.answered),
-            )
-        ]
+        evidence = f" In all {len(wrong)} cases yours is what that gives." if found.is_exact else ""
+        return [self._finding(what, Name(found.sentence, f"{found.explanation}{evidence}".strip()), least, len(wrong))]
+
+    def _finding(self, what: str, found: Name, least: Trial, wrong_cases: int) -> Finding:
+        return Finding(
+            what=what,
+            mistake=found.sentence,
+            explanation=found.explanation,
+            case=describe(least.case, self.subject.takes),
+            program=program(least.case, self.subject, self.layer),
+            yours=least.given[what],
+            right=least.truth.right[what],
+            wrong_cases=wrong_cases,
+            cases=len(self.answered),
+        )
+
+    def _name(self, what: str, wrong: Sequence[Trial], least: Trial) -> Name:
+        """The mistake."""
+        least.tolerance = wrong[0].tolerance
+        right = [trial for trial in self.answered if not trial.is_wrong(what) and what in trial.given]
+        return name(what, self.table(), [*wrong, least], right)
+
+    def _in_single(self, what: str) -> list[Trial]:
+        """What is wrong beyond the errors of float32."""
+        for trial in self.answered:
+            trial.tolerance = max(trial.tolerance, SINGLE_TOLERANCE)
+        return [trial for trial in self.answered if trial.is_wrong(what)]
+
+    def _single(self, what: str, wrong: Sequence[Trial]) -> list[Finding]:
+        """Errors of float32: no mistake, but where the output has none."""
+        outputs = [other for other in wrong[0].given if other.startswith("output")]
+        if what in outputs or any(trial.is_wrong(other) for trial in self.answered for other in outputs):
+            self.notes.append("computed in float32: the errors are float32's, not a mistake's")
+            return []
+        rounded = Name(
+            "The gradient is rounded to float32, though the output is not.",
+            "A gradient has the dtype of what it is taken by; torch casts it, and digits are lost.",
+        )
+        return [self._finding(what, rounded, min(wrong, key=lambda trial: trial.case.size()), len(wrong))]
 
     def _is_single(self, trial: Trial, what: str) -> bool:
         return isinstance(self.layer, Layer) and trial.is_rounding(what)
@@ -284,7 +310,7 @@ class CheckOfLayer(Check):
     ) -> None:
         super().__init__(double)
         try:
-            from torchfromscratch.check import cases as drawing
+            drawing = importlib.import_module("torchfromscratch.check.cases")
         except ModuleNotFoundError as error:
             raise CannotCheckError(MISSING) from error
         self.drawing, self.count, self.seed = drawing, cases, seed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,14 +204,38 @@ def _memory(subject: Subject, trial: Trial) -> Iterator[Fault]:
                         "so never leaves memory.",
                         case,
                     )
-    raw: list[tuple[Any, Sequence[Any]]] = []
-    hooks = [node.register_hook(lambda found, given, node=node: raw.append((node, found))) for node in functions]
-    backward(outputs, list(leaves.values()), gs)
-    for node, gradients in raw:
+    with recorded(functions) as returned:
+        backward(outputs, list(leaves.values()), gs)
+    for node, gradients in returned:
         yield from _gradients(node, gradients, leaves, gs, outputs, case)
-    for hook in hooks:
-        hook.remove()
-    yield from _needless(subject, case, trial)
+    yield from _needless(subject, case)
+
+
+@contextmanager
+def recorded(functions: Sequence[Any]) -> Iterator[list[tuple[Any, Sequence[Any]]]]:
+    """Inside, what the backward of these nodes' Functions returns is kept with its ctx: before torch casts and sums."""
+    returned: list[tuple[Any, Sequence[Any]]] = []
+    classes = {node._forward_cls for node in functions}
+    before = {cls: vars(cls).get("backward") for cls in classes}
+
+    def recording(backward: Callable[..., Any]) -> Any:
+        def record(ctx: Any, *gs: Any) -> Any:
+            gradients = backward(ctx, *gs)
+            returned.append((ctx, gradients if isinstance(gradients, tuple) else (gradients,)))
+            return gradients
+
+        return staticmethod(record)
+
+    try:
+        for cls in classes:
+            cls.backward = recording(cls.backward)
+        yield returned
+    finally:
+        for cls, own in before.items():
+            if own is None:
+                del cls.backward
+            else:
+                cls.backward = own
 
 
 def _share(x: Tensor, y: Tensor) -> bool:
@@ -261,21 +286,17 @@ def _gradients(
             )
 
 
-def _needless(subject: Subject, case: Case, trial: Trial) -> Iterator[Fault]:
+def _needless(subject: Subject, case: Case) -> Iterator[Fault]:
     """Gradients that nobody asked for."""
     names = list(case.tensors)
     if len(names) < 2:
         return
     leaves = {name: x.detach().requires_grad_(name == names[-1]) for name, x in case.tensors.items()}
     outputs = call(subject, {**case.arguments, **leaves})
-    raw: list[Sequence[Any]] = []
-    functions = nodes(outputs)
-    hooks = [node.register_hook(lambda found, given: raw.append(found)) for node in functions]
     gs = [g.to(y.dtype) for g, y in zip(case.cotangents(outputs), outputs, strict=True)]
-    backward(outputs, [leaves[names[-1]]], gs)
-    for hook in hooks:
-        hook.remove()
-    if any(sum(isinstance(gradient, Tensor) for gradient in found) > 1 for found in raw):
+    with recorded(nodes(outputs)) as returned:
+        backward(outputs, [leaves[names[-1]]], gs)
+    if any(sum(isinstance(gradient, Tensor) for gradient in gradients) > 1 for _, gradients in returned):
         yield Fault(
             "needs_input_grad",
             "Gradients are computed that nobody asked for.",

@@ -12,7 +12,7 @@ from torchfromscratch.check.case import Case
 from torchfromscratch.check.checking import CheckOfLayer
 from torchfromscratch.check.conduct import Fault
 from torchfromscratch.check.layers import LAYERS, CannotCheckError
-from torchfromscratch.check.report import Report
+from torchfromscratch.check.report import Finding, Report
 from torchfromscratch.check.subject import Subject
 from torchfromscratch.check.trial import Trial
 
@@ -48,6 +48,10 @@ class CheckOfTorch(CheckOfLayer):
 
     def faults(self) -> list[Fault]:
         """Only numbers are looked at."""
+        return []
+
+    def _single(self, what: str, wrong: Sequence[Trial]) -> list[Finding]:
+        """Errors of the dtype are none of torch's."""
         return []
 
     def _is_single(self, trial: Trial, what: str) -> bool:

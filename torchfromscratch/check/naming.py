@@ -19,10 +19,11 @@ NUMBERS = (-1, 2, 0.5, -2, 3, 4, 0.25)
 
 @dataclass(frozen=True)
 class Name:
-    """A mistake in words."""
+    """A mistake in words; `is_exact` if it gives what was given in every wrong case."""
 
     sentence: str | None
     explanation: str = ""
+    is_exact: bool = False
 
 
 def name(what: str, table: Sequence[Mistake], wrong: Sequence[Trial], right: Sequence[Trial]) -> Name:
@@ -47,7 +48,7 @@ def name(what: str, table: Sequence[Mistake], wrong: Sequence[Trial], right: Seq
                 _fits_all(row, what, right[:SAMPLE]),
             ),
         )
-        return Name(best.sentence, f"{best.explanation} In all {len(wrong)} cases yours is what that gives.".strip())
+        return Name(best.sentence, best.explanation, is_exact=True)
     return _scaled(what, table, wrong) or _mostly(what, rows, wrong) or _pattern(what, wrong, right)
 
 
@@ -55,7 +56,7 @@ def value(row: Mistake, what: str, trial: Trial) -> Tensor | None:
     """What the row gives; None where it has no meaning for these shapes."""
     try:
         found = row.compute(trial.truth, what)
-    except (RuntimeError, ValueError, IndexError, AttributeError, TypeError, ZeroDivisionError):
+    except (RuntimeError, ValueError, LookupError, AttributeError, TypeError, ZeroDivisionError):
         return None
     return None if found is None else found.detach()
 

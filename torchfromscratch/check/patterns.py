@@ -88,11 +88,11 @@ COTANGENTS: tuple[tuple[str, str, Change], ...] = (
     ("The sign of dL/dy is lost.", "dL/dy is a factor.", torch.abs),
     ("Only positive dL/dy come back.", "dL/dy is a factor, whatever its sign.", lambda g: g.clamp(min=0)),
     ("Only the sign of dL/dy counts.", "dL/dy is a factor.", torch.sign),
-    ("dL/dy is transposed.", "dL/dy lies as the output does.", lambda g: g.mT),
+    ("dL/dy is transposed.", "dL/dy lies as the output does.", lambda g: g.transpose(-1, -2)),
     (
         "dL/dy is read in the wrong order of dimensions.",
         "dL/dy lies as the output does.",
-        lambda g: g.mT.reshape(g.shape),
+        lambda g: g.transpose(-1, -2).reshape(g.shape),
     ),
 )
 
@@ -128,7 +128,7 @@ def for_all() -> Iterator[Mistake]:
     """What can happen to any tensor."""
     for sentence, factor in FACTORS:
         yield Mistake(sentence, "", lambda t, what, factor=factor: factor(t) * t.right[what])
-    yield Mistake("It is transposed.", "", lambda t, what: t.right[what].mT)
+    yield Mistake("It is transposed.", "", lambda t, what: t.right[what].transpose(-1, -2))
     for count in (1, 2):
         for dims in itertools.combinations((-1, -2, -3), count):
             where = " and ".join(map(str, dims))
@@ -150,7 +150,7 @@ def for_all() -> Iterator[Mistake]:
     yield Mistake(
         "Its rows and columns are read in the wrong order.",
         "",
-        lambda t, what: t.right[what].mT.reshape(t.right[what].shape),
+        lambda t, what: t.right[what].transpose(-1, -2).reshape(t.right[what].shape),
     )
     yield Mistake("Its sign is lost.", "", lambda t, what: t.right[what].abs())
 
