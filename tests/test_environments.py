@@ -17,7 +17,6 @@ SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
 TRAIN = "scripts/train_cifar.py --dataset digits --epochs 1 --batch-size 100 --device cpu --run-dir"
 COMMANDS = {
     "train": f"{TRAIN} {{out}}",
-    "feature_maps": "scripts/feature_maps.py --output {out}",
     "explain": "-m torchfromscratch explain conv2d",
 }
 # what the shell adds to the command, variables, and the exit codes that may follow
