@@ -24,7 +24,7 @@ from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.memory import FreshMemory, Workspace, computed_in, may_be_looked_at, stands_for_many
 from torchfromscratch.kernels.precision import widened
-from torchfromscratch.kernels.spans import Dividing, Spans, interleaved, sizes_are_open
+from torchfromscratch.kernels.spans import FEW, Dividing, Spans, interleaved, sizes_are_open
 from torchfromscratch.kernels.windows import Windows, spatial
 
 # Sending back tap by tap walks over all windows for each tap, an index over each window once: 3×3 taps take
@@ -267,7 +267,7 @@ def _rows(dim: int, data: Found, span: Dividing) -> list[tuple[int, Found]]:
 
 
 def _max_along(dim: int, rows: Found, step: int, exact: bool) -> Found:
-    if sizes_are_open() or rows.values.shape[dim] > MOST_TAPS:
+    if sizes_are_open() or rows.values.shape[dim] > FEW:
         return _max_of_rows(rows, dim, step, exact)
     taps = [rows.seen(Tensor.select, dim, tap) for tap in range(rows.values.shape[dim])]
     return _first_of_largest(taps, step, None if exact else FreshMemory())

@@ -1,0 +1,263 @@
+"""Every function on works of any size: what is called must not grow with them, and time no faster than torch's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.cases.recurrent import functions, weights
+
+
+@dataclass(frozen=True)
+class Growing:
+    """A way of calling a function, for any namespace `F`, on about n elements.
+
+    `shapes(n)` are those of the tensors that require gradients, and `call` takes them behind `F`.
+    """
+
+    function: str
+    how: str
+    shapes: Callable[[int], tuple[tuple[int, ...], ...]]
+    call: Callable[..., Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.function} {self.how}"
+
+    def inputs(self, n: int) -> list[Tensor]:
+        """Random tensors for about n elements."""
+        generator = torch.Generator().manual_seed(0)
+        return [torch.rand(shape, generator=generator).requires_grad_() for shape in self.shapes(n)]
+
+
+def flat(n: int) -> tuple[tuple[int, ...], ...]:
+    return ((n,),)
+
+
+def pair(n: int) -> tuple[tuple[int, ...], ...]:
+    return ((n,), (n,))
+
+
+def side(n: int, dims: int = 2) -> int:
+    return round(n ** (1 / dims))
+
+
+def signal(n: int) -> tuple[tuple[int, ...], ...]:
+    return ((1, 1, n),)
+
+
+def plane(n: int) -> tuple[tuple[int, ...], ...]:
+    return ((1, 1, side(n), side(n)),)
+
+
+def volume(n: int) -> tuple[tuple[int, ...], ...]:
+    return ((1, 1, *[side(n, 3)] * 3),)
+
+
+def batch(*shape: int) -> Callable[[int], tuple[tuple[int, ...], ...]]:
+    """Samples of one shape, as many as make n elements."""
+    return lambda n: ((max(1, n // math.prod(shape)), *shape),)
+
+
+def with_parameters(first: Callable[[int], tuple[tuple[int, ...], ...]], *parameters: tuple[int, ...]) -> Any:
+    return lambda n: (*first(n), *parameters)
+
+
+def classes(x: Tensor, count: int) -> Tensor:
+    return torch.arange(x.shape[0]) % count
+
+
+def of_name(name: str, shapes: Any, how: str = "flat", *args: Any, **options: Any) -> Growing:
+    """One that takes its tensors first and its options then."""
+    return Growing(name, how, shapes, lambda F, *tensors: getattr(F, name)(*tensors, *args, **options))
+
+
+ACTIVATIONS = (
+    *("celu", "elu", "gelu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish"),
+    *("relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softplus", "softshrink", "softsign", "tanh", "tanhshrink"),
+)
+LOSSES = (
+    *("binary_cross_entropy", "binary_cross_entropy_with_logits", "huber_loss", "kl_div", "l1_loss", "mse_loss"),
+    "smooth_l1_loss",
+)
+
+
+def sequence(name: str, gates: int, states: int) -> Growing:
+    """Ten steps of a wider and wider batch."""
+
+    def call(F: Any, x: Tensor, *tensors: Tensor) -> Any:
+        hx = tensors[:states] if states > 1 else tensors[0]
+        return getattr(functions(F), name)(x, hx, tensors[states:], True, 1, 0.0, True, False, False)
+
+    def shapes(n: int) -> tuple[tuple[int, ...], ...]:
+        samples = max(1, n // 320)
+        return ((10, samples, 32), *[(1, samples, 32)] * states, *weights(gates, 32, 32))
+
+    return Growing(name, "10 steps, 32 features", shapes, call)
+
+
+def cell(name: str, gates: int, states: int) -> Growing:
+    def call(F: Any, x: Tensor, *tensors: Tensor) -> Any:
+        hx = tensors[:states] if states > 1 else tensors[0]
+        return getattr(functions(F), name)(x, hx, *tensors[states:])
+
+    def shapes(n: int) -> tuple[tuple[int, ...], ...]:
+        samples = max(1, n // 32)
+        return ((samples, 32), *[(samples, 32)] * states, *weights(gates, 32, 32))
+
+    return Growing(name, "32 features", shapes, call)
+
+
+def multi_head(F: Any, x: Tensor, w_in: Tensor, b_in: Tensor, w_out: Tensor, b_out: Tensor) -> Any:
+    width = x.shape[-1]
+    return F.multi_head_attention_forward(x, x, x, width, 4, w_in, b_in, None, None, False, 0.0, w_out, b_out)[0]
+
+
+def poolings(dims: int) -> list[Growing]:
+    """One channel of growing size, many of a fixed one, and windows and outputs that grow with it."""
+    one = {1: signal, 2: plane, 3: volume}[dims]
+    many = batch(*{1: (64, 64), 2: (16, 16, 16), 3: (8, 8, 8, 8)}[dims])
+    found = []
+    for kind in ("avg", "max"):
+        name, adaptive = f"{kind}_pool{dims}d", f"adaptive_{kind}_pool{dims}d"
+        for how, shapes in (("one channel", one), ("many channels", many)):
+            found += [
+                of_name(name, shapes, f"{how}, 2 / 2", 2),
+                of_name(name, shapes, f"{how}, 3 / 2, padding 1", 3, 2, 1),
+                of_name(name, shapes, f"{how}, 3 / 1, padding 1", 3, 1, 1),
+                of_name(adaptive, shapes, f"{how}, to 1", 1),
+                of_name(adaptive, shapes, f"{how}, to 7", 7),
+            ]
+        found += [
+            of_size(name, one, "window of a tenth", lambda size: (size // 10,)),
+            of_size(name, one, "window of a hundredth / 1", lambda size: (max(2, size // 100), 1)),
+            of_size(adaptive, one, "to a third", lambda size: (size // 3,)),
+            of_size(adaptive, one, "to 0.7", lambda size: (size * 7 // 10,)),
+        ]
+        if dims < 3:
+            found.append(of_size(adaptive, one, "to twice", lambda size: (size * 2,)))
+        if kind == "max":
+            for with_indices in (f"{name}_with_indices", f"{adaptive}_with_indices"):
+                found.append(of_name(with_indices, one, "one channel, 3", 3))
+                found.append(of_name(with_indices, many, "many channels, 3", 3))
+    return found
+
+
+def of_size(name: str, shapes: Any, how: str, options: Callable[[int], tuple[int, ...]]) -> Growing:
+    """One whose options grow with the size of its input."""
+    return Growing(name, how, shapes, lambda F, x: getattr(F, name)(x, *options(x.shape[-1])))
+
+
+def convolutions(dims: int) -> list[Growing]:
+    size, channels = {1: (64,), 2: (16, 16), 3: (8, 8, 8)}[dims], 16
+    many = with_parameters(batch(channels, *size), (channels, channels, *[3] * dims), (channels,))
+    one = {1: signal, 2: plane, 3: volume}[dims]
+    depthwise = with_parameters(batch(channels, *size), (channels, 1, *[3] * dims), (channels,))
+    deconvolution = f"conv_transpose{dims}d"
+    return [
+        of_name(f"conv{dims}d", many, "3, padding 1", padding=1),
+        of_name(f"conv{dims}d", many, "3 / 2", stride=2),
+        of_name(f"conv{dims}d", with_parameters(one, (1, 1, *[3] * dims)), "one channel, 3"),
+        of_name(f"conv{dims}d", depthwise, "depthwise, 3, padding 1", padding=1, groups=channels),
+        of_name(deconvolution, many, "3, padding 1", padding=1),
+        of_name(deconvolution, many, "3 / 2", stride=2),
+        of_name(deconvolution, with_parameters(one, (1, 1, *[3] * dims)), "one channel, 3"),
+        of_name(deconvolution, depthwise, "depthwise, 3, padding 1", padding=1, groups=channels),
+    ]
+
+
+def wide_depthwise(length: int) -> Growing:
+    """1×length on rows of 512."""
+    shapes = lambda n: ((1, max(1, n // 512**2), 512, 512), (max(1, n // 512**2), 1, 1, length))  # noqa: E731
+    return Growing(
+        "conv2d",
+        f"depthwise, 1×{length}",
+        shapes,
+        lambda F, x, w: F.conv2d(x, w, padding=(0, length // 2), groups=x.shape[1]),
+    )
+
+
+PICTURES = batch(16, 16, 16)
+LINES = batch(100)
+
+GROWING = [
+    *[of_name(name, flat) for name in ACTIVATIONS],
+    of_name("threshold", flat, "flat", 0.4, 20.0),
+    of_name("rrelu", flat, "training", training=True),
+    of_name("gelu", flat, "tanh", approximate="tanh"),
+    of_name("glu", flat),
+    of_name("prelu", with_parameters(PICTURES, (16,)), "16 channels"),
+    of_name("prelu", with_parameters(flat, (1,)), "one weight"),
+    *[of_name(name, PICTURES, "16 channels", 0.5, True) for name in ("alpha_dropout", "dropout", "dropout2d")],
+    of_name("feature_alpha_dropout", PICTURES, "16 channels", 0.5, True),
+    of_name("dropout1d", batch(16, 64), "16 channels", 0.5, True),
+    of_name("dropout3d", batch(16, 4, 4, 4), "16 channels", 0.5, True),
+    *[of_name(name, pair) for name in LOSSES],
+    *[
+        Growing(name, f"{count} classes", batch(count), lambda F, x, f=name, c=count: getattr(F, f)(x, classes(x, c)))
+        for name in ("cross_entropy", "nll_loss")
+        for count in (10, 1000)
+    ],
+    of_name("cross_entropy", lambda n: (*LINES(n), *LINES(n)), "probabilities"),
+    *[
+        of_name(name, shapes, how, dim)
+        for name in ("softmax", "log_softmax", "softmin")
+        for how, shapes, dim in (("rows of 100", LINES, -1), ("one row", flat, 0), ("channels", PICTURES, 1))
+    ],
+    of_name("batch_norm", PICTURES, "16 channels", None, None, None, None, True),
+    Growing("batch_norm", "100 features", LINES, lambda F, x: F.batch_norm(x, x.new_zeros(100), x.new_ones(100))),
+    of_name("instance_norm", PICTURES, "16 channels"),
+    of_name("layer_norm", LINES, "rows of 100", (100,)),
+    of_name("rms_norm", LINES, "rows of 100", (100,)),
+    of_name("group_norm", PICTURES, "4 groups of 16 channels", 4),
+    Growing("linear", "100 to 100", with_parameters(LINES, (100, 100), (100,)), lambda F, x, w, b: F.linear(x, w, b)),
+    Growing(
+        "embedding",
+        "rows of 100",
+        LINES,
+        lambda F, w: F.embedding(torch.arange(w.shape[0]) * 7 % w.shape[0], w),
+    ),
+    *[
+        of_name("pad", shapes, f"{mode}, {how}", [1] * 2 * dims, mode=mode)
+        for mode in ("constant", "reflect", "replicate", "circular")
+        for how, shapes, dims in (("signal", signal, 1), ("plane", plane, 2), ("volume", volume, 3))
+    ],
+    of_name("unfold", PICTURES, "3", 3),
+    of_name("unfold", plane, "one channel, 3", 3),
+    Growing("fold", "2 / 2", batch(16 * 4, 64), lambda F, x: F.fold(x, (16, 16), 2, stride=2)),
+    Growing("fold", "3 / 1", batch(16 * 9, 196), lambda F, x: F.fold(x, (16, 16), 3)),
+    *[
+        of_name("interpolate", shapes, f"{mode} × {factor}, {how}", mode=mode, scale_factor=factor)
+        for mode, several in (
+            ("nearest", (signal, plane, volume, PICTURES)),
+            ("nearest-exact", (plane,)),
+            ("linear", (signal,)),
+            ("bilinear", (plane, PICTURES)),
+            ("trilinear", (volume,)),
+            ("bicubic", (plane, PICTURES)),
+            ("area", (plane, PICTURES)),
+        )
+        for how, shapes in zip(("one channel", "channels", "volume", "pictures"), several, strict=False)
+        for factor in (2, 0.3)
+    ],
+    *[
+        of_name("interpolate", plane, f"{mode} × 0.3, antialias", mode=mode, scale_factor=0.3, antialias=True)
+        for mode in ("bilinear", "bicubic")
+    ],
+    of_name("scaled_dot_product_attention", lambda n: ((max(1, n // 8192), 4, 64, 32),) * 3, "64 × 32"),
+    Growing(
+        "multi_head_attention_forward",
+        "64 × 32",
+        lambda n: ((64, max(1, n // 2048), 32), (96, 32), (96,), (32, 32), (32,)),
+        multi_head,
+    ),
+    *[cell(*of) for of in (("rnn_tanh_cell", 1, 1), ("rnn_relu_cell", 1, 1), ("gru_cell", 3, 1), ("lstm_cell", 4, 2))],
+    *[sequence(*of) for of in (("rnn_tanh", 1, 1), ("rnn_relu", 1, 1), ("gru", 3, 1), ("lstm", 4, 2))],
+    *[found for dims in (1, 2, 3) for found in (*poolings(dims), *convolutions(dims))],
+    *[wide_depthwise(length) for length in (17, 63, 255)],
+]
