@@ -284,6 +284,8 @@ def test_unknown_algorithm() -> None:
         ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64}, depthwise_runs),
         ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64, "padding": (3, 1)}, im2col),
         ((4, 64, 64, 64), (64, 64, 31, 31), {"padding": (15, 15)}, fourier),
+        ((1, 4, 512, 512), (4, 1, 1, 255), {"padding": (0, 127), "groups": 4}, fourier),
+        ((1, 4, 512, 512), (4, 1, 1, 17), {"padding": (0, 8), "groups": 4}, depthwise_runs),
         ((0, 64, 16, 16), (64, 64, 3, 3), {}, im2col),
         ((128, 0, 16, 16), (64, 0, 1, 1), {}, im2col),
     ],
