@@ -255,6 +255,26 @@ def test_compiled_code_computes_the_same_from_its_first_call(name: str, dtype: t
     assert_equal(actual, answers(lambda *given: TF.conv2d(*given, padding=1), tensors))
 
 
+def test_chosen_inside_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the convolutions of its block alone, forward and backward, and in a graph without breaks."""
+    torch.compiler.reset()
+    called = []
+    for name, method in ALGORITHMS.items():
+        for operation in ("correlate", "weight_gradient"):
+            real = getattr(method, operation)
+            spy = lambda *args, real=real, name=name: called.append(name) or real(*args)  # noqa: E731
+            monkeypatch.setattr(method, operation, spy)
+
+    def both(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        with torchfromscratch.algorithm("fft"):
+            inside = F.conv2d(x, w, padding=1)
+        return inside + F.conv2d(x, w, padding=1)
+
+    answers(torch.compile(both, backend="aot_eager", fullgraph=True), random_tensors((1, 2, 6, 7), (2, 2, 3, 3)))
+    assert {*called[:2]} == {"fft", "im2col"}
+    assert sorted(called[2:]) == ["fft", "fft", "im2col", "im2col"]  # dL/dx is a correlation, too
+
+
 def test_algorithms_nest_and_end() -> None:
     x, w = random_tensors((1, 1, 5, 5), (1, 1, 5, 5))
     with torchfromscratch.algorithm("winograd"):

@@ -308,3 +308,14 @@ def test_depthwise_infinities_stay_with_the_taps_that_see_them(
     ours, theirs = F.conv2d(*tensors, **options), TF.conv2d(*tensors, **options)
     assert_equal([ours], [theirs])
     assert_equal(torch.autograd.grad(ours, tensors, g), torch.autograd.grad(theirs, tensors, g))
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [((1, 3), (2, 1), (2, 3), (1, 3)), ((0, 2), (3, 2), (1, 1), (1, 0)), ((2, 2), (1, 1), (1, 1), (2, 0))],
+)
+@pytest.mark.parametrize("batch", [0, 1])
+def test_transposed_sizes_of_nothing(batch: int, size: Any, kernel: Any, stride: Any, padding: Any) -> None:
+    """An output of no positions is one of an empty batch, and an error of others; one of fewer always is."""
+    tensors = random_tensors((batch, 2, *size), (2, 3, *kernel), (3,))
+    assert_as_torch("conv_transpose2d", tensors, {"stride": stride, "padding": padding})

@@ -370,3 +370,12 @@ def test_a_mean_of_nothing_has_no_second_derivative_of_nan() -> None:
     (gradient,) = torch.autograd.grad(F.mse_loss(x, torch.zeros(0, 3)), x, scale, create_graph=True)
     (second,) = torch.autograd.grad(gradient, scale, torch.zeros(0, 3))
     assert second == 0
+
+
+@pytest.mark.parametrize("beta", [0.0, 1e-320, 2.0**-150, 2.0**-149, 1e-40])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+def test_smooth_l1_loss_of_the_least_betas(dtype: torch.dtype, beta: float) -> None:
+    """Also those that the type rounds to 0, where nothing is divided by it."""
+    x = torch.tensor([0.0, 1e-3, -1.0], dtype=dtype, requires_grad=True)
+    y = torch.zeros(3, dtype=dtype, requires_grad=True)
+    assert_as_torch("smooth_l1_loss", [x, y], beta=beta, reduction="none")

@@ -315,3 +315,28 @@ def test_recorded_operations_know_nan() -> None:
     assert_equal([make_fx(pool)(x)(with_nan)], [expected])
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         assert pool(mode.from_tensor(x)).shape == expected.shape
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("adaptive_max_pool2d", {"output_size": 3}),
+        ("adaptive_max_pool2d", {"output_size": (5, 1)}),
+        ("adaptive_avg_pool2d", {"output_size": (3, 5)}),
+        ("avg_pool2d", {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}),
+        ("avg_pool2d", {"kernel_size": 3, "stride": 2, "padding": 1, "ceil_mode": True}),
+        ("avg_pool2d", {"kernel_size": 7, "stride": 2, "padding": 3}),
+        ("max_pool2d", {"kernel_size": 3, "stride": 2, "padding": 1}),
+        ("max_pool2d", {"kernel_size": 2, "ceil_mode": True}),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(4, 3, 13, 20), (1, 3, 6, 9), (2, 3, 16, 5)], ids=str)
+def test_traced_at_one_size_run_at_another(name: str, options: dict[str, Any], size: tuple[int, ...]) -> None:
+    """Values, positions and gradients: no decision that follows from a size is recorded."""
+    if "max" in name:
+        options = {**options, "return_indices": True}
+    traced = torch.jit.trace(lambda x: getattr(F, name)(x, **options), random_tensors((2, 3, 8, 9)))
+    inputs = random_tensors(size)
+    assert_equal(answers(traced, inputs), answers(lambda x: getattr(TF, name)(x, **options), inputs))

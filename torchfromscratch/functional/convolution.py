@@ -218,7 +218,8 @@ def _transposed(
             )
     geometry = zip(batch.shape[2:], windows.stride, windows.padding, windows.extent, output_padding, strict=True)
     output_size = tuple((i - 1) * s - 2 * p + extent + extra for i, s, p, extent, extra in geometry)
-    if any([size < 1 for size in output_size]):
+    least = 1 if batch.shape[0] else 0  # an empty batch has no pictures that could be too small
+    if any([size < least for size in output_size]):
         raise RuntimeError(
             f"Given input size per channel: {_times(batch.shape[2:])}. Calculated output size per channel: "
             f"{_times(output_size)}. Output size is too small; use less padding"

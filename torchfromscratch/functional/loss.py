@@ -26,6 +26,9 @@ __all__ = [
     "smooth_l1_loss",
 ]
 
+# Of float32's numbers above 0, in which narrower types are computed as well: what is no more rounds to 0.
+HALF_OF_LEAST = 2.0**-150
+
 
 @autocast(cpu="float32", cuda="float32")
 def cross_entropy(
@@ -140,12 +143,13 @@ def smooth_l1_loss(
 ) -> Tensor:
     """d²/(2β) where d = |x − y| < β and d − β/2 elsewhere, with dL/dx = (x − y)/β within ±1.
 
-    Shapes are those of `mse_loss`. Raises RuntimeError if β < 0; with β = 0 it is `l1_loss`.
+    Shapes are those of `mse_loss`. Raises RuntimeError if β < 0; with β = 0, or what is that in the type
+    of the input, it is `l1_loss`.
     Source: R. Girshick, "Fast R-CNN", 2015.
     """
     if beta < 0:
         raise RuntimeError(f"beta must be at least 0, but got {beta}")
-    if beta == 0:
+    if beta <= (0 if torch.float64 in (input.dtype, target.dtype) else HALF_OF_LEAST):
         return l1_loss(input, target, size_average, reduce, reduction)
     reduction = _reduction(reduction, size_average, reduce)
     _warn_of_broadcasting("smooth_l1_loss", input, target)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels import depthwise, depthwise_runs, dilated, direct, fourier, im2col, planes, winograd
-from torchfromscratch.kernels.layout import any_channels_last
+from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.memory import in_cpu_memory, is_recorded, stands_for_many
 from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.kernels.windows import Windows
@@ -46,6 +46,9 @@ DILATED_PICTURES = 4
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y[n, o, i] = b[o] + Σ_{c,k} w[o, c, k] · x[n, c, i·s + k·d − p]."""
+    if input.shape[0] == 0:  # no pictures, of whatever size
+        shape = 0, weight.shape[0], *windows.output_size(input.shape[2:])
+        return empty(shape, any_channels_last(input, weight), like=input)
     method = choose((input, weight, bias), (input.shape[1], weight.shape[0]), input.shape[2:], windows)
     if rounds_often(method, input, windows):
         wide_bias = None if bias is None else bias.float()
@@ -56,6 +59,8 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx[n, c, j] = Σ_{o,k} w[o, c, k] · dL/dy[n, o, i], over all i and k with i·s + k·d − p = j."""
     channels = weight.shape[1] * windows.groups, weight.shape[0]
+    if grad_output.shape[0] == 0:
+        return empty((0, channels[0], *input_size), any_channels_last(grad_output, weight), like=grad_output)
     method = choose((grad_output, weight), channels, input_size, windows)
     if rounds_often(method, grad_output, windows):
         grad_input = method.full_convolution(grad_output.float(), weight.float(), windows, input_size)
@@ -65,6 +70,9 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw[o, c, k] = Σ_{n,i} dL/dy[n, o, i] · x[n, c, i·s + k·d − p]."""
+    if input.shape[0] == 0:
+        shape = grad_output.shape[1], input.shape[1] // windows.groups, *windows.kernel_size
+        return empty(shape, any_channels_last(input, grad_output), like=input).zero_()
     method = choose((input, grad_output), (input.shape[1], grad_output.shape[1]), input.shape[2:], windows)
     if rounds_often(method, input, windows):
         return method.weight_gradient(input.float(), grad_output.float(), windows).to(input.dtype)
