@@ -369,6 +369,7 @@ def test_a_model_of_several_processes_runs_by_hand():
     ],
     ids=["DataParallel", "AveragedModel", "compile"],
 )
+@pytest.mark.filterwarnings("ignore:convert left built-in layers")  # torch.compile's wrapper has its own forward
 def test_a_wrapped_model_runs_by_hand(wrap):
     assert_runs_by_hand_and_alike(wrap(small()))
 

@@ -156,7 +156,7 @@ def test_memory_format_as_torchs(call: Any, input_last: bool, weight_last: bool)
 
 @pytest.mark.parametrize("name", ["conv2d", "conv_transpose2d"])
 @pytest.mark.parametrize("groups", [1, 4])
-@pytest.mark.parametrize("last", itertools.product([False, True], repeat=3), ids=str)
+@pytest.mark.parametrize("last", [*itertools.product([False, True], repeat=3)], ids=str)
 def test_gradients_lie_as_the_operands_whatever_comes_back(name: str, groups: int, last: tuple[bool, ...]) -> None:
     """As in torch, channels last where an operand is, whether dL/dy is so or, as behind a Flatten, is not."""
     tensors = random_tensors((2, 4, 6, 6), (4, 4 // groups, 3, 3), dtype=torch.float32)

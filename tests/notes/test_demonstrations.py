@@ -71,7 +71,7 @@ def test_every_demonstration_can_be_printed(name):
 
 def test_unknown_example_is_a_users_mistake(monkeypatch, capsys):
     assert run("examples", "nothing", monkeypatch=monkeypatch) == 2
-    assert "unknown example nothing" in capsys.readouterr().err
+    assert "no example is called 'nothing'" in capsys.readouterr().err
 
 
 def test_feature_maps_are_drawn_for_each_stage(tmp_path, monkeypatch, capsys):

@@ -93,16 +93,18 @@ def _with_outputs_of_its_own(forward: Callable[..., Any]) -> Callable[..., Any]:
     """`forward` whose outputs come from no operation that answers with the tensor it was given.
 
     Behind such a one, as x.add_(1) or a cast to the type that x has, the compiler of torch 2.11 loses the gradient.
+    A view they are not either: what is a view autograd forbids to change in place, as `x.relu_()` behind it does.
     """
 
-    @functools.wraps(forward)
-    def forward_to_views(*args: Any) -> Any:
-        outputs = forward(*args)
-        if isinstance(outputs, Tensor):
-            return outputs.view_as(outputs)
-        return tuple([output.view_as(output) if isinstance(output, Tensor) else output for output in outputs])
+    def own(output: Any) -> Any:
+        return torch.ops.aten._unsafe_view.default(output, output.shape) if isinstance(output, Tensor) else output
 
-    return forward_to_views
+    @functools.wraps(forward)
+    def forward_to_own(*args: Any) -> Any:
+        outputs = forward(*args)
+        return own(outputs) if isinstance(outputs, Tensor) else tuple([own(output) for output in outputs])
+
+    return forward_to_own
 
 
 def save(ctx: Any, tensors: Sequence[Tensor | None], needed: Sequence[bool] | None = None) -> None:
