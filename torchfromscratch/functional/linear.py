@@ -40,6 +40,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         output = autograd.linear(rows, weight.unsqueeze(0), None).reshape(batch)
         return output if bias is None else output + bias
     shape = (*batch, weight.shape[0])
-    if bias is None or bias.shape == weight.shape[:1]:
-        return no_view(autograd.linear(rows, weight, bias), shape)
-    return no_view(autograd.linear(rows, weight, None), shape) + bias
+    if bias is None:
+        return no_view(autograd.linear(rows, weight, None), shape)
+    if bias.shape == weight.shape[:1]:
+        output = autograd.linear(rows, weight, bias)
+        return output if len(batch) == 1 else output.view(shape)
+    return autograd.linear(rows, weight, None).view(shape) + bias
