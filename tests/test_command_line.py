@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 PROGRAMS = [
     *[[str(script.relative_to(ROOT))] for script in SCRIPTS],
-    *[[NAME, *words] for words in ([], ["audit"], ["explain"], *[["explain", layer] for layer in LAYERS])],
+    *[[NAME, *words] for words in ([], ["audit"], ["check"], ["explain"], *[["explain", layer] for layer in LAYERS])],
 ]
 EVERY = pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
 

@@ -22,9 +22,9 @@ DESCRIPTION = """PyTorch's layers with every forward and backward pass written b
 These commands show what the layers compute, and what they make of a model of yours."""
 
 EPILOG = """examples:
-  {prog} explain conv2d --input 4x4 --kernel 3x3     every number of a small convolution and its gradients
-  {prog} explain lstm --html lstm.html               the same as a page to step through
-  {prog} audit torchvision.models:resnet18           a model by hand: what was replaced, how near, how fast
+  {prog} explain conv2d --input 4x4 --kernel 3x3
+  {prog} explain lstm --html lstm.html
+  {prog} audit torchvision.models:resnet18
 
 In Python, `from torchfromscratch import nn` stands for `from torch import nn`."""
 

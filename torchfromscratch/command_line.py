@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -13,11 +14,22 @@ from torchfromscratch.errors import UserError
 __all__ = ["Parser", "require_known"]
 
 
+LONGEST_LINE = 120  # of what was laid out by hand
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a description, and folds those that are longer than any terminal."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = super()._fill_text(text, width, indent).splitlines()
+        return "\n".join(line if len(line) <= LONGEST_LINE else textwrap.fill(line, width) for line in lines)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose help keeps the lines of its description, and which tells of a mistake in one line."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+        super().__init__(**{"formatter_class": _Help, **options})
 
     def error(self, message: str) -> NoReturn:
         self.exit(WRONG, f"error: {' '.join(message.split())}; {self.prog} --help tells what there is\n")
