@@ -89,6 +89,9 @@ class Check:
         """What it is tried on."""
         raise NotImplementedError
 
+    def confirm(self) -> None:
+        """Raise if what is taken for right is not."""
+
     def attempt(self, case: Case) -> Trial:
         """One case."""
         return attempt(self.subject, self.layer, case, self.dtype)
@@ -113,6 +116,7 @@ class Check:
         """Everything that was found."""
         drawn = self.cases()
         self.trials = [self.attempt(case) for case in drawn]
+        self.confirm()
         self.answered = [trial for trial in self.trials if not trial.refusal]
         self.found_faults = self.faults()
         if not self.answered and not self.found_faults:
@@ -127,7 +131,7 @@ class Check:
         findings += [
             Finding(fault.what, fault.sentence, fault.explanation, *self._shown(fault.case))
             for fault in self.found_faults
-            if not fault.advice
+            if not fault.advice and (fault.what, fault.sentence) not in {(f.what, f.mistake) for f in findings}
         ]
         advice = [f"{fault.sentence} {fault.explanation}" for fault in self.found_faults if fault.advice]
         return Report(
@@ -167,9 +171,11 @@ class Check:
         if not found.is_exact and isinstance(self.layer, Layer) and wrong[0].tolerance < SINGLE_TOLERANCE:
             coarse = self._name(what, self._in_single(what), least) if self._in_single(what) else found
             found = coarse if coarse.is_exact else found
-        changing = [fault for fault in self.found_faults if fault.what in ("repeatability", "state")]
-        if found.sentence is None and changing:
-            found = Name(changing[0].sentence, changing[0].explanation)
+        told = [
+            fault for fault in self.found_faults if fault.what in (what, "repeatability", "state") and not fault.advice
+        ]
+        if found.sentence is None and told:
+            found = Name(told[0].sentence, told[0].explanation)
         evidence = f" In all {len(wrong)} cases yours is what that gives." if found.is_exact else ""
         return [self._finding(what, Name(found.sentence, f"{found.explanation}{evidence}".strip()), least, len(wrong))]
 
@@ -321,10 +327,12 @@ class CheckOfLayer(Check):
 
     def cases(self) -> list[Case]:
         drawn: list[Case] = self.drawing.drawn(self.source, self.count, self.seed)
-        for case in drawn:
-            confirm(self.layer.truth(case))
         self.dtype = self._dtype(drawn[:20])
         return drawn
+
+    def confirm(self) -> None:
+        for trial in self.trials:
+            confirm(trial.truth)
 
     def table(self) -> Sequence[Mistake]:
         return mistakes.of(self.layer.name)

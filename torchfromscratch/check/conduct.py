@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def faults(
     found: dict[str, Fault] = {}
     small = sorted((trial for trial in trials if not trial.refusal), key=lambda trial: trial.case.size())
     for fault in _all(subject, layer, trials, small, attempt):
-        found.setdefault(re.sub(r"\[.*?\]", "", f"{fault.what} {fault.sentence}"), fault)
+        found.setdefault(re.sub(r"\[.*?\]|\(.*?\)", "", f"{fault.what} {fault.sentence}"), fault)
     return list(found.values())
 
 
@@ -103,6 +104,10 @@ def _shape(subject: Subject, trial: Trial, index: str, got: str, expected: str) 
     given = [list(g.shape) for g in trial.truth.gs]
     if str(given[0]) == got:
         reason = "It has the shape of dL/dy: the sum over what shares it is missing."
+    elif got == str(list(reversed(json.loads(expected)))):
+        reason = "It is transposed."
+    elif got == f"[{given[0][0] if given[0] else ''}]":
+        reason = "It has one element for each sample: the sum is over the wrong dimensions."
     elif got == "[]":
         reason = "It is summed over everything."
     else:

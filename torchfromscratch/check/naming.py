@@ -35,6 +35,8 @@ def name(what: str, table: Sequence[Mistake], wrong: Sequence[Trial], right: Seq
     """
     wrong = sorted(wrong, key=lambda trial: trial.case.size())
     rows = [*table, *common(tuple(wrong[0].truth.tensors))]
+    if what.startswith("output") and not all(isinstance(trial.given[what], Tensor) for trial in wrong):
+        return Name(f"The output is {type(wrong[0].given[what]).__name__}, not a tensor.")
     if all(trial.given[what] is None for trial in wrong):
         return Name(f"There is no gradient: None in place of dL/d {what.removesuffix('.grad')}.")
     fitting = [row for row in rows if _fits_all(row, what, wrong)]
@@ -81,7 +83,8 @@ def _is_consistent(row: Mistake, trials: Sequence[Trial]) -> bool:
 
 def _scaled(what: str, table: Sequence[Mistake], wrong: Sequence[Trial]) -> Name | None:
     """A row of the layer times a factor."""
-    for row in table:
+    # of a gradient, what is said of the gradient alone comes first
+    for row in sorted(table, key=lambda row: row.is_definition and what.endswith(".grad")):
         for sentence, factor in FACTORS:
 
             def compute(t: Any, w: str, row: Mistake = row, factor: Callable[[Any], float] = factor) -> Tensor | None:
@@ -113,6 +116,10 @@ def _mostly(what: str, rows: Sequence[Mistake], wrong: Sequence[Trial]) -> Name 
 
 def _pattern(what: str, wrong: Sequence[Trial], right: Sequence[Trial]) -> Name:
     """What the wrong cases have in common, or their wrong elements."""
+    first = wrong[0]
+    if all(_has_other_shape(what, trial) for trial in wrong):
+        shapes = f"{tuple(first.given[what].shape)} in place of {tuple(first.truth.right[what].shape)}"
+        return Name(f"The shape is wrong: {shapes}.")
     factor = _constant_factor(what, wrong)
     if factor is not None:
         return Name(f"It is {factor:.6g} times what is right.")
@@ -120,10 +127,22 @@ def _pattern(what: str, wrong: Sequence[Trial], right: Sequence[Trial]) -> Name:
         t for t in wrong if isinstance(t.given[what], Tensor) and t.given[what].shape == t.truth.right[what].shape
     ]
     places = [_places(what, trial) for trial in same_shape]
-    words = [f"only elements {place} are wrong" for place in sorted(set.intersection(*places))] if places else []
+    partly = any(_is_partly_right(what, trial) for trial in same_shape)
+    common_places = sorted(set.intersection(*places)) if places and partly else []
+    words = [f"only elements {place} are wrong" for place in common_places]
     conditions = [f"only cases with {condition} are wrong" for condition in _conditions(wrong, right)]
     said = "; ".join([*words[:2], *conditions[:2]])
     return Name(None, f"{said[0].upper()}{said[1:]}." if said else "")
+
+
+def _has_other_shape(what: str, trial: Trial) -> bool:
+    yours = trial.given[what]
+    return isinstance(yours, Tensor) and yours.shape != trial.truth.right[what].shape
+
+
+def _is_partly_right(what: str, trial: Trial) -> bool:
+    """Whether some elements are right."""
+    return bool(close_elements(trial.given[what], trial.truth.right[what], trial.tolerance).any())
 
 
 def _places(what: str, trial: Trial) -> set[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.check.case import Case
-from torchfromscratch.check.differences import KINK, Unknown
+from torchfromscratch.check.differences import KINK, STEP, Unknown
 from torchfromscratch.check.layers import Layer
 from torchfromscratch.check.subject import Subject
 from torchfromscratch.check.truth import Truth, name_outputs
@@ -18,6 +18,7 @@ from torchfromscratch.check.truth import Truth, name_outputs
 TOLERANCE = Truth.tolerance
 SINGLE_TOLERANCE = 1e-4  # in float32
 # How much more than the formula in the same dtype, and than its eps, a function may err
+GROSS = 0.3  # no rounding, of the largest element
 ROUNDING_FACTOR = {torch.float32: 100, torch.bfloat16: 20, torch.float16: 40}
 SECOND = "second derivative"
 
@@ -34,6 +35,7 @@ class Trial:
     written: Sequence[str] = field(default_factory=tuple)
     tolerance: float = TOLERANCE
     dtype: torch.dtype = torch.float64
+    coarse: dict[torch.dtype, dict[str, Tensor]] = field(default_factory=dict)
 
     def is_wrong(self, what: str) -> bool:
         """Whether this quantity was given and is wrong."""
@@ -52,11 +54,13 @@ class Trial:
         yours, right = self.given[what], self.truth.right[what]
         if not isinstance(yours, Tensor) or yours.shape != right.shape:
             return False
-        coarse = self.truth.layer.truth(self.case, dtype).right[what].double()
-        scale = max(1.0, largest(right))
-        factor = ROUNDING_FACTOR[dtype]
-        allowed = factor * largest((coarse - right).nan_to_num()) + factor * torch.finfo(dtype).eps * scale
-        return largest(yours.detach().double() - right) <= allowed
+        error, scale = largest(yours.detach().double() - right), max(1.0, largest(right))
+        if error > GROSS * scale:
+            return False
+        if dtype not in self.coarse:
+            self.coarse[dtype] = self.truth.layer.truth(self.case, dtype).right
+        own = largest((self.coarse[dtype][what].double() - right).nan_to_num())
+        return error <= ROUNDING_FACTOR[dtype] * (own + torch.finfo(dtype).eps * scale)
 
 
 def largest(x: Tensor) -> float:
@@ -184,6 +188,25 @@ def _second(
         return {name: torch.zeros_like(x) for name, x in sources.items()}
     found = torch.autograd.grad(sum(products[1:], products[0]), [*sources.values()], materialize_grads=True)
     return dict(zip(sources, found, strict=True))
+
+
+def follows_output(subject: Subject, trial: Trial) -> bool:
+    """Whether the gradients are those of the outputs that were given, by differences along one direction."""
+    tensors = {name: x.detach() for name, x in trial.case.tensors.items()}
+    found = {name: trial.given.get(f"{name}.grad") for name in tensors}
+    if not all(isinstance(gradient, Tensor) for gradient in found.values()):
+        return False
+    generator = torch.Generator().manual_seed(4)
+    directions = {name: torch.randn(x.shape, generator=generator, dtype=x.dtype) for name, x in tensors.items()}
+
+    def loss(step: float) -> float:
+        moved = {name: x + step * directions[name] for name, x in tensors.items()}
+        outputs = call(subject, {**trial.case.arguments, **moved})
+        return sum(float((y.detach() * g).sum()) for y, g in zip(outputs, trial.truth.gs, strict=True))
+
+    difference = (loss(STEP) - loss(-STEP)) / (2 * STEP)
+    slope = sum(float((found[name] * v).sum()) for name, v in directions.items())
+    return abs(difference - slope) <= KINK * (1 + abs(difference))
 
 
 def graph(outputs: Sequence[Any]) -> list[Any]:

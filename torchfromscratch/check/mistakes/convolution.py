@@ -74,7 +74,7 @@ def _raise() -> Tensor:
 
 KERNELS: list[tuple[str, Callable[[Tensor], Tensor]]] = [
     ("The kernel is not rotated.", rotated),
-    *[(f"The kernel is rotated along one axis only: not along the {names}.", flip) for names, flip in axis_flips()],
+    *[(f"The kernel is not rotated along the {names}, only along the rest.", flip) for names, flip in axis_flips()],
     ("The kernel is transposed, not rotated.", lambda w: rotated(unsquare(w))),
     ("The kernel is rotated and transposed.", unsquare),
     ("The kernel is rotated by 90°, not by 180°.", lambda w: rotated(w.rot90(1, (2, 3)))),
@@ -180,14 +180,9 @@ def replicated(t: Truth) -> Tensor:
     return t.output(input=x, padding=0)
 
 
-def of_forward() -> Iterator[Mistake]:
+def of_forward(flipped: str, cross: str) -> Iterator[Mistake]:
     """Other definitions: rows of `output` and of the gradients that belong to it."""
-    cross = "y[i] = Σ w[k] · x[i·s + k − p]: the kernel lies as it is; only dL/dx turns it."
-    yield forward(
-        "A true convolution in place of a cross-correlation: the kernel is flipped.",
-        cross,
-        lambda t: t.output(weight=rotated(t.weight)),
-    )
+    yield forward(flipped, cross, lambda t: t.output(weight=rotated(t.weight)))
     for names, flip in axis_flips():
         yield forward(
             f"The kernel is flipped along the {names}.", cross, lambda t, f=flip: t.output(weight=f(t.weight))
@@ -195,7 +190,7 @@ def of_forward() -> Iterator[Mistake]:
     yield forward("The kernel is transposed.", cross, lambda t: t.output(weight=unsquare(t.weight)))
     yield forward(
         "The kernel's input and output channels are exchanged.",
-        "weight is (output channels, input channels, height, width).",
+        "weight is (output channels, input channels, …), and the other way round in a transposed convolution.",
         lambda t: t.output(weight=channels_exchanged(t.weight)),
     )
     for name in ("stride", "padding", "dilation"):
@@ -452,5 +447,10 @@ def of_transposed() -> Iterator[Mistake]:
     )
 
 
-CONVOLUTION = (*of_forward(), *of_kernels(), *of_convolution(), *of_weights(), *of_output_channels())
-TRANSPOSED = (*of_forward(), *of_transposed(), *of_weights(), *of_output_channels())
+FORWARD = of_forward(
+    "A true convolution in place of a cross-correlation: the kernel is flipped.",
+    "y[i] = Σ w[k] · x[i·s + k − p]: the kernel lies as it is; only dL/dx turns it.",
+)
+FORWARD_TRANSPOSED = of_forward("The kernel is rotated.", "y[i·s + k − p] += w[k] · x[i]: the kernel lies as it is.")
+CONVOLUTION = (*FORWARD, *of_kernels(), *of_convolution(), *of_weights(), *of_output_channels())
+TRANSPOSED = (*FORWARD_TRANSPOSED, *of_transposed(), *of_weights(), *of_output_channels())
