@@ -27,6 +27,7 @@ from torchfromscratch.check.trial import (
     Trial,
     attempt,
     contiguous,
+    follows_output,
     second,
     second_by_differences,
 )
@@ -171,13 +172,19 @@ class Check:
         if not found.is_exact and isinstance(self.layer, Layer) and wrong[0].tolerance < SINGLE_TOLERANCE:
             coarse = self._name(what, self._in_single(what), least) if self._in_single(what) else found
             found = coarse if coarse.is_exact else found
-        told = [
-            fault for fault in self.found_faults if fault.what in (what, "repeatability", "state") and not fault.advice
-        ]
+        kinds = (what, "repeatability", "state")
+        told = [fault for fault in self.found_faults if fault.what in kinds and not fault.advice]
         if found.sentence is None and told:
             found = Name(told[0].sentence, told[0].explanation)
+        if found.sentence is None and what.endswith(".grad") and self._follows_output(wrong):
+            found = Name("Only forward is wrong: this is the gradient of the output as it was computed.")
         evidence = f" In all {len(wrong)} cases yours is what that gives." if found.is_exact else ""
         return [self._finding(what, Name(found.sentence, f"{found.explanation}{evidence}".strip()), least, len(wrong))]
+
+    def _follows_output(self, wrong: Sequence[Trial]) -> bool:
+        """Whether the output is wrong, and the gradients belong to it."""
+        output_is_wrong = any(trial.is_wrong(what) for trial in wrong for what in trial.given if "output" in what)
+        return output_is_wrong and all(follows_output(self.subject, trial) for trial in wrong[:8])
 
     def _finding(self, what: str, found: Name, least: Trial, wrong_cases: int) -> Finding:
         return Finding(
