@@ -183,6 +183,19 @@ def test_a_single_vector_needs_no_batch(name: str) -> None:
     torch.testing.assert_close(*results)
 
 
+def test_a_frozen_narrow_input_leaves_the_weights_gradient_its_precision() -> None:
+    """It is of the weight's type, float32, though the input that it is computed from is bfloat16."""
+    x, weight, upstream = torch.randn(64, 5).bfloat16(), torch.ones(5), torch.randn(64, 5).bfloat16()
+
+    def gradient(namespace: Any, dtype: torch.dtype) -> torch.Tensor:
+        w = weight.to(dtype).requires_grad_()
+        input, grad_output = (x, upstream) if namespace is F else (x.to(dtype), upstream.to(dtype))
+        return torch.autograd.grad(namespace.layer_norm(input, (5,), w), w, grad_output)[0]
+
+    truth = gradient(torch.nn.functional, torch.float64)
+    torch.testing.assert_close(gradient(F, torch.float32), truth.float(), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_keeps_at_most_one_tensor_of_the_inputs_size_for_the_backward_pass(layer: str) -> None:
     input = torch.randn(8, 4, 5, 6, requires_grad=True)

@@ -30,7 +30,7 @@ from torchfromscratch.autograd.function import Function, differentiable, mapped_
 from torchfromscratch.kernels import normalization as kernel
 from torchfromscratch.kernels.layout import any_channels_last, laid_out
 from torchfromscratch.kernels.normalization import Statistics, sum_over
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import wide_type, widened
 
 
 class Normalize(Function):
@@ -237,8 +237,8 @@ def _shape(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Sequenc
 
 
 def _gamma(weight: Tensor | None, input: Tensor, shape: Sequence[int]) -> Tensor:
-    """γ, which is 1 if it is not given."""
-    return input.new_ones(shape) if weight is None else weight
+    """γ, or ones in the type that sums are computed in."""
+    return input.new_ones(shape, dtype=wide_type(input.dtype)) if weight is None else weight
 
 
 def _scaled(weight: Tensor | None, rho: Tensor) -> Tensor:
