@@ -18,7 +18,11 @@ def main() -> None:
     """Draw each stage as a PNG."""
     parser = Parser(description=__doc__)
     parser.add_argument(
-        "image", nargs="?", type=Path, metavar="IMAGE", help="default: a portrait that comes with matplotlib"
+        "image",
+        nargs="?",
+        type=Path,
+        metavar="IMAGE",
+        help="default: a portrait that comes with matplotlib; with --checkpoint, the data set's first test picture",
     )
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="a trained network (runs/<name>/best.pt), layer by layer"

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 from torchfromscratch import functional as F
 from torchfromscratch import nn
 from torchfromscratch.notes import demonstrations, feature_maps
-from torchfromscratch.training import Trainer, load_dataset, resolve
+from torchfromscratch.training import Trainer, UserError, load_dataset, resolve
 from torchfromscratch.training.checkpoint import save_checkpoint
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -99,20 +101,69 @@ def test_notes_padding_of_2_makes_the_maps_larger():
     }
 
 
-def test_trained_network_is_shown_layer_by_layer(tmp_path):
-    trainer = Trainer(
-        resolve({"dataset": "digits"}), load_dataset("digits", tmp_path), tmp_path, device=torch.device("cpu")
-    )
-    network = trainer.model
-    checkpoint = tmp_path / "best.pt"
-    save_checkpoint(trainer.state_dict(), checkpoint)
+@pytest.fixture
+def trained(tmp_path):
+    """A network for digits and its checkpoint."""
+    digits = load_dataset("digits", tmp_path)
+    trainer = Trainer(resolve({"dataset": "digits"}), digits, tmp_path, device=torch.device("cpu"))
+    save_checkpoint(trainer.state_dict(), tmp_path / "best.pt")
+    return trainer, tmp_path / "best.pt"
+
+
+def test_trained_network_is_shown_layer_by_layer_a_picture_of_its_own_data_set(trained):
+    trainer, checkpoint = trained
     stages = feature_maps.through_a_trained_network(checkpoint, None)
     assert list(stages)[:4] == ["picture", "conv1 Conv2d", "relu1 ReLU", "pool1 MaxPool2d"]
+    image = trainer.dataset.test.images[:1]
+    torch.testing.assert_close(stages["picture"], image / 255)
+    torch.testing.assert_close(stages["conv1 Conv2d"], trainer.model.conv1(trainer.batches.normalise(image)).detach())
+
+
+def test_trained_network_is_shown_another_picture_in_the_size_of_its_own(trained, tmp_path):
+    trainer, checkpoint = trained
+    Image.effect_noise((40, 30), 50).save(tmp_path / "noise.png")
+    stages = feature_maps.through_a_trained_network(checkpoint, tmp_path / "noise.png")
     pixels = stages["picture"]
-    torch.testing.assert_close(stages["conv1 Conv2d"], network.conv1((pixels - pixels.mean()) / pixels.std()).detach())
+    assert pixels.shape == (1, 1, 8, 8)
+    normalised = (pixels - pixels.mean()) / pixels.std()
+    torch.testing.assert_close(stages["conv1 Conv2d"], trainer.model.conv1(normalised).detach())
 
 
-@pytest.mark.parametrize("arguments", [["--checkpoint", "no.pt"], ["no.png"], [__file__]])
+def test_data_set_that_is_gone_asks_for_a_picture(trained):
+    trainer, checkpoint = trained
+    state = trainer.state_dict()
+    save_checkpoint({**state, "config": {**state["config"], "dataset": "folder", "data_dir": "nowhere"}}, checkpoint)
+    with pytest.raises(UserError, match="folder in nowhere, cannot be read: name a picture"):
+        feature_maps.through_a_trained_network(checkpoint, None)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 6, 7, 16, 32, 512])
+@pytest.mark.parametrize("lowest", [-1.0, 0.0])
+def test_every_map_is_drawn_with_a_colour_bar(channels, lowest, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *arguments, **keywords: drawn.append(figure))
+    maps = torch.arange(channels * 6.0).view(1, channels, 2, 3) + lowest
+    feature_maps.draw("conv Conv2d", maps, tmp_path / "maps.png")
+    axes, bar = drawn[0].axes
+    image = axes.images[0]
+    shown = image.get_array().compressed()
+    assert sorted(shown) == maps.flatten().tolist()
+    assert image.get_clim() == (-maps.abs().max() if lowest < 0 else 0, maps.abs().max())
+    assert bar.get_ylim() == image.get_clim()
+
+
+def test_maps_stand_side_by_side_as_they_are():
+    maps = torch.arange(24.0).view(4, 2, 3)
+    grid = feature_maps._side_by_side(maps)
+    assert grid.shape == (5, 7)
+    assert torch.equal(grid[:2, 4:], maps[1])
+    assert torch.equal(grid[3:, :3], maps[2])
+    assert grid[2].isnan().all()
+    assert grid[:, 3].isnan().all()
+
+
+@pytest.mark.parametrize("arguments", [["--checkpoint", "no.pt"], ["no.png"], [__file__], ["--checkpoint", __file__]])
 def test_unreadable_files_end_in_one_message(arguments, tmp_path, monkeypatch, capsys):
     assert run("feature_maps", "--output", tmp_path, *arguments, monkeypatch=monkeypatch) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--resume" not in line

@@ -5,18 +5,23 @@ Source: lecture notes, "The picture through the layers convolution, ReLU, max po
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
+from typing import Any
 
 import matplotlib.cbook
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from torchfromscratch import functional as F
 from torchfromscratch import nn
+from torchfromscratch.training.batches import Augmentation, Batches
 from torchfromscratch.training.checkpoint import load_checkpoint
+from torchfromscratch.training.data import load_dataset
 from torchfromscratch.training.errors import UserError
 from torchfromscratch.training.models import build_model
 from torchfromscratch.training.picture_files import read_picture
@@ -62,19 +67,24 @@ def through_the_notes_layers(picture: Tensor) -> dict[str, Tensor]:
 
 
 def through_a_trained_network(checkpoint: Path, picture: Path | None) -> dict[str, Tensor]:
-    """The picture after each layer of a trained network that keeps its rows and columns.
+    """A picture after each layer of a trained network that keeps rows and columns.
 
-    The picture takes the size and the channels that the network was trained on, and mean 0 and deviation 1.
-    Raises UserError if the checkpoint or the picture cannot be read.
+    None is the first test picture of the data set that the network was trained on. Another picture takes the size and
+    the channels of those, and mean 0 and deviation 1.
+    Raises UserError if the checkpoint, the data set or the picture cannot be read.
     """
     if not checkpoint.is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
-    state = load_checkpoint(checkpoint)
+    state = load_checkpoint(checkpoint, "Name a run's best.pt or last.pt.")
     channels, size = (state["dataset"][name] for name in ("channels", "image_size"))
     classes = len(state["dataset"]["classes"])
     network = build_model(state["config"]["model"], nn=nn, in_channels=channels, image_size=size, classes=classes)
     network.load_state_dict(state["model"])
-    pixels = load_picture(picture, "L" if channels == 1 else "RGB", size)
+    if picture is None:
+        pixels, images = _first_test_picture(state["config"], size)
+    else:
+        pixels = load_picture(picture, "L" if channels == 1 else "RGB", size)
+        images = (pixels - pixels.mean()) / pixels.std()
     stages = {"picture": pixels}
 
     def keep(name: str, output: Tensor) -> None:
@@ -86,27 +96,56 @@ def through_a_trained_network(checkpoint: Path, picture: Path | None) -> dict[st
             kind = type(module).__name__
             module.register_forward_hook(lambda _, __, output, name=f"{name} {kind}": keep(name, output))
     with torch.no_grad():
-        network.eval()((pixels - pixels.mean()) / pixels.std())
+        network.eval()(images)
     return stages
 
 
+def _first_test_picture(config: dict[str, Any], size: int) -> tuple[Tensor, Tensor]:
+    """Of a run's data set, (1, C, H, W) each: from 0 to 1 as one sees it, and normalised as the network does."""
+    name, place = config["dataset"], Path(config["data_dir"])
+    try:
+        dataset = load_dataset(name, place, size if name == "folder" else None)
+    except UserError as error:
+        raise UserError(f"the network's data set, {name} in {place}, cannot be read: name a picture to draw") from error
+    image = dataset.test.images[:1]
+    batches = Batches(dataset, batch_size=1, augmentation=Augmentation(0, False), seed=0, device=torch.device("cpu"))
+    return image / 255, batches.normalise(image)
+
+
 def draw(title: str, maps: Tensor, path: Path) -> None:
-    """The first eight channels in grey, each from its lowest to its highest value; a picture of three in colour."""
-    whole = maps.shape[1] in (1, 3)
-    channels = [maps[0].permute(1, 2, 0).squeeze(-1)] if whole else list(maps[0, :FILTERS])
-    height, width = maps.shape[2:]
-    columns = 1 if whole else 4
-    rows = -(-len(channels) // columns)
-    cell = 4.0 if whole else 2.4
-    figure = Figure(figsize=(columns * cell, rows * cell * min(height / width, 2) + 0.5), layout="constrained")
-    shown = (
-        f"{title}   {len(channels)} of {maps.shape[1]} maps, {height}×{width}"
-        if not whole
-        else f"{title}   {height}×{width}"
-    )
-    figure.suptitle(shown, fontsize=11)
-    for axes, channel in zip(figure.subplots(rows, columns, squeeze=False).flat, channels, strict=False):
-        axes.imshow(channel.numpy(), cmap="gray", interpolation="nearest")
-    for axes in figure.axes:
-        axes.axis("off")
+    """All channels side by side on one scale: grey from 0 on, blue to red around 0 if some values are negative.
+
+    The picture itself is drawn as it is, in colour if it has three channels.
+    """
+    channels, height, width = maps.shape[1:]
+    if title == "picture":
+        figure, axes = _figure(height, width)
+        axes.imshow(maps[0].permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(f"{title}   {height}×{width}")
+    else:
+        grid = _side_by_side(maps[0])
+        highest = maps.abs().max().item() or 1.0  # where all maps are 0
+        signed = maps.min().item() < 0
+        figure, axes = _figure(*grid.shape)
+        colours = {"cmap": "RdBu_r", "vmin": -highest} if signed else {"cmap": "gray", "vmin": 0.0}
+        image = axes.imshow(grid.numpy(), vmax=highest, interpolation="nearest", **colours)
+        figure.colorbar(image, ax=axes)
+        axes.set_title(f"{title}   {channels} maps, {height}×{width}")
+    axes.axis("off")
     figure.savefig(path, dpi=110)
+
+
+def _side_by_side(maps: Tensor) -> Tensor:
+    """Maps (C, H, W) in rows of equal length, with nothing (NaN) between them."""
+    channels = len(maps)
+    columns = next(number for number in range(math.isqrt(channels - 1) + 1, channels + 1) if channels % number == 0)
+    gap = max(1, maps.shape[2] // 16)
+    apart = F.pad(maps, (0, gap, 0, gap), value=math.nan).unflatten(0, (-1, columns))
+    return apart.transpose(1, 2).flatten(2).flatten(0, 1)[:-gap, :-gap]
+
+
+def _figure(height: int, width: int) -> tuple[Figure, Axes]:
+    """A figure for something of such a shape, the longer side seven inches."""
+    scale = 7 / max(height, width)
+    figure = Figure(figsize=(max(width * scale, 2) + 1.2, max(height * scale, 2) + 0.6), layout="constrained")
+    return figure, figure.subplots()

@@ -88,11 +88,14 @@ def save_metrics(rows: list[dict[str, Any]], path: Path) -> None:
     write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, advice: str | None = None) -> dict[str, Any]:
     """Reads a checkpoint, onto the CPU.
 
+    Args:
+        advice: what to do if it cannot be read; None is for a run to go on with, and looks for its best checkpoint.
+
     Raises:
-        UserError: if it is damaged, or is something else; the message names the run's best checkpoint if that is whole.
+        UserError: if it is damaged, or is something else; the message ends with the advice.
     """
     try:
         state = _load_verified(path)
@@ -100,12 +103,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds something else than tensors, numbers and text, and was not opened: such a file can run any "
-            f"program. {way_out(path)}"
+            f"program. {advice or way_out(path)}"
         ) from error
     except NotACheckpoint as error:
         raise UserError(f"{path} is not a checkpoint of a training with this command: {error}") from error
     except Exception as error:
-        raise UserError(f"the checkpoint {path} is damaged ({_in_one_line(error)}). {way_out(path)}") from error
+        reason = _in_one_line(error)
+        raise UserError(f"the checkpoint {path} is damaged ({reason}). {advice or way_out(path)}") from error
     return state
 
 
