@@ -21,6 +21,13 @@ def by_channel(w: Tensor | float, x: Tensor) -> Any:
     return w.view(-1, *[1] * (x.dim() - 2)) if isinstance(w, Tensor) else w
 
 
+def normalized(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """x̂ and ρ = 1 / √(var + ε)."""
+    dims = over(x)
+    rho = (x.var(dims, unbiased=False, keepdim=True) + eps).rsqrt()
+    return (x - x.mean(dims, keepdim=True)) * rho, rho
+
+
 Formula = Callable[[Tensor, Tensor, Tensor, tuple[int, ...]], Tensor]
 
 
@@ -39,19 +46,17 @@ def batch_norm(
     class MyBatchNorm(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, input: Tensor, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
-            dims = over(input)
-            mean, var = input.mean(dims, keepdim=True), input.var(dims, unbiased=False, keepdim=True)
-            rho = (var + eps).rsqrt()
-            x_hat = (input - mean) * rho
-            ctx.save_for_backward(input, x_hat, rho, weight)
-            ctx.has_bias = bias is not None
+            x_hat, _ = normalized(input, eps)
+            ctx.save_for_backward(input, weight)
+            ctx.has_bias, ctx.eps = bias is not None, eps
             y = x_hat if weight is None else x_hat * by_channel(weight, input)
             return y if bias is None else y + by_channel(bias, input)
 
         @staticmethod
         def backward(ctx: Any, g: Tensor) -> Any:
-            x, x_hat, rho, weight = ctx.saved_tensors
+            x, weight = ctx.saved_tensors
             dims = over(x)
+            x_hat, rho = normalized(x, ctx.eps)
             h = g * by_channel(weight, x) if weight is not None and weighted else g
             return (
                 dx(h, x_hat, rho, dims),

@@ -25,8 +25,7 @@ def linear(
     class MyLinear(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Any = None) -> Tensor:
-            ctx.one = input.dim() == 1
-            ctx.save_for_backward(input.unsqueeze(0) if ctx.one else input, weight)
+            ctx.save_for_backward(input, weight)
             ctx.has_bias = bias is not None
             y = input @ weight.T
             return y if bias is None else y + bias
@@ -34,9 +33,10 @@ def linear(
         @staticmethod
         def backward(ctx: Any, g: Tensor) -> Any:
             x, w = ctx.saved_tensors
-            g = g.unsqueeze(0) if ctx.one else g
+            one = x.dim() == 1
+            x, g = (x.unsqueeze(0), g.unsqueeze(0)) if one else (x, g)
             grad = dx(x, w, g)
-            return grad.squeeze(0) if ctx.one else grad, dw(x, w, g), db(g) if ctx.has_bias else None
+            return grad.squeeze(0) if one else grad, dw(x, w, g), db(g) if ctx.has_bias else None
 
     return MyLinear
 
