@@ -150,7 +150,7 @@ wrong_conv2d(
 )
 wrong_conv2d(
     "OnePixelOff",
-    "shift|off by one|one pixel|one position|moved",
+    "shift|off by one|one pixel|one position|moved|one element",
     grad_input=lambda x, w, g, s, p: crop(F.pad(full(spread(g, s), w.flip(2, 3).transpose(0, 1)), (1, 0, 1, 0)), x, p),
 )
 wrong_conv2d(

@@ -131,11 +131,15 @@ binary(
 )
 binary("BceNegated", "sign|minus|negat", lambda g, p, t: -g * (p - t) / (p * (1 - p)) / t.numel())
 binary("BceNotDividedByN", "1/N|mean|sum|divid", lambda g, p, t: g * (p - t) / (p * (1 - p)))
-binary("BceOfTheOnesAlone", "1 − t|1 - t|term|half|zeros|other|negative", lambda g, p, t: -g * t / p / t.numel())
+binary(
+    "BceOfTheOnesAlone",
+    "1 − t|1 - t|term|half|zeros|other|negative|positive part",
+    lambda g, p, t: -g * t / p / t.numel(),
+)
 binary("BceWithoutG", IGNORED, lambda g, p, t: (p - t) / (p * (1 - p)) / t.numel() + 0 * g)
 
 
-@wrong("binary_cross_entropy", "1 − t|1 - t|term|half|zeros|other|negative")
+@wrong("binary_cross_entropy", "1 − t|1 - t|term|half|zeros|other|negative|positive part")
 def bce_without_the_other_half(input: Tensor, target: Tensor) -> Tensor:
     return -(target * input.log()).mean()
 

@@ -69,7 +69,7 @@ def wrong_max_pool(name: str, named: str, function: type) -> None:
     wrong("max_pool2d", named)(function)
 
 
-wrong_max_pool("AllWinnersOfATie", "tie|equal|every maxim", max_pool(lambda x, g: g * equal(x)))
+wrong_max_pool("AllWinnersOfATie", "tie|equal|every maxim|several largest", max_pool(lambda x, g: g * equal(x)))
 wrong_max_pool(
     "TiesShared", "tie|equal|split|share", max_pool(lambda x, g: g * equal(x) / equal(x).sum((2, 3), keepdim=True))
 )
@@ -84,7 +84,9 @@ wrong_max_pool(
 wrong_max_pool(
     "DlDyIgnored", "dL/dy.*(ignor|not used|ones)|ignor.*dL/dy|ones", max_pool(lambda x, g: one_winner(x) + 0 * g)
 )
-wrong_max_pool("WinnersValueSent", "value|input|maximum", max_pool(lambda x, g: g * one_winner(x) * x.clamp(min=-9)))
+wrong_max_pool(
+    "WinnersValueSent", "value|input|maximum|largest", max_pool(lambda x, g: g * one_winner(x) * x.clamp(min=-9))
+)
 wrong_max_pool("PaddedWithZeros", "0|zero|pad", max_pool(lambda x, g: g * one_winner(x), border=0.0))
 wrong_max_pool("PoolNegated", "sign|minus|negat", max_pool(lambda x, g: -g * one_winner(x)))
 wrong_max_pool("PoolTwice", "twice|2 times|factor|double", max_pool(lambda x, g: 2 * g * one_winner(x)))
@@ -114,7 +116,7 @@ def average_for_maximum(input: Tensor, kernel_size: Any, stride: Any) -> Tensor:
     return F.avg_pool2d(input, kernel_size, stride)
 
 
-@wrong("max_pool1d", "tie|equal")
+@wrong("max_pool1d", "tie|equal|several largest")
 class MaxPool1dByEquality(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel_size: int) -> Tensor:
@@ -174,7 +176,7 @@ def average_that_never_counts_padding(input: Tensor, kernel_size: Any, stride: A
     return F.avg_pool2d(input, kernel_size, stride, padding, count_include_pad=False)
 
 
-@wrong("avg_pool2d", "maxim")
+@wrong("avg_pool2d", "maxim|largest")
 def maximum_for_average(input: Tensor, kernel_size: Any, stride: Any) -> Tensor:
     return F.max_pool2d(input, kernel_size, stride)
 

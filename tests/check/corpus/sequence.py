@@ -250,7 +250,7 @@ def gates(x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any
     return F.linear(x, w_ih, b_ih), F.linear(h, w_hh, b_hh)
 
 
-@wrong("rnn_tanh_cell", "bias")
+@wrong("rnn_tanh_cell", "bias|b_hh")
 def rnn_with_one_bias(input: Tensor, hx: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Any, b_hh: Any) -> Tensor:
     return (F.linear(input, w_ih, b_ih) + hx @ w_hh.T).tanh()
 
