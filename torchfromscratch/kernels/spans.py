@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.layout import any_channels_last, empty, in_format, laid_out, laid_out_like
-from torchfromscratch.kernels.memory import is_recorded
+from torchfromscratch.kernels.memory import is_exporting, is_recorded
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
@@ -312,7 +312,7 @@ def interleaved(views: list[Tensor], dim: int) -> Tensor:
 
 def sizes_are_open() -> bool:
     """Whether what is recorded is to be run with other sizes as well: no decision may follow from a size."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return torch.jit.is_tracing() or is_exporting()
 
 
 def _whole(spans: Sequence[Spans]) -> list[int]:
