@@ -24,6 +24,8 @@ class Growing:
     how: str
     shapes: Callable[[int], tuple[tuple[int, ...], ...]]
     call: Callable[..., Any]
+    low: float = -3.0  # range of the random elements
+    high: float = 3.0
 
     @property
     def name(self) -> str:
@@ -32,7 +34,8 @@ class Growing:
     def inputs(self, n: int) -> list[Tensor]:
         """Random tensors for about n elements."""
         generator = torch.Generator().manual_seed(0)
-        return [torch.rand(shape, generator=generator).requires_grad_() for shape in self.shapes(n)]
+        tensors = [torch.empty(shape).uniform_(self.low, self.high, generator=generator) for shape in self.shapes(n)]
+        return [tensor.requires_grad_() for tensor in tensors]
 
 
 def flat(n: int) -> tuple[tuple[int, ...], ...]:
@@ -197,7 +200,7 @@ GROWING = [
     of_name("feature_alpha_dropout", PICTURES, "16 channels", 0.5, True),
     of_name("dropout1d", batch(16, 64), "16 channels", 0.5, True),
     of_name("dropout3d", batch(16, 4, 4, 4), "16 channels", 0.5, True),
-    *[of_name(name, pair) for name in LOSSES],
+    *[Growing(name, "flat", pair, lambda F, x, y, f=name: getattr(F, f)(x, y), 0.0, 1.0) for name in LOSSES],
     *[
         Growing(name, f"{count} classes", batch(count), lambda F, x, f=name, c=count: getattr(F, f)(x, classes(x, c)))
         for name in ("cross_entropy", "nll_loss")

@@ -40,6 +40,7 @@ def in_pieces(formula: Callable[..., Tensor], *args: Any) -> Tensor:
         if output is None:
             output = torch.empty_strided(first.shape, first.stride(), dtype=result.dtype)
         flat(output)[start : start + count] = result
+        del result  # whose memory the next piece takes, while the cache holds it
         start += count
     assert output is not None
     return output
