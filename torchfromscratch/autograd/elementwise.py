@@ -134,8 +134,8 @@ relu = elementwise(
 )
 leaky_relu = elementwise(
     "LeakyReLU",
-    lambda x, slope: x.clamp(min=-0.0) + slope * x.clamp(max=0),
-    dx=lambda g, x, slope: g * _one_or(slope, x),
+    lambda x, slope: torch.maximum(x, slope * x) if 0 < slope <= 1 else x.clamp(min=-0.0) + slope * x.clamp(max=0),
+    dx=lambda g, x, slope: g * (x.sign().clamp(min=slope) if 0 < slope <= 1 else _one_or(slope, x)),
 )
 prelu = elementwise(
     "PReLU",  # K. He et al., "Delving deep into rectifiers", 2015
@@ -151,25 +151,25 @@ hardtanh = elementwise(
 )
 threshold = elementwise(
     "Threshold",
-    lambda x, bound, value: torch.where(widened(x) <= bound, value, x).to(x.dtype),
-    dx=lambda g, x, bound: gate(g, _positive(widened(x) - bound, x.dtype)),
+    lambda x, bound, value: in_pieces(kernel.replaced_up_to, bound, x, value),
+    dx=lambda g, x, bound: in_pieces(_gate_above, g, x, bound),
     exact=True,
 )
 hardshrink = elementwise(
     "Hardshrink",
-    lambda x, bound: gate(x, (x.abs() - bound).clamp(min=0)),
-    dx=lambda g, x, bound: gate(g, (x.abs() - bound).clamp(min=0)),
+    lambda x, bound: in_pieces(_gate_outside, x, x, bound),
+    dx=lambda g, x, bound: in_pieces(_gate_outside, g, x, bound),
     exact=True,
 )
 softshrink = elementwise(
     "Softshrink",
     lambda x, bound: (x - x.clamp(-bound, bound)).copysign(x),
-    dx=lambda g, x, bound: gate(g, (x.abs() - bound).clamp(min=0)),
+    dx=lambda g, x, bound: _gate_outside(g, x, bound),
 )
 hardsigmoid = elementwise(
     "Hardsigmoid",  # M. Courbariaux et al., "BinaryConnect", 2015
     lambda x: (x + 3).clamp(0, 6) / 6,
-    dx=lambda g, x: torch.where((x > -3) & (x < 3), g / 6, 0),
+    dx=lambda g, x: gate(g / 6, (3 - x.nan_to_num(3).abs()).clamp(min=0)),
 )
 hardswish = elementwise(
     "Hardswish",  # A. Howard et al., "Searching for MobileNetV3", 2019
@@ -193,7 +193,7 @@ glu = elementwise(
     "GLU",  # Y. Dauphin et al., "Language modeling with gated convolutional networks", 2017
     lambda a, b: a * b.sigmoid(),
     da=lambda g, b: g * sigmoid(b),
-    db=lambda g, a, b: g * a * sigmoid(b) * (1 - sigmoid(b)),
+    db=lambda g, a, b: _glu_db(g * a, sigmoid(b)),
 )
 silu = elementwise(
     "SiLU",  # D. Hendrycks and K. Gimpel, "Gaussian error linear units", 2016
@@ -237,13 +237,23 @@ softsign = elementwise(
 gelu = elementwise(
     "GELU",  # x · Φ(x), Φ the normal distribution function and φ its density
     lambda x: x * _normal_distribution(x),
-    dx=lambda g, x: g * (_normal_distribution(x) + x * _normal_density(x)),
+    dx=lambda g, x: (
+        g * torch.addcmul(_normal_distribution(x), x, (x * x * -0.5).exp(), value=1 / math.sqrt(2 * math.pi))
+    ),
 )
 gelu_tanh = elementwise(
     "GELUTanh",  # Φ(x) approximated by ½ (1 + tanh u) = σ(2u)
     lambda x: x * (2 * _gelu_u(x)).sigmoid(),
     dx=lambda g, x: _gelu_tanh_dx(g, x, sigmoid(2 * _gelu_u(x))),
 )
+
+
+def _gate_above(g: Tensor, x: Tensor, bound: float) -> Tensor:
+    return gate(g, _positive(widened(x) - bound, x.dtype))
+
+
+def _gate_outside(g: Tensor, x: Tensor, bound: float) -> Tensor:
+    return gate(g, (x.abs() - bound).clamp(min=0))
 
 
 def _gate_between(g: Tensor, x: Tensor, low: float, high: float) -> Tensor:
@@ -276,6 +286,11 @@ def _elu_slope(x: Tensor, left: float, right: float, inner: float) -> Tensor:
     return right * positive + left * (1 - positive) * (inner * x.clamp(max=0)).exp()
 
 
+def _glu_db(ga: Tensor, s: Tensor) -> Tensor:
+    """Of y = a · s, s = σ(b)."""
+    return ga * s * (1 - s)
+
+
 def _silu_dx(g: Tensor, x: Tensor, s: Tensor) -> Tensor:
     """Of y = x · s, s = σ(x)."""
     return g * s * (1 + x * (1 - s))
@@ -298,11 +313,7 @@ def _mish_dx(g: Tensor, x: Tensor, n: Tensor) -> Tensor:
 
 
 def _normal_distribution(x: Tensor) -> Tensor:
-    return (1 + (x / math.sqrt(2)).erf()) / 2
-
-
-def _normal_density(x: Tensor) -> Tensor:
-    return (-x * x / 2).exp() / math.sqrt(2 * math.pi)
+    return (x * math.sqrt(0.5)).erf() * 0.5 + 0.5
 
 
 def _gelu_u(x: Tensor) -> Tensor:

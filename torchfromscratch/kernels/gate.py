@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.memory import in_compiled_cpu_code, in_cpu_memory
 from torchfromscratch.kernels.pieces import pieces_of
+from torchfromscratch.kernels.precision import widened
 
 # integers as wide as the floats whose bits they hold
 BITS = {
@@ -46,6 +47,17 @@ def where_equal(values: Tensor, numbers: Tensor, number: int, out: Tensor | None
         return torch.mul(equal, values.resolve_neg().view(bits), out=memory).view(values.dtype)
     chosen = torch.where(numbers == number, values, 0)
     return chosen if out is None else out.copy_(chosen)
+
+
+def replaced_up_to(bound: float, values: Tensor, value: float) -> Tensor:
+    """One value in the place of those that are at most the bound, compared in float32 or wider."""
+    bits, wide = BITS.get(values.dtype), widened(values)
+    if bits and in_cpu_memory(values):
+        is_replaced = torch.le(wide, bound, out=torch.empty_like(values, dtype=bits))
+        given = values.resolve_neg().view(bits)
+        wanted = torch.tensor(value, dtype=values.dtype).view(bits)
+        return given.addcmul(is_replaced, wanted - given).view(values.dtype)
+    return torch.where(wide <= bound, value, values).to(values.dtype)
 
 
 def wide_enough(numbers: Tensor, values: Tensor) -> Tensor:
