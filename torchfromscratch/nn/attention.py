@@ -42,7 +42,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             raise AssertionError("nested tensors are not supported; pad them and pass a key_padding_mask")
         swap = self.batch_first and query.dim() == 3
         if swap:
-            query, key, value = [tensor.transpose(0, 1) for tensor in (query, key, value)]
+            turned = {id(tensor): tensor.transpose(0, 1) for tensor in (query, key, value)}  # what is one stays one
+            query, key, value = [turned[id(tensor)] for tensor in (query, key, value)]
         output, weights = F.multi_head_attention_forward(
             query,
             key,
