@@ -175,14 +175,10 @@ def convolutions(dims: int) -> list[Growing]:
 
 
 def wide_depthwise(length: int) -> Growing:
-    """1×length on rows of 512."""
-    shapes = lambda n: ((1, max(1, n // 512**2), 512, 512), (max(1, n // 512**2), 1, 1, length))  # noqa: E731
-    return Growing(
-        "conv2d",
-        f"depthwise, 1×{length}",
-        shapes,
-        lambda F, x, w: F.conv2d(x, w, padding=(0, length // 2), groups=x.shape[1]),
-    )
+    """1×length on eight channels of more and more rows of 512."""
+    shapes = lambda n: ((1, 8, max(1, n // 4096), 512), (8, 1, 1, length))  # noqa: E731
+    call = lambda F, x, w: F.conv2d(x, w, padding=(0, length // 2), groups=8)  # noqa: E731
+    return Growing("conv2d", f"depthwise, 1×{length}", shapes, call)
 
 
 PICTURES = batch(16, 16, 16)
@@ -200,7 +196,10 @@ GROWING = [
     of_name("feature_alpha_dropout", PICTURES, "16 channels", 0.5, True),
     of_name("dropout1d", batch(16, 64), "16 channels", 0.5, True),
     of_name("dropout3d", batch(16, 4, 4, 4), "16 channels", 0.5, True),
-    *[Growing(name, "flat", pair, lambda F, x, y, f=name: getattr(F, f)(x, y), 0.0, 1.0) for name in LOSSES],
+    *[
+        Growing(name, "flat", pair, lambda F, x, y, f=name: getattr(F, f)(x, y, reduction="sum"), 0.0, 1.0)
+        for name in LOSSES
+    ],
     *[
         Growing(name, f"{count} classes", batch(count), lambda F, x, f=name, c=count: getattr(F, f)(x, classes(x, c)))
         for name in ("cross_entropy", "nll_loss")

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import torchfromscratch.functional as F
-from torchfromscratch.kernels import chunks
+from tests.subjects import answers, random_tensors
+from torchfromscratch.kernels import chunks, resampling
 
 MODES = {
     1: ["nearest", "nearest-exact", "linear", "area"],
@@ -156,3 +157,15 @@ def test_integers_other_than_bytes_have_no_means(mode: str) -> None:
     for functional in (torch.nn.functional, F):
         with pytest.raises(NotImplementedError):
             functional.interpolate(torch.ones(1, 1, 4, 4, dtype=torch.int64), 2, mode=mode)
+
+
+@pytest.mark.parametrize("options", [{"align_corners": True}, {"antialias": True}], ids=str)
+def test_weights_in_blocks(options: dict[str, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the outputs, of which the last block is shorter."""
+
+    def resized() -> list[torch.Tensor]:
+        return answers(lambda x: F.interpolate(x, (11, 4), mode="bicubic", **options), random_tensors((1, 2, 7, 9)))
+
+    whole = resized()
+    monkeypatch.setattr(resampling, "BLOCK", 3)
+    assert all(map(torch.equal, resized(), whole))

@@ -13,7 +13,7 @@ from torchfromscratch.functional.arguments import is_int, require_memory
 from torchfromscratch.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from torchfromscratch.kernels.layout import lies_channels_last
 from torchfromscratch.kernels.memory import warn_of_constants
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import wide_type, widened
 from torchfromscratch.kernels.resampling import FILTERS, Axis, filtered, nearest
 
 __all__ = ["interpolate"]
@@ -88,9 +88,9 @@ def _resampled(input: Tensor, axes: Sequence[Axis], mode: str, antialias: bool, 
         if weight is None:
             output = autograd.resample(output, position, None, dim)
         elif input.dtype == torch.uint8:
-            output = autograd.resample(output.float(), position, weight.float(), dim).round().clamp(0, 255)
+            output = autograd.resample(output.float(), position, weight, dim).round().clamp(0, 255)
         else:
-            output = autograd.resample(output, position, weight.to(output.dtype), dim)
+            output = autograd.resample(output, position, weight, dim)
     return output.to(input.dtype)
 
 
@@ -106,7 +106,8 @@ def _filtered(axis: Axis, filter: str, antialias: bool, input: Tensor) -> tuple[
     """As torch does: what is linear or against aliasing leaves as many outputs as inputs, whatever the factor."""
     if axis.outputs == axis.inputs and (filter == "linear" or antialias):
         return nearest(axis._replace(scale_factor=None), False, torch.float32, input.device), None
-    return filtered(axis, FILTERS[filter], antialias, input.device)
+    dtype = torch.float32 if input.dtype == torch.uint8 else wide_type(input.dtype)
+    return filtered(axis, FILTERS[filter], antialias, dtype, input.device)
 
 
 def _check_options(input: Tensor, mode: str, align_corners: bool | None, antialias: bool) -> None:

@@ -27,7 +27,10 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
-from torchfromscratch.kernels.memory import in_cpu_memory
+from torchfromscratch.kernels.memory import in_cpu_memory, is_recorded
+
+# Outputs for whom weights are computed at a time: of 2·10⁶, each step would take new memory from the system.
+BLOCK = 2**16
 
 
 class Axis(NamedTuple):
@@ -87,13 +90,27 @@ def nearest(axis: Axis, exact: bool, precision: torch.dtype, device: torch.devic
     return position.unsqueeze(0)
 
 
-def filtered(axis: Axis, filter: Filter, antialias: bool, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Positions (taps, O) and weights (taps, O) of the inputs around each output."""
+def filtered(
+    axis: Axis, filter: Filter, antialias: bool, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Positions (taps, O) and weights (taps, O) of the inputs around each output, in float64 and then in a type."""
     outputs = torch.arange(axis.outputs, device=device, dtype=torch.float64)
+    if axis.outputs <= BLOCK or device.type != "cpu" or is_recorded():
+        position, weight = _filtered(axis, filter, antialias, outputs)
+        return position, weight.to(dtype)
+    positions, weights = [], []
+    for block in outputs.split(BLOCK):
+        position, weight = _filtered(axis, filter, antialias, block)
+        positions.append(position)
+        weights.append(weight.to(dtype))
+    return torch.cat(positions, 1), torch.cat(weights, 1)
+
+
+def _filtered(axis: Axis, filter: Filter, antialias: bool, outputs: Tensor) -> tuple[Tensor, Tensor]:
     if antialias:
         return _stretched(axis, filter, (outputs + 0.5) * axis.scale)
     u = outputs * axis.scale if axis.align_corners else (outputs + 0.5) * axis.scale - 0.5
-    around = torch.arange(1 - filter.reach, filter.reach + 1, device=device).unsqueeze(1)
+    around = torch.arange(1 - filter.reach, filter.reach + 1, device=outputs.device).unsqueeze(1)
     position = u.floor() + around
     return position.long().clamp(0, axis.inputs - 1), filter.weight(u - position)
 
