@@ -43,7 +43,7 @@ def test_what_cannot_be_checked_is_an_error_of_the_user(arguments: list[str], me
 @pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])
 def test_torchs_wrong_gradient_of_a_batch_of_one_is_found(name: str) -> None:
     """dL/dβ of an x that lies contiguously and a dL/dy whose channels lie innermost."""
-    _, _, report = next(check_torch([name]))
+    _, _, report = next(check_torch([name], cases=40))
     assert not isinstance(report, str)
     finding = next(finding for finding in report.findings if finding.what == "bias.grad")
     assert "does not lie contiguously" in (finding.mistake or "")

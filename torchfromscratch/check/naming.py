@@ -123,9 +123,7 @@ def _pattern(what: str, wrong: Sequence[Trial], right: Sequence[Trial]) -> Name:
     factor = _constant_factor(what, wrong)
     if factor is not None:
         return Name(f"It is {factor:.6g} times what is right.")
-    same_shape = [
-        t for t in wrong if isinstance(t.given[what], Tensor) and t.given[what].shape == t.truth.right[what].shape
-    ]
+    same_shape = [t for t in wrong if isinstance(t.given[what], Tensor) and not _has_other_shape(what, t)]
     places = [_places(what, trial) for trial in same_shape]
     partly = any(_is_partly_right(what, trial) for trial in same_shape)
     common_places = sorted(set.intersection(*places)) if places and partly else []
