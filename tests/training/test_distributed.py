@@ -1,5 +1,6 @@
 """What one process runs into, all of them get to know."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,20 +78,59 @@ def test_a_batch_with_fewer_pictures_than_processes_need_trains_to_its_end(run: 
         assert first == pytest.approx(fitted(model, int(batch_size), ALONE), rel=1e-5)
 
 
-def test_a_lost_connection_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, in_directory: Path) -> None:
-    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_ADDR": "localhost"}.items():
-        monkeypatch.setenv(name, str(value))
-    monkeypatch.setenv("MASTER_PORT", "0")
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    for error in (
-        RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"),
-        dist.DistNetworkError("x"),
-    ):
-        with pytest.raises(PeerLost, match="process 0 of 2 stops: another process"), process_group():
-            raise error
+@pytest.fixture
+def under_torchrun(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes this process one that torchrun started, on this machine alone, for the first or for a further time."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        port = listener.getsockname()[1]
+
+    def be(restarts: int) -> None:
+        ones = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), 1)
+        zeros = dict.fromkeys(("RANK", "LOCAL_RANK"), 0)
+        torchrun = {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_RESTART_COUNT": restarts}
+        for name, value in {**ones, **zeros, **torchrun, "MASTER_ADDR": "localhost", "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, str(value))
+
+    return be
+
+
+LOST = "[gloo/transport/tcp/pair.cc:547] Connection closed by peer"
+
+
+@pytest.mark.parametrize("error", [RuntimeError(LOST), dist.DistNetworkError("x")], ids=["gloo", "store"])
+@pytest.mark.parametrize("place", ["while meeting", "later"])
+def test_a_lost_connection_is_told_in_one_line(
+    place: str, error: RuntimeError, under_torchrun: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    under_torchrun(0)
+    if place == "while meeting":
+        monkeypatch.setattr(dist, "init_process_group", fail)
+    with pytest.raises(PeerLost, match="process 0 of 1 stops: another process"), process_group():
+        fail()
+    assert not dist.is_initialized()
+
+
+def test_a_mistake_of_the_code_is_no_lost_connection(under_torchrun: Callable[[int], None]) -> None:
+    under_torchrun(0)
     with pytest.raises(RuntimeError, match="a mistake"), process_group():
         raise RuntimeError("a mistake of the code")
+
+
+def test_processes_that_are_started_again_do_not_meet_those_that_are_gone(
+    under_torchrun: Callable[[int], None],
+) -> None:
+    kept = []
+    for restarts in (0, 1):
+        under_torchrun(restarts)
+        with process_group():
+            store = dist.distributed_c10d._get_default_store()
+            assert not store.check(["address"])
+            store.set("address", "of this start")
+            kept.append(store)  # and with it the server, as torchrun keeps it
 
 
 def test_shares_of_a_batch_differ_by_one_at_most() -> None:

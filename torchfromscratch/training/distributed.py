@@ -90,18 +90,28 @@ def process_group() -> Iterator[Group]:
     if not dist.is_torchelastic_launched():
         yield ALONE
         return
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    group = Group(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
     try:
-        yield group
+        _join()
+        yield Group(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
     except RuntimeError as error:
-        if group.size == 1 or not _tells_of_a_lost_connection(error):
+        if not _tells_of_a_lost_connection(error):
             raise
-        raise PeerLost(
-            f"process {group.rank} of {group.size} stops: another process of this training has ended"
-        ) from error
+        who = f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']}"
+        raise PeerLost(f"{who} stops: another process of this training has ended or cannot be reached") from error
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _join() -> None:
+    """Meets the other processes where torchrun says."""
+    store, rank, size = next(dist.rendezvous("env://"))
+    if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:
+        # torchrun keeps one store for all its restarts, so that a process could find the address of one that is gone.
+        # Each machine counts its restarts for itself, so the numbers of several may differ.
+        store = dist.PrefixStore(f"restart {_restarts()}", store)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def launch() -> str:
@@ -113,7 +123,11 @@ def launch() -> str:
 
 def is_restarted() -> bool:
     """Whether torchrun started this process in the place of one that failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 def launcher_is_gone() -> bool:
@@ -163,4 +177,6 @@ def _result(outcome: tuple[Any, str | None]) -> Any:
 
 def _tells_of_a_lost_connection(error: RuntimeError) -> bool:
     # gloo's errors are plain RuntimeErrors, told apart by their text alone.
-    return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo", "Connection ", "NCCL"))
+    return isinstance(error, dist.DistError) or any(
+        word in str(error) for word in ("gloo", "Gloo", "Connection ", "NCCL")
+    )
