@@ -14,13 +14,18 @@ from torchfromscratch.errors import UserError
 FUNCTIONS = str(Path(__file__).with_name("functions.py"))
 
 
-def test_the_exit_code_says_what_came_out(capsys: pytest.CaptureFixture) -> None:
+def test_the_exit_code_says_what_came_out_and_no_file_is_left(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hypothesis.configuration.__hypothesis_home_directory_default", tmp_path / ".hypothesis")
     assert main(["check", f"{FUNCTIONS}:ReLU", "--like", "relu", "--cases", "10"]) == 0
     assert "dL/d input        right" in capsys.readouterr().out
     assert main(["check", f"{FUNCTIONS}:NoGradient", "--like", "relu", "--cases", "10", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
     assert report["findings"][0]["what"] == "input.grad"
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(

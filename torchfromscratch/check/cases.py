@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
 from random import Random
 from typing import Any
 
 import torch
-from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import HealthCheck, Phase, configuration, find, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
@@ -410,7 +412,8 @@ def drawn(cases: st.SearchStrategy[Case], count: int, seed: int) -> list[Case]:
         def collect(case: Case) -> None:
             found.append(case)
 
-        collect()
+        with _no_files_here():
+            collect()
     return found[:count]
 
 
@@ -418,7 +421,7 @@ def smallest(cases: st.SearchStrategy[Case], count: int, seed: int, is_wrong: Ca
     """The smallest case that is wrong, from the first wrong one of those that `drawn` gives."""
     for part in _parts(count, seed):
         chosen = _settings(-(-count // PARTS), Phase.generate, Phase.shrink)
-        with suppress(NoSuchExample):
+        with suppress(NoSuchExample), _no_files_here():
             return find(cases, is_wrong, settings=chosen, random=part)
     return None
 
@@ -426,6 +429,22 @@ def smallest(cases: st.SearchStrategy[Case], count: int, seed: int, is_wrong: Ca
 def _parts(count: int, seed: int) -> list[Random]:
     """Where each part of the cases begins: `find` takes its seed from it as `drawn` does."""
     return [Random(PARTS * seed + part) for part in range(min(PARTS, count))]
+
+
+@cache
+def _home() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="torchfromscratch-check-")
+
+
+@contextmanager
+def _no_files_here() -> Iterator[None]:
+    """Inside, hypothesis keeps what it keeps in a temporary directory, not in a .hypothesis where the user works."""
+    before = getattr(configuration, "__hypothesis_home_directory", None)
+    configuration.set_hypothesis_home_dir(_home().name)
+    try:
+        yield
+    finally:
+        configuration.set_hypothesis_home_dir(before)
 
 
 def _settings(count: int, *phases: Phase) -> settings:
