@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from torchfromscratch import functional
+from torchfromscratch.functional.override import is_causal_bias
 from torchfromscratch.modes import call_inside
 
 __all__ = ["from_scratch"]
@@ -61,9 +62,9 @@ class _ByHand(TorchFunctionMode):
 
 def _is_dense(value: Any) -> bool:
     """Whether an argument of a layer is a tensor that the hand-written ones can compute with, or none at all."""
-    return not isinstance(value, Tensor) or (
-        value.layout is torch.strided and not (value.is_quantized or value.is_nested)
-    )
+    if not isinstance(value, Tensor) or is_causal_bias(value):
+        return True
+    return value.layout is torch.strided and not (value.is_quantized or value.is_nested)
 
 
 # The arguments of torch's functions that differ from torch.nn.functional's of the same name.

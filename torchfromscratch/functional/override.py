@@ -24,6 +24,9 @@ __all__ = ["is_causal_bias", "overridable"]
 # How parameters that take a tensor are annotated, and what they take.
 KINDS: dict[str, Any] = {"Tensor": Tensor, "Tensor | None": (Tensor, type(None))}
 
+# The Dynamo of older versions, which traces no question for modes, hands them the arithmetic inside.
+CAN_TRACE_MODES = torch.__version__ >= "2.11"
+
 
 def overridable(function: Callable[..., Any], home: str) -> Callable[..., Any]:
     """`function` as a public one of the module `home`, which asks its arguments whether they compute it themselves.
@@ -47,7 +50,7 @@ def overridable(function: Callable[..., Any], home: str) -> Callable[..., Any]:
             given = tuple([value for value in given if not is_causal_bias(value)])
             if _is_asked_for(given):
                 return _handed_over(call, given, args, kwargs)
-        for (name, kind), value in zip(in_order, args, strict=False):
+        for (name, kind), value in zip(in_order, args):  # noqa: B905, as torch 2.6 compiles strict=False to True
             if not isinstance(value, kind):
                 raise no_tensor(function.__name__, name, value)
         for name, value in kwargs.items():
@@ -62,8 +65,8 @@ def overridable(function: Callable[..., Any], home: str) -> Callable[..., Any]:
 def _is_asked_for(given: tuple) -> bool:
     """Whether a mode or one of the arguments wants to answer."""
     if torch.compiler.is_compiling():  # whose has_torch_function knows neither modes nor that subclasses are off
-        is_on = torch._C._is_torch_function_enabled()
-        return torch._C._is_torch_function_mode_enabled() or (is_on and has_torch_function(given))
+        in_mode = CAN_TRACE_MODES and torch._C._is_torch_function_mode_enabled()
+        return in_mode or (torch._C._is_torch_function_enabled() and has_torch_function(given))
     return has_torch_function(given)
 
 
