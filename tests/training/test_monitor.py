@@ -65,10 +65,10 @@ def test_a_graph_that_cannot_be_drawn_is_told_in_one_line(in_directory, monkeypa
 def test_mistakes_show_the_picture_and_both_labels(tmp_path) -> None:
     digits = load_dataset("digits", tmp_path)
     truth = digits.classes[int(digits.test.labels[5])]
-    figure = mistakes_figure([Mistake(confidence=0.875, position=5, predicted=3)], digits)
+    figure = mistakes_figure([Mistake(confidence=0.996, position=5, predicted=3)], digits)
     (axes,) = figure.axes
     assert (axes.images[0].get_array() == digits.test.images[5, 0].numpy()).all()
-    assert axes.get_title().split() == ["predicted", "3,", "88", "%", "sure;", "is", truth]
+    assert axes.get_title().split() == ["predicted", "3,", "99", "%", "sure;", "is", truth]
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 16])

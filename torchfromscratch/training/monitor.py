@@ -237,8 +237,9 @@ def mistakes_figure(mistakes: list[Mistake], dataset: Dataset) -> Figure:
         axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
         predicted = _drawn(dataset.classes[mistake.predicted])
         truth = _drawn(dataset.classes[int(dataset.test.labels[mistake.position])])
-        sure = f"{100 * mistake.confidence:.0f}\N{NO-BREAK SPACE}% sure"
-        caption = fill(f"predicted {predicted}, {sure}; is {truth}", CAPTION_WIDTH, break_long_words=False)
+        # Rounded down: who errs is not 100 % sure.
+        sure = f"{int(100 * mistake.confidence)} % sure;".replace(" ", "\N{NO-BREAK SPACE}")
+        caption = fill(f"predicted {predicted}, {sure} is {truth}", CAPTION_WIDTH, break_long_words=False)
         axes.set_title(caption, fontsize=10)
     return figure
 
