@@ -44,6 +44,8 @@ class Trial:
         yours, right = self.given[what], self.truth.right[what]
         if close(yours, right, self.tolerance):
             return False
+        if yours is None and what.endswith(".grad") and not right.any():
+            return False  # to autograd, None is a gradient of zeros: torch's own answer for a batch of nothing
         if not what.endswith(".grad") or not isinstance(yours, Tensor) or yours.shape != right.shape:
             return True
         yours = yours.detach().double()
