@@ -20,6 +20,9 @@ from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.kernels.memory import no_view
 from torchfromscratch.kernels.windows import Windows
 
+# Few large planes are added up tap by tap in a tenth of the time that an index takes, which small ones are faster by.
+TAPS_ONE_BY_ONE = 64
+
 
 class Unfold(Function):
     """x (N, C, *input) → y (N, C·∏kernel, ∏output)."""
@@ -52,9 +55,15 @@ class Fold(Function):
 
     @staticmethod
     def forward(columns: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+        padded_size, size = windows.padded_size(input_size), windows.output_size(input_size)
+        batch, channels = columns.shape[0], columns.shape[1] // windows.tap_count
+        if windows.tap_count <= TAPS_ONE_BY_ONE and batch * channels < math.prod(size):
+            padded = columns.new_zeros(batch, channels, *padded_size)
+            by_tap = columns.reshape(batch, channels, windows.tap_count, *size)
+            for tap, shares in zip(windows.taps, by_tap.unbind(2), strict=True):
+                windows.seen_by(tap, padded, size).add_(shares)
+            return windows.unpad(padded, input_size)
         positions = _positions(windows, input_size, columns.device)
-        padded_size = windows.padded_size(input_size)
-        batch, channels = columns.shape[0], columns.shape[1] // positions.shape[0]
         nothing = columns.new_zeros(batch, channels, math.prod(padded_size))
         padded = nothing.index_add(2, positions.view(-1), columns.reshape(batch, channels, positions.numel()))
         return windows.unpad(no_view(padded, (batch, channels, *padded_size)), input_size)

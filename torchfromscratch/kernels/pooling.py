@@ -327,13 +327,24 @@ def flat_positions(winners: Tensor, windows: Windows | None, input_size: Sequenc
         return winners
     device = winners.device
     window = torch.zeros((), dtype=torch.int64, device=device)
-    offset = torch.zeros((), dtype=torch.int64, device=device)
     for dim, size in enumerate(input_size):
-        k, s, p, d = (of[dim] for of in (windows.kernel_size, windows.stride, windows.padding, windows.dilation))
-        along_output = torch.arange(winners.shape[2 + dim], device=device) * s - p
+        along_output = torch.arange(winners.shape[2 + dim], device=device) * windows.stride[dim] - windows.padding[dim]
         window = window.unsqueeze(-1) * size + along_output
-        offset = offset.unsqueeze(-1) * size + torch.arange(k, device=device) * d
-    return window + offset.view(-1)[winners.long()]
+    return window + _offsets(winners.long(), windows, input_size)
+
+
+def _offsets(winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
+    """How many positions each winner lies behind the start of its window: looked up, or computed of few winners."""
+    if not sizes_are_open() and windows.tap_count > winners.numel():
+        offset, step = torch.zeros_like(winners), 1
+        for dim in reversed(range(windows.dims)):
+            offset += winners % windows.kernel_size[dim] * (windows.dilation[dim] * step)
+            winners, step = winners // windows.kernel_size[dim], step * input_size[dim]
+        return offset
+    table = torch.zeros((), dtype=torch.int64, device=winners.device)
+    for size, k, d in zip(input_size, windows.kernel_size, windows.dilation, strict=True):
+        table = table.unsqueeze(-1) * size + torch.arange(k, device=winners.device) * d
+    return table.view(-1)[winners]
 
 
 def first_inside(dim: int, windows: Windows, outputs: int, device: torch.device) -> Tensor:

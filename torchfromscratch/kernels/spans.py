@@ -280,8 +280,11 @@ def sums_of_neighbours(data: Tensor, dim: int, count: int, step: int, outputs: i
     """
     if count <= FEW:
         return functools.reduce(torch.add, [strided_taps(data, dim, tap, step, outputs) for tap in range(count)])
-    if count == step:
-        return _split(data.narrow(dim, 0, outputs * step), dim, outputs, step).sum(dim + 1)
+    if step <= count <= step + FEW:
+        blocks = _split(data.narrow(dim, 0, outputs * step), dim, outputs, step).sum(dim + 1)
+        return functools.reduce(
+            torch.add, [strided_taps(data, dim, tap, step, outputs) for tap in range(step, count)], blocks
+        )
     parts, added = [], 0
     for width in [2**digit for digit in range(count.bit_length())]:
         if width > 1:
