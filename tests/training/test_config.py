@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
+from torchfromscratch.training.checkpoint import load_checkpoint
 from torchfromscratch.training.cli import build_parser, main
 from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, Config, resolve
 from torchfromscratch.training.models import MODELS
@@ -60,3 +62,10 @@ def test_the_more_particular_default_wins_and_the_user_over_all(given: dict[str,
 
 def test_what_was_not_given_is_none_and_takes_the_default() -> None:
     assert resolve({"dataset": None, "lr": None}) == resolve({})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", MODELS)
+def test_defaults_teach_every_model_the_digits(model: str, in_directory: Path) -> None:
+    assert main(["--dataset", "digits", "--device", "cpu", "--model", model, "--name", "run"]) == 0
+    assert load_checkpoint(Path("runs/run/last.pt"))["rows"][-1]["test_accuracy"] >= 0.95
