@@ -79,12 +79,17 @@ def in_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the graph and the pictures, which take four fifths of so small a training's time."""
+    leave_out_pictures(monkeypatch)
+
+
+def leave_out_pictures(patch: pytest.MonkeyPatch) -> None:
+    """What `undrawn` does, for fixtures of a whole module."""
     from torch.utils.tensorboard import SummaryWriter
 
     from torchfromscratch.training.monitor import Monitor
 
-    monkeypatch.setattr(SummaryWriter, "add_graph", lambda *arguments: None)
-    monkeypatch.setattr(Monitor, "pictures", lambda *arguments: None)
+    patch.setattr(SummaryWriter, "add_graph", lambda *arguments: None)
+    patch.setattr(Monitor, "pictures", lambda *arguments: None)
 
 
 @pytest.fixture

@@ -22,7 +22,17 @@ import pytest
 import tqdm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.training.conftest import CAMPAIGN_SEED, DEFAULT_NAME, ROOT, SCRIPT, TINY, assert_equal, finish, launch
+from tests.training.conftest import (
+    CAMPAIGN_SEED,
+    DEFAULT_NAME,
+    ROOT,
+    SCRIPT,
+    TINY,
+    assert_equal,
+    finish,
+    launch,
+    leave_out_pictures,
+)
 from torchfromscratch.training import checkpoint, lock
 from torchfromscratch.training.checkpoint import load_checkpoint
 from torchfromscratch.training.cli import main
@@ -111,8 +121,7 @@ def die() -> None:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("torch.utils.tensorboard.SummaryWriter.add_graph", lambda *arguments: None)
-        patch.setattr(Monitor, "pictures", lambda *arguments: None)
+        leave_out_pictures(patch)
         assert train(run) == 0
     return Ended(run)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tests.training.conftest import TINY, finish, launch
+from tests.training.conftest import TINY, finish, launch, leave_out_pictures
 from torchfromscratch.training.cli import main
 from torchfromscratch.training.monitor import Monitor
 from torchfromscratch.training.trainer import Trainer
@@ -48,7 +48,9 @@ def logged_steps(run: Path) -> dict[str, list[int]]:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
-    assert main([*TINY, "--run-dir", str(run)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_pictures(patch)
+        assert main([*TINY, "--run-dir", str(run)]) == 0
     return run
 
 

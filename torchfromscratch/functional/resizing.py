@@ -29,6 +29,9 @@ DIMS: dict[str, tuple[int, ...]] = {
 }
 DIMS |= dict.fromkeys(("nearest", "nearest-exact", "area"), (1, 2, 3))
 
+# Beyond int64. A float, as the lengths that torch.jit.trace records cannot be compared with so great an int.
+NO_LENGTH = 2.0**63
+
 
 def interpolate(
     input: Tensor,
@@ -134,11 +137,11 @@ def _sizes(
         raise ValueError(f"either size or scale_factor must be given, but got {size} and {scale_factor}")
     if size is not None:
         sizes = _for_each("size", size, len(spatial))
-        if not all([is_int(number) and abs(number) < 2**63 for number in sizes]):
+        if not all([is_int(number) and abs(number) < NO_LENGTH for number in sizes]):
             raise TypeError(f"size must be of ints less than 2⁶³, but got {size}")
         return sizes, [None] * len(spatial)
     factors = _for_each("scale_factor", scale_factor, len(spatial))
-    if not all([abs(length * factor) < 2**63 for length, factor in zip(spatial, factors, strict=True)]):  # or NaN
+    if not all([abs(length * factor) < NO_LENGTH for length, factor in zip(spatial, factors, strict=True)]):  # or NaN
         raise RuntimeError(
             f"value cannot be converted to type int64_t without overflow: scale_factor={scale_factor} of an input of "
             f"size {list(spatial)}"
