@@ -112,7 +112,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {"vit": {"optimizer": "adamw"}}
 # few pictures it sees, and it learns the digits in fewer passes.
 DATASET_AND_MODEL_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("digits", "resnet18"): {"epochs": 8, "batch_size": 32},
-    ("digits", "vit"): {"epochs": 16},
+    ("digits", "vit"): {"epochs": 20, "batch_size": 32},
 }
 
 # The rates above are SGD's; the others, which scale each weight's step themselves, have their own.

@@ -30,7 +30,7 @@ LARGEST_MATRIX_WITH_NUMBERS = 20  # classes; beyond, the numbers would overlap
 LARGEST_MATRIX_IN_A_CARD = 10  # classes
 LARGEST_MATRIX = 50  # classes; beyond, neither cells nor names could be told apart
 LONGEST_NAME = 24  # characters of a class's name, that it fits beside the matrix
-CAPTION_WIDTH = 24  # characters under a mistake, two inches of them
+CAPTION_WIDTH = 24  # characters over a mistake, two inches of them
 LARGEST_SIDE = 256  # pixels of each picture that is drawn; a grid of 64 with more would take gigabytes
 
 # What belongs together in one chart, so that it shows where training gets better and testing does not.
