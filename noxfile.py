@@ -84,7 +84,8 @@ def wheel(session: nox.Session) -> None:
     elsewhere = Path(session.create_tmp())  # Python would import the source that it lies beside
     shutil.copy("tests/package/user_program.py", elsewhere)
     session.chdir(elsewhere)
-    session.run("torchfromscratch", "explain", "conv2d")
+    session.run("torchfromscratch", "explain", "conv2d", "--html", "conv2d.html")
+    session.run("grep", "--count", "Why the kernel is rotated", "conv2d.html", external=True)
     session.run("python", "user_program.py")
     session.install("mypy>=1.14")
     session.run("mypy", "--strict", "--allow-untyped-calls", "user_program.py")  # torch's backward has no types

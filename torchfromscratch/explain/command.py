@@ -48,7 +48,7 @@ def register(subcommands: Any) -> None:
         parser.set_defaults(run=_run, build=build)
 
 
-EPILOG = "Sizes are written 4x4; a list of numbers that starts with a minus sign --input-values=-1,2,3."
+EPILOG = "Write sizes as 4x4, and a list of numbers that starts with a minus sign as --input-values=-1,2,3."
 
 
 class _Help(argparse.HelpFormatter):

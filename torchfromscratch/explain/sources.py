@@ -1,7 +1,7 @@
 """Where the numbers of an explanation come from: the derivation of the layer, and the lines that compute each result.
 
 A page may be opened anywhere, on a machine without this package or a network. So it holds what it links to: the lines
-of code, read from the package as it is installed, and the derivation, from docs/, where that lies beside the package.
+of code, read from the package as it is installed, and the derivation, from docs/ or from the copy that is installed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,28 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from torchfromscratch.explain.mathml import mathml
 from torchfromscratch.notes.links import LINK, lines_of
 
 PACKAGE = Path(__file__).parents[1]
-DERIVATIONS = PACKAGE.parent / "docs" / "derivations.en.md"
+
+
+def _derivations() -> Path | None:
+    """docs/derivations.en.md of a clone, or the copy that a wheel installs beside the package; None without both."""
+    beside = PACKAGE.parent / "docs" / "derivations.en.md"
+    if beside.exists():
+        return beside
+    try:
+        installed = metadata.files("torchfromscratch") or []
+    except metadata.PackageNotFoundError:
+        return None
+    return next((Path(str(file.locate())) for file in installed if file.name == beside.name), None)
+
+
+DERIVATIONS = _derivations()
 
 _NORM = "Batch, layer, group and instance norm"
 
@@ -41,8 +56,8 @@ def code_of(layer: str) -> dict[str, Code]:
 
 
 def derivation_of(layer: str) -> str | None:
-    """The layer's section of the derivations in HTML, with links to `code_of` on the page; None without docs/."""
-    if not DERIVATIONS.exists():
+    """The layer's section of the derivations in HTML, with links to `code_of` on the page; None without it."""
+    if DERIVATIONS is None:
         return None
     heading = SOURCES[layer][0]
     text = DERIVATIONS.read_text(encoding="utf-8")
