@@ -1,10 +1,14 @@
-"""The code is formatted, linted and typed."""
+"""The code is formatted, linted and typed, and its modules can be imported."""
 
+import importlib
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+import torchfromscratch
 
 ROOT = Path(__file__).parent.parent
 
@@ -13,3 +17,12 @@ ROOT = Path(__file__).parent.parent
 def test_style(command: str) -> None:
     checked = subprocess.run([sys.executable, "-m", *command.split()], cwd=ROOT, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_no_function_hides_a_package() -> None:
+    """`import torchfromscratch.checking.naming as n` looks the package up as an attribute."""
+    packages = [found.name for found in pkgutil.iter_modules(torchfromscratch.__path__) if found.ispkg]
+    assert {"autograd", "checking", "explain"} <= set(packages)
+    for name in packages:
+        package = importlib.import_module(f"torchfromscratch.{name}")
+        assert getattr(torchfromscratch, name) is package, name

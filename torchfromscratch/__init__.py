@@ -25,7 +25,7 @@ with loading():
     from torchfromscratch.algorithm import algorithm
     from torchfromscratch.audit import BuiltinLayerError, audit
     from torchfromscratch.autograd.function import Function, differentiable
-    from torchfromscratch.check import check
+    from torchfromscratch.checking import check
     from torchfromscratch.convert import conversion_report, convert
     from torchfromscratch.from_scratch import from_scratch
     from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU

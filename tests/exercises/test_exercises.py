@@ -13,7 +13,7 @@ import pytest
 import torchfromscratch
 from tests.exercises.solutions import SOLUTIONS
 from torchfromscratch.__main__ import main
-from torchfromscratch.check import CannotCheckError
+from torchfromscratch.checking import CannotCheckError
 
 FOLDER = Path(__file__).parents[2] / "exercises"
 FILES = sorted(FOLDER.glob("*.py"))

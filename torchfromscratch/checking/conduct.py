@@ -1,0 +1,433 @@
+"""What can be wrong with any Function, whatever it computes: memory, state, claims that do not hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.checking.case import Case
+from torchfromscratch.checking.differences import Unknown
+from torchfromscratch.checking.layers import Layer
+from torchfromscratch.checking.subject import Subject
+from torchfromscratch.checking.trial import Trial, backward, call, close, contiguous, fits, graph
+
+SAMPLE = 16  # cases that are looked at
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong in a case, or, as `advice`, something that could be better."""
+
+    what: str
+    sentence: str
+    explanation: str
+    case: Case
+    advice: bool = False
+
+
+def faults(
+    subject: Subject, layer: Layer | Unknown, trials: Sequence[Trial], attempt: Callable[[Case], Trial]
+) -> list[Fault]:
+    """The first case of each fault; `attempt` tries a case again."""
+    found: dict[str, Fault] = {}
+    small = sorted((trial for trial in trials if not trial.refusal), key=lambda trial: trial.case.size())
+    for fault in _all(subject, layer, trials, small, attempt):
+        found.setdefault(re.sub(r"\[.*?\]|\(.*?\)", "", f"{fault.what} {fault.sentence}"), fault)
+    return list(found.values())
+
+
+def _all(
+    subject: Subject,
+    layer: Layer | Unknown,
+    trials: Sequence[Trial],
+    small: Sequence[Trial],
+    attempt: Callable[[Case], Trial],
+) -> Iterator[Fault]:
+    yield from _writes(small)
+    yield from _refusals(subject, trials, attempt)
+    yield from _not_repeatable(small, attempt)
+    if any(trial.dtype != torch.float64 for trial in small):
+        return
+    for trial in [trial for trial in small if trial.truth.outputs[0].numel()][:SAMPLE]:
+        with suppress(Exception):  # what it refuses when fewer gradients are asked for is not supported
+            yield from [*_memory(subject, trial)]
+    functions = _functions(subject, small)
+    if functions:
+        yield from _claims(subject, layer, functions, small)
+
+
+def _writes(trials: Sequence[Trial]) -> Iterator[Fault]:
+    for trial in trials:
+        for name in trial.written:
+            yield Fault(
+                "memory",
+                f"It writes into {name}.",
+                "What is given belongs to others, who may still need it: work on a copy, x.clone().",
+                trial.case,
+            )
+
+
+# What torch's engine says of gradients that it cannot take, and what to do
+COMPLAINTS = {
+    "returned an incorrect number of gradients": (
+        "backward returns the wrong number of gradients.",
+        "It returns one for each argument of forward, None for those that have none.",
+    ),
+    "leaf Variable that requires grad is being used in an in-place operation": (
+        "It writes into its input.",
+        "What is given belongs to others, who may still need it: work on a copy, x.clone().",
+    ),
+    "view size is not compatible": (
+        "It fails where a tensor does not lie contiguously.",
+        "Tensors arrive transposed, expanded or channels last: use reshape in place of view.",
+    ),
+    "modified by an inplace operation": (
+        "It changes what it saved for backward.",
+        "What is saved for backward must stay as it is: work on a copy.",
+    ),
+}
+
+
+INVALID = re.compile(r"invalid gradient at index (\d+) - got (\[.*?\]) but expected shape compatible with (\[.*?\])")
+
+
+def _shape(subject: Subject, trial: Trial, index: str, got: str, expected: str) -> Fault:
+    """A gradient that torch refuses for its shape."""
+    is_apply = getattr(subject.function, "__name__", "") == "apply"
+    name = subject.takes[int(index)] if is_apply and int(index) < len(subject.takes) else ""
+    given = [list(g.shape) for g in trial.truth.gs]
+    if str(given[0]) == got:
+        reason = "It has the shape of dL/dy: the sum over what shares it is missing."
+    elif got == str(list(reversed(json.loads(expected)))):
+        reason = "It is transposed."
+    elif got == f"[{given[0][0] if given[0] else ''}]":
+        reason = "It has one element for each sample: the sum is over the wrong dimensions."
+    elif got == "[]":
+        reason = "It is summed over everything."
+    else:
+        reason = "What is broadcast or shared is summed over, and padding is cropped."
+    return Fault(
+        f"{name}.grad" if name else "error",
+        f"The gradient has the wrong shape: {got} in place of {expected}.",
+        f"A gradient has the shape of what it is taken by. {reason}",
+        trial.case,
+    )
+
+
+def _refusals(subject: Subject, trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -> Iterator[Fault]:
+    """Errors that tell of a mistake, not of something that is not supported."""
+    for trial in trials:
+        if found := INVALID.search(trial.refusal):
+            yield _shape(subject, trial, *found.groups())
+        for complaint, (sentence, explanation) in COMPLAINTS.items():
+            if complaint in trial.refusal:
+                detail = trial.refusal.splitlines()[0]
+                if "contiguously" not in sentence or not attempt(contiguous(trial.case)).refusal:
+                    yield Fault("error", sentence, f"{explanation} ({detail})", trial.case)
+    always = [trial for trial in trials if trial.in_backward and trial.refusal]
+    if (
+        always
+        and all(trial.refusal for trial in trials)
+        and not any(c in always[0].refusal for c in (*COMPLAINTS, "invalid gradient"))
+    ):
+        yield Fault("error", "backward fails.", always[0].refusal.splitlines()[0], always[0].case)
+
+
+def _not_repeatable(trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -> Iterator[Fault]:
+    def differs(trial: Trial, again: Trial) -> bool:
+        pairs = [(trial.given[what], again.given.get(what)) for what in trial.given]
+        return any(isinstance(x, Tensor) and not (isinstance(y, Tensor) and _same(x, y)) for x, y in pairs)
+
+    chosen = [*trials[:3], *trials[-3:]]
+    for trial in chosen:
+        first = attempt(trial.case)
+        if any(differs(first, attempt(trial.case)) for _ in range(2)):
+            yield Fault(
+                "repeatability",
+                "Called twice with the same numbers, it gives different ones.",
+                "Memory that is read before it is written (torch.empty), random numbers, or a state that is kept "
+                "between calls.",
+                trial.case,
+            )
+            return
+    for trial in trials[:8]:
+        if differs(trial, attempt(trial.case)):
+            yield Fault(
+                "state",
+                "It depends on what was called before.",
+                "What a call leaves behind, on the class or in a global, is there for the next one: keep it in ctx.",
+                trial.case,
+            )
+            return
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    """Whether two runs gave the same, but for sums that memory's alignment orders otherwise."""
+    return close(y, x.detach().double(), 64 * torch.finfo(x.dtype).eps if x.is_floating_point() else 0)
+
+
+def nodes(outputs: Sequence[Any]) -> list[Any]:
+    """The nodes of Functions written in Python in the graph of these outputs; a node is its ctx."""
+    return [node for node in graph(outputs) if isinstance(node, torch.autograd.function.BackwardCFunction)]
+
+
+def _memory(subject: Subject, trial: Trial) -> Iterator[Fault]:
+    """What lies where, in one case."""
+    case = trial.case
+    leaves = {name: x.detach().requires_grad_() for name, x in case.tensors.items()}
+    outputs = call(subject, {**case.arguments, **leaves})
+    if not fits(outputs, trial.truth.outputs):
+        return
+    functions = nodes(outputs)
+    gs = [g.to(y.dtype) for g, y in zip(case.cotangents(outputs), outputs, strict=True)]
+    for y in outputs:
+        for name, x in leaves.items():
+            if y.grad_fn in functions and _share(x, y):
+                yield Fault(
+                    "memory",
+                    f"The output lies in the memory of {name}.",
+                    "A Function that returns its input or a view of it shares what others may write into: return a "
+                    "copy, or say so with ctx.mark_dirty.",
+                    case,
+                )
+    for node in functions:
+        for attribute, value in vars(node).items():
+            for name, x in [
+                *leaves.items(),
+                *((f"output {i}" if len(outputs) > 1 else "output", y) for i, y in enumerate(outputs)),
+            ]:
+                if isinstance(value, Tensor) and value.numel() and _share(value, x):
+                    yield Fault(
+                        "save_for_backward",
+                        f"The {name} is kept as ctx.{attribute}, not by ctx.save_for_backward.",
+                        "What ctx keeps itself is not seen to be changed in place before backward, and an output kept "
+                        "so never leaves memory.",
+                        case,
+                    )
+    with recorded(functions) as returned:
+        backward(outputs, list(leaves.values()), gs)
+    for node, gradients in returned:
+        yield from _gradients(_leaves_of(node, gradients, leaves, subject), gs, outputs, case)
+    yield from _needless(subject, case)
+
+
+def _leaves_of(
+    node: Any, gradients: Sequence[Any], leaves: Mapping[str, Tensor], subject: Subject
+) -> dict[str, tuple[Any, Tensor]]:
+    """Each tensor's gradient and the tensor, where it is known which argument of the Function it is."""
+    names = {x: name for name, x in leaves.items()}
+    if getattr(subject.function, "__self__", None) is node._forward_cls:
+        order = [leaves.get(name) for name in subject.takes]
+    else:
+        order = [getattr(before, "variable", None) for before, _ in node.next_functions]
+        if len(order) != len(gradients):  # it has arguments besides tensors, somewhere
+            return {}
+    pairs = zip(gradients, order, strict=False)
+    return {names[x]: (gradient, x) for gradient, x in pairs if x is not None and x in names}
+
+
+@contextmanager
+def recorded(functions: Sequence[Any]) -> Iterator[list[tuple[Any, Sequence[Any]]]]:
+    """Inside, what the backward of these nodes' Functions returns is kept with its ctx: before torch casts and sums."""
+    returned: list[tuple[Any, Sequence[Any]]] = []
+    classes = {node._forward_cls for node in functions}
+    before = {cls: vars(cls).get("backward") for cls in classes}
+
+    def recording(backward: Callable[..., Any]) -> Any:
+        def record(ctx: Any, *gs: Any) -> Any:
+            gradients = backward(ctx, *gs)
+            returned.append((ctx, gradients if isinstance(gradients, tuple) else (gradients,)))
+            return gradients
+
+        return staticmethod(record)
+
+    try:
+        for cls in classes:
+            cls.backward = recording(cls.backward)
+        yield returned
+    finally:
+        for cls, own in before.items():
+            if own is None:
+                del cls.backward
+            else:
+                cls.backward = own
+
+
+def _share(x: Tensor, y: Tensor) -> bool:
+    return x.numel() > 0 and y.numel() > 0 and x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr()
+
+
+def _is_same(x: Tensor, y: Tensor) -> bool:
+    """Whether these are one tensor, which torch copies where it must."""
+    return x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
+
+
+def _gradients(
+    returned: Mapping[str, tuple[Any, Tensor]], gs: Sequence[Tensor], outputs: Sequence[Tensor], case: Case
+) -> Iterator[Fault]:
+    """The gradients that a Function returns, before torch makes the best of them."""
+    for name, (gradient, x) in returned.items():
+        if not isinstance(gradient, Tensor):
+            continue
+        if gradient.shape != x.shape:
+            yield Fault(
+                f"{name}.grad",
+                f"The gradient has the shape {tuple(gradient.shape)}, but {name} is {tuple(x.shape)}.",
+                "torch summed it over the leading dimensions here; it does so only where the shapes allow it.",
+                case,
+                advice=True,
+            )
+        if gradient.dtype != x.dtype and outputs[0].dtype == x.dtype:
+            yield Fault(
+                f"{name}.grad",
+                f"The gradient is {gradient.dtype}, but {name} is {x.dtype}.",
+                "torch casts it, and digits are lost.",
+                case,
+            )
+        if any(_share(gradient, g) and not _is_same(gradient, g) for g in gs):
+            yield Fault(
+                "memory",
+                f"dL/d {name} is a view of dL/dy.",
+                "It becomes x.grad as it is, and what is done to one in place is done to the other: return a copy.",
+                case,
+            )
+
+
+def _needless(subject: Subject, case: Case) -> Iterator[Fault]:
+    """Gradients that nobody asked for."""
+    names = list(case.tensors)
+    if len(names) < 2:
+        return
+    leaves = {name: x.detach().requires_grad_(name == names[-1]) for name, x in case.tensors.items()}
+    outputs = call(subject, {**case.arguments, **leaves})
+    gs = [g.to(y.dtype) for g, y in zip(case.cotangents(outputs), outputs, strict=True)]
+    with recorded(nodes(outputs)) as returned:
+        backward(outputs, [leaves[names[-1]]], gs)
+    if any(sum(isinstance(gradient, Tensor) for gradient in gradients) > 1 for _, gradients in returned):
+        yield Fault(
+            "needs_input_grad",
+            "Gradients are computed that nobody asked for.",
+            "ctx.needs_input_grad tells which are needed: return None for the others, and save their time.",
+            case,
+            advice=True,
+        )
+
+
+def _functions(subject: Subject, trials: Sequence[Trial]) -> list[Any]:
+    """The classes of Functions that a call uses."""
+    for trial in trials:
+        leaves = {name: x.detach().requires_grad_() for name, x in trial.case.tensors.items()}
+        found = {type(node)._forward_cls: None for node in nodes(call(subject, {**trial.case.arguments, **leaves}))}
+        if found:
+            return list(found)
+    return []
+
+
+def _claims(
+    subject: Subject, layer: Layer | Unknown, functions: Sequence[Any], trials: Sequence[Trial]
+) -> Iterator[Fault]:
+    """torch.func.vmap and forward mode, where all Functions say that they have them."""
+    base = torch.autograd.Function
+    chosen = [trial for trial in trials if trial.truth.outputs[0].numel() and _is_pure(trial)][-SAMPLE:]
+    if all(cls.generate_vmap_rule or cls.vmap is not base.vmap for cls in functions):
+        yield from _told([fault for trial in chosen for fault in _vmap(subject, layer, trial)], len(chosen))
+    if all(cls.jvp is not base.jvp for cls in functions):
+        yield from _told([fault for trial in chosen for fault in _jvp(subject, layer, trial)], len(chosen))
+
+
+def _is_pure(trial: Trial) -> bool:
+    """Whether the layer updates no statistics and its gradient is a derivative, which padding_idx's is not."""
+    return all(trial.case.arguments.get(name) is None for name in ("running_mean", "padding_idx"))
+
+
+def _told(found: Sequence[Fault], count: int) -> Iterator[Fault]:
+    """Wrong numbers; failures only where it fails in every case."""
+    failures = [fault for fault in found if "fails" in fault.sentence]
+    yield from (fault for fault in found if fault not in failures)
+    if failures and len(failures) == count:
+        yield failures[0]
+
+
+def _of_tensors(subject: Subject, case: Case) -> Any:
+    """The function as one of its tensors alone."""
+    names = list(case.tensors)
+
+    def function(*tensors: Tensor) -> tuple[Any, ...]:
+        return call(subject, {**case.arguments, **dict(zip(names, tensors, strict=True))})
+
+    return function
+
+
+def _vmap(subject: Subject, layer: Layer | Unknown, trial: Trial) -> Iterator[Fault]:
+    case, tensors = trial.case, [x.detach() for x in trial.truth.tensors.values()]
+    gs = tuple(trial.truth.gs)
+    several = [torch.stack([x, 0.5 * x, 0.75 * x]) for x in tensors]  # probabilities stay what they are
+
+    def both(*xs: Tensor) -> Any:
+        outputs, pull_back = torch.func.vjp(_of_tensors(subject, case), *xs)[:2]
+        return outputs, pull_back(gs)
+
+    for in_dims in {
+        (0,) * len(tensors),
+        *(tuple(0 if i == j else None for j in range(len(tensors))) for i in range(len(tensors))),
+    }:
+        given = [many if dim == 0 else x for many, x, dim in zip(several, tensors, in_dims, strict=True)]
+        try:
+            outputs, gradients = torch.func.vmap(both, in_dims=in_dims)(*given)
+        except Exception as error:
+            yield Fault(
+                "vmap",
+                "torch.func.vmap fails, though the Function says that it has it.",
+                f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+                case,
+            )
+            return
+        for i in range(3):
+            one = [many[i] if dim == 0 else x for many, x, dim in zip(several, tensors, in_dims, strict=True)]
+            truth = layer.truth(_with(case, one))
+            right = [*truth.outputs, *truth.gradients(truth.outputs, gs).values()]
+            if any(not close(y[i], r, trial.tolerance) for y, r in zip([*outputs, *gradients], right, strict=True)):
+                yield Fault(
+                    "vmap",
+                    "Under torch.func.vmap the numbers are wrong.",
+                    "What is mapped becomes one more dimension: fold it into the batch in `vmap`, or leave it to "
+                    "generate_vmap_rule.",
+                    case,
+                )
+                return
+
+
+def _with(case: Case, tensors: Sequence[Tensor]) -> Case:
+    """The case with other numbers."""
+    return Case({**case.arguments, **dict(zip(case.tensors, tensors, strict=True))}, case.cotangent, case.constants)
+
+
+def _jvp(subject: Subject, layer: Layer | Unknown, trial: Trial) -> Iterator[Fault]:
+    tensors = tuple(x.detach() for x in trial.truth.tensors.values())
+    generator = torch.Generator().manual_seed(3)
+    tangents = tuple(torch.randint(1, 5, x.shape, generator=generator).double() for x in tensors)
+    try:
+        given = torch.func.jvp(_of_tensors(subject, trial.case), tensors, tangents)[1]
+    except Exception as error:
+        yield Fault(
+            "forward mode",
+            "Forward mode fails, though the Function has a jvp.",
+            f"{type(error).__name__}: {str(error).splitlines()[0][:200]}",
+            trial.case,
+        )
+        return
+    right = trial.truth.tangents(tangents)
+    if any(not close(y, r, trial.tolerance) for y, r in zip(given, right, strict=True)):
+        yield Fault(
+            "forward mode",
+            "The tangents of forward mode are wrong.",
+            "jvp is the derivative in the direction of the tangents: dy = Σ ∂y/∂x · dx, over all inputs.",
+            trial.case,
+        )
