@@ -113,7 +113,7 @@ def test_fields_grow_by_the_stride_before_them(arrangement):
 @pytest.mark.parametrize(
     ("model", "size", "error", "message"),
     [
-        (3, (1, 3), TypeError, "summary needs a torch.nn.Module, but got 3, a int"),
+        (3, (1, 3), TypeError, "summary needs a torch.nn.Module, but got 3 of type int"),
         (nn.Linear, (1, 3), TypeError, "summary needs a torch.nn.Module"),
         (nn.Linear(3, 4), "abc", TypeError, r"needs the shape of an input with its batch.* but got 'abc'"),
         (nn.Linear(3, 4), 3, TypeError, "needs the shape of an input"),

@@ -137,7 +137,7 @@ def summary(model: torch.nn.Module, input_size: Sequence[int]) -> Summary:
 
 def _check(model: Any, input_size: Any) -> None:
     if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"summary needs a torch.nn.Module, but got {model!r}, a {type(model).__name__}")
+        raise TypeError(f"summary needs a torch.nn.Module, but got {model!r} of type {type(model).__name__}")
     if not isinstance(input_size, tuple | list) or not input_size or not all(map(is_int, input_size)):
         raise TypeError(
             f"summary needs the shape of an input with its batch, as (1, 3, 32, 32), but got {input_size!r}"

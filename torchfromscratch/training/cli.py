@@ -239,8 +239,9 @@ def _build_trainer(run: Run, group: Group) -> Trainer:
 
 
 def _print_outcome(row: dict[str, float], best_accuracy: float, run: Run) -> None:
+    epochs = run.config.epochs
     print(
-        f"test accuracy {row['test_accuracy']:.2%} after {run.config.epochs} epochs; "
+        f"test accuracy {row['test_accuracy']:.2%} after {epochs} {'epoch' if epochs == 1 else 'epochs'}; "
         f"the best, {best_accuracy:.2%}, is in {run.directory / BEST}\n"
         f"to look inside: tensorboard --logdir {shlex.quote(str(run.directory))}"
     )

@@ -71,12 +71,12 @@ def require_contents(state: Any) -> None:
     Raises:
         NotACheckpoint: if not.
     """
-    _require(isinstance(state, dict), f"it holds one {type(state).__name__}, not the parts of a training")
+    _require(isinstance(state, dict), f"it holds a value of type {type(state).__name__}, not the parts of a training")
     parts = {"model", "optimizer", "scheduler", "scaler", "averages", "config", "dataset", "conditions", "position"}
     missing = sorted((parts | {"rows", "launch"}) - set(state))
     _require(not missing, f"it has no {', no '.join(missing)}; another version of torchfromscratch may have written it")
     for name in sorted(parts):
-        _require(isinstance(state[name], dict), f"its {name} is a {type(state[name]).__name__}")
+        _require(isinstance(state[name], dict), f"its {name} is of type {type(state[name]).__name__}")
     for name, weight in state["model"].items():
         _require(isinstance(name, str) and isinstance(weight, Tensor), "its model does not consist of named tensors")
     _require_settings(state["config"])
@@ -94,7 +94,7 @@ def require_same_kind(found: Any, expected: Any, name: str) -> None:
         NotACheckpoint: if they differ; `name` says where.
     """
     if isinstance(expected, Tensor):
-        _require(isinstance(found, Tensor), f"{name} is a {type(found).__name__}, not a tensor")
+        _require(isinstance(found, Tensor), f"{name} is of type {type(found).__name__}, not a tensor")
         fits = (found.shape, found.dtype) == (expected.shape, expected.dtype)
         _require(fits, f"{name} is {_described(found)}, not {_described(expected)}")
         _require(bool(found.isfinite().all()), f"{name} is not finite")
@@ -102,7 +102,7 @@ def require_same_kind(found: Any, expected: Any, name: str) -> None:
         _require(_is_number(found) and math.isfinite(found), f"{name} is no finite number")
     else:
         same = isinstance(found, dict) if isinstance(expected, dict) else type(found) is type(expected)
-        _require(same, f"{name} is a {type(found).__name__}, not a {type(expected).__name__}")
+        _require(same, f"{name} is of type {type(found).__name__}, not {type(expected).__name__}")
         if isinstance(expected, dict):
             _require(set(found) == set(expected), f"{name} has other parts than it should")
             for key, value in expected.items():
