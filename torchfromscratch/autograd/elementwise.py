@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.kernels import gate as kernel
 from torchfromscratch.kernels.pieces import in_pieces
 from torchfromscratch.kernels.precision import widened
@@ -99,30 +100,11 @@ def _rounded_once(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> 
     return formula(*wide).to(first.dtype)
 
 
-class Gate(Function):
-    """g where y > 0 or NaN, else 0: what ReLU with output y lets through. Linear in g, and its own derivative."""
-
-    @staticmethod
-    def forward(g: Tensor, y: Tensor) -> Tensor:
-        return kernel.gate(g, y)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, y = inputs
-        save(ctx, (y,))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        (y,) = saved(ctx)
-        return gate(grad, y), None
-
-    @staticmethod
-    def jvp(ctx: Any, g_t: Tensor, _: Tensor) -> Tensor:
-        (y,) = saved(ctx)
-        return gate(g_t, y)
-
-
-gate = differentiable(Gate)
+gate = linear_map(
+    "Gate",  # g where y > 0 or NaN, else 0: what ReLU with output y lets through
+    kernel.gate,
+    saves=1,
+)
 
 # Piecewise linear
 

@@ -1,9 +1,9 @@
 """Embedding: rows are looked up in a table, and gradients are added to the rows that they come from.
 
-    Lookup      y[i] = W[index of i]                        dL/dW = ScatterAdd(dL/dy)
-    ScatterAdd  W[v] = Σ y[i] over the i with index v       dL/dy = Lookup(dL/dW)
+    gather       y[i] = W[index of i]
+    scatter_add  W[v] = Σ y[i] over the i with index v      the transpose of gather
 
-Both are linear, each is the other's transpose, so differentiation never leaves the two.
+The layer, Lookup, is gather whose gradient leaves out the padding, if asked to, or is divided by frequency.
 """
 
 from __future__ import annotations
@@ -14,8 +14,21 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels.memory import no_view
 from torchfromscratch.kernels.precision import widened
+
+
+def _gather(weight: Tensor, index: Tensor) -> Tensor:
+    """y[i] = W[index of i]: W (V, D), index (*) → y (*, D)."""
+    rows = weight.index_select(0, index.reshape(-1))
+    return no_view(rows, (*index.shape, weight.shape[1]))
+
+
+def _scatter_add(grad: Tensor, index: Tensor, rows: int) -> Tensor:
+    """W[v] = Σ y[i] over all i whose index is v: y (*, D), index (*) → W (rows, D)."""
+    g = widened(grad).reshape(index.numel(), grad.shape[-1])
+    return g.new_zeros(rows, g.shape[1]).index_add(0, index.reshape(-1), g).to(grad.dtype)
 
 
 class Lookup(Function):
@@ -27,8 +40,7 @@ class Lookup(Function):
 
     @staticmethod
     def forward(weight: Tensor, index: Tensor, padding_idx: int | None, by_frequency: bool, sparse: bool) -> Tensor:
-        rows = weight.index_select(0, index.reshape(-1))
-        return no_view(rows, (*index.shape, weight.shape[1]))
+        return _gather(weight, index)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -52,35 +64,13 @@ class Lookup(Function):
     @staticmethod
     def jvp(ctx: Any, weight_t: Tensor, *_: None) -> Tensor:
         (index,) = saved(ctx)
-        return lookup(weight_t, index, ctx.padding_idx, ctx.by_frequency, ctx.sparse)
-
-
-class ScatterAdd(Function):
-    """W[v] = Σ y[i] over all i whose index is v: y (*, D), index (*) → W (rows, D)."""
-
-    @staticmethod
-    def forward(grad: Tensor, index: Tensor, rows: int) -> Tensor:
-        g = widened(grad).reshape(index.numel(), grad.shape[-1])
-        return g.new_zeros(rows, g.shape[1]).index_add(0, index.reshape(-1), g).to(grad.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, index, ctx.rows = inputs
-        save(ctx, (index,))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        (index,) = saved(ctx)
-        return lookup(grad, index, None, False, False), None, None
-
-    @staticmethod
-    def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
-        (index,) = saved(ctx)
-        return scatter_add(grad_t, index, ctx.rows)
+        return gather(weight_t, index)
 
 
 lookup = differentiable(Lookup)
-scatter_add = differentiable(ScatterAdd)
+gather, scatter_add = linear_pair(
+    "Gather", _gather, _scatter_add, saves=1, remember=lambda weight, index: (weight.shape[0],)
+)
 
 
 def _frequency(index: Tensor, rows: int) -> Tensor:

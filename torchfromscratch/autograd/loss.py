@@ -17,6 +17,7 @@ its minus sign there).
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.elementwise import elementwise, logsigmoid, sigmoid
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.autograd.softmax import LogSoftmax, log_softmax_t, through_log_softmax
 from torchfromscratch.kernels.memory import followed, in_cpu_memory
 from torchfromscratch.kernels.precision import widened
@@ -151,34 +153,21 @@ class SoftmaxCrossEntropy(Function):
         return loss_t, x_t.to(x.dtype)
 
 
-class NegativeLogLikelihood(Function):
+def _negative_log_likelihood(x: Tensor, t: Tensor, w: Tensor | None, dim: int, ignore_index: int) -> Tensor:
     """L = − h · x_t: the log-probability of class t along `dim`, times the weight that `Classes` gives it.
 
     x (N, C, …), t (N, 1, …), w (C) or None → L (N, 1, …) in float32 or wider.
     """
+    return _cross_entropy(widened(x), Classes(t, w, 1, ignore_index), None, dim)
 
-    @staticmethod
-    def forward(x: Tensor, t: Tensor, w: Tensor | None, dim: int, ignore_index: int) -> Tensor:
-        return _cross_entropy(widened(x), Classes(t, w, 1, ignore_index), None, dim)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, t, w, ctx.dim, ctx.ignore_index = inputs
-        ctx.shape, ctx.dtype = x.shape, x.dtype
-        save(ctx, (t, w))
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        t, w = saved(ctx)
-        classes = Classes(t, w, 1, ctx.ignore_index)
-        h = classes.weighted(classes.counted(grad_output))
-        grad_x = grad_output.new_zeros(ctx.shape).scatter(ctx.dim, classes.index, -h)
-        return grad_x.to(ctx.dtype), None, None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, x_t: Tensor, *_: None) -> Tensor:
-        t, w = saved(ctx)
-        return negative_log_likelihood(x_t, t, w, ctx.dim, ctx.ignore_index)
+def _negative_log_likelihood_transpose(
+    g: Tensor, t: Tensor, w: Tensor | None, dim: int, ignore_index: int, shape: Sequence[int], dtype: torch.dtype
+) -> Tensor:
+    """dL/dx = − h · onehot(t) · dL/dL."""
+    classes = Classes(t, w, 1, ignore_index)
+    h = classes.weighted(classes.counted(g))
+    return g.new_zeros(shape).scatter(dim, classes.index, -h).to(dtype)
 
 
 class Classes:
@@ -203,7 +192,13 @@ class Classes:
 
 
 softmax_cross_entropy = differentiable(SoftmaxCrossEntropy)
-negative_log_likelihood = differentiable(NegativeLogLikelihood)
+negative_log_likelihood = linear_map(
+    "NegativeLogLikelihood",
+    _negative_log_likelihood,
+    _negative_log_likelihood_transpose,
+    saves=2,
+    remember=lambda x, *constants: (x.shape, x.dtype),
+)
 
 
 def total_weight(t: Tensor, w: Tensor | None, ignore_index: int) -> Tensor:

@@ -1,10 +1,10 @@
 """Padding: every edge repeats a part of the input, and sends its gradient back to that part.
 
-Padding is linear, so its derivative is its transpose, Fold, whose derivative is padding again:
+Padding with a constant is affine; padding with parts of the input is linear.
 
-    PadConstant  y = x in a frame of a constant          dL/dx = dL/dy without the frame
-    PadEdges     y = [spread(left part), x, spread(right part)], dimension after dimension
-    Fold         x = the middle of y; x[left part] += collect(y's left edge), likewise right
+    PadConstant          y = x in a frame of a constant          dL/dx = dL/dy without the frame
+    pad_edges            y = [spread(left part), x, spread(right part)], dimension after dimension
+    pad_edges_transpose  x = the middle of y; x[left part] += collect(y's left edge), likewise right
 
 Which parts the edges repeat, how a part is spread over its edge, and the transpose of that, is a row of
 the table `MODES`.
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
+from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels.layout import in_format, lies_channels_last
 
 Widths = Sequence[tuple[int, int]]  # of the left and the right edge, for each of the last dimensions
@@ -54,6 +55,33 @@ MODES = {
 }
 
 
+def _pad_edges(input: Tensor, widths: Widths, mode: str) -> Tensor:
+    """y[j] = x[source of j − left], dimension after dimension."""
+    parts, spread, _ = MODES[mode]
+    if lies_channels_last(input):
+        input = in_format(input, channels_last=True)
+    for dim, (left, right) in enumerate(widths, start=input.dim() - len(widths)):
+        (left_start, left_length), (right_start, right_length) = parts(input.shape[dim], left, right)
+        left_edge = spread(input.narrow(dim, left_start, left_length), dim, left)
+        right_edge = spread(input.narrow(dim, right_start, right_length), dim, right)
+        # an edge without elements would hide the memory format from torch.cat
+        input = torch.cat([*left_edge * (left > 0), input, *right_edge * (right > 0)], dim)
+    return input
+
+
+def _pad_edges_transpose(grad_output: Tensor, widths: Widths, mode: str) -> Tensor:
+    """x[i] = Σ y[j] over all j whose source is i, dimension after dimension."""
+    parts, _, collect = MODES[mode]
+    grad = grad_output
+    for dim, (left, right) in enumerate(widths, start=grad.dim() - len(widths)):
+        size = grad.shape[dim] - left - right
+        edges = grad.narrow(dim, 0, left), grad.narrow(dim, left + size, right)
+        grad = grad.narrow(dim, left, size).clone()
+        for (start, length), edge in zip(parts(size, left, right), edges, strict=True):
+            grad.narrow(dim, start, length).add_(collect(edge, dim))
+    return grad
+
+
 class PadConstant(Function):
     """y[j] = x[j − left] where that lies inside, and the constant elsewhere; a negative width crops.
 
@@ -83,75 +111,5 @@ class PadConstant(Function):
         return pad_constant(input_t, ctx.pad, 0)
 
 
-class PadEdges(Function):
-    """y[j] = x[source of j − left], dimension after dimension."""
-
-    generate_vmap_rule = False
-
-    @staticmethod
-    def forward(input: Tensor, widths: Widths, mode: str) -> Tensor:
-        parts, spread, _ = MODES[mode]
-        if lies_channels_last(input):
-            input = in_format(input, channels_last=True)
-        for dim, (left, right) in enumerate(widths, start=input.dim() - len(widths)):
-            (left_start, left_length), (right_start, right_length) = parts(input.shape[dim], left, right)
-            left_edge = spread(input.narrow(dim, left_start, left_length), dim, left)
-            right_edge = spread(input.narrow(dim, right_start, right_length), dim, right)
-            # an edge without elements would hide the memory format from torch.cat
-            input = torch.cat([*left_edge * (left > 0), input, *right_edge * (right > 0)], dim)
-        return input
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, ctx.widths, ctx.mode = inputs
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        return fold(grad_output, ctx.widths, ctx.mode), None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple, input: Tensor, *args: Any) -> tuple:
-        return pad_edges(input.movedim(in_dims[0], 0), *args), 0
-
-    @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, *_: None) -> Tensor:
-        return pad_edges(input_t, ctx.widths, ctx.mode)
-
-
-class Fold(Function):
-    """x[i] = Σ y[j] over all j whose source is i, dimension after dimension."""
-
-    generate_vmap_rule = False
-
-    @staticmethod
-    def forward(grad_output: Tensor, widths: Widths, mode: str) -> Tensor:
-        parts, _, collect = MODES[mode]
-        grad = grad_output
-        for dim, (left, right) in enumerate(widths, start=grad.dim() - len(widths)):
-            size = grad.shape[dim] - left - right
-            edges = grad.narrow(dim, 0, left), grad.narrow(dim, left + size, right)
-            grad = grad.narrow(dim, left, size).clone()
-            for (start, length), edge in zip(parts(size, left, right), edges, strict=True):
-                grad.narrow(dim, start, length).add_(collect(edge, dim))
-        return grad
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, ctx.widths, ctx.mode = inputs
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        return pad_edges(grad, ctx.widths, ctx.mode), None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple, grad_output: Tensor, *args: Any) -> tuple:
-        return fold(grad_output.movedim(in_dims[0], 0), *args), 0
-
-    @staticmethod
-    def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
-        return fold(grad_t, ctx.widths, ctx.mode)
-
-
 pad_constant = differentiable(PadConstant)
-pad_edges = differentiable(PadEdges)
-fold = differentiable(Fold)
+pad_edges, pad_edges_transpose = linear_pair("PadEdges", _pad_edges, _pad_edges_transpose, per_sample=True)

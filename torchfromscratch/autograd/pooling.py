@@ -1,13 +1,12 @@
 """Pooling: to a window's winner goes its whole gradient, to the elements of an average equal shares.
 
 Where the winners are known, max pooling is linear: it fetches from the winners, and its transpose
-sends back to them. Average pooling is linear anyhow. A linear map's derivative is its transpose, and
-the transpose's derivative the map again, so the Functions come in pairs:
+adds to them. Average pooling is linear anyhow.
 
-    MaxPool      y[o] = max_k x[o·s + k·d − p]       dL/dx = SendBack(dL/dy)
-    MaxPosition  y[o] = max_{i in span o} x[i]       dL/dx = SendBack(dL/dy)
-    Fetch        y[o] = x[winner of o]               transpose: SendBack
-    Average      y[o] = Σ_{i in span o} x[i] / n     transpose: Spread
+    MaxPool      y[o] = max_k x[o·s + k·d − p]       dL/dx = fetch_transpose(dL/dy)
+    MaxPosition  y[o] = max_{i in span o} x[i]       dL/dx = fetch_transpose(dL/dy)
+    fetch        y[o] = x[winner of o]               transpose: x[i] = Σ y[o] over the windows o that i wins
+    average      y[o] = Σ_{i in span o} x[i] / n     transpose: x[i] = Σ y[o] / n over the spans o that hold i
 
 A winner is a tap's number, one byte, or its position in the input, eight, where that is asked for.
 
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, save, saved
+from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import operations
 from torchfromscratch.kernels import pooling as kernel
 from torchfromscratch.kernels import spans as span_kernel
@@ -55,7 +55,7 @@ class MaxPool(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
         (winners,) = saved(ctx)
-        return send_back(laid_out(grad_output, ctx.channels_last), winners, ctx.windows, ctx.input_size), None
+        return fetch_transpose(laid_out(grad_output, ctx.channels_last), winners, ctx.windows, ctx.input_size), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -95,7 +95,7 @@ class MaxPosition(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
         (positions,) = saved(ctx)
-        return send_back(laid_out(grad_output, ctx.channels_last), positions, None, ctx.input_size), None
+        return fetch_transpose(laid_out(grad_output, ctx.channels_last), positions, None, ctx.input_size), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -107,112 +107,21 @@ class MaxPosition(Function):
         return fetch(input_t, positions, None), None
 
 
-class Fetch(Function):
-    """y[n, c, o] = x[n, c, winner of o]."""
-
-    generate_vmap_rule = False
-
-    @staticmethod
-    def forward(input: Tensor, winners: Tensor, windows: Windows | None) -> Tensor:
-        return kernel.fetch(input, winners, windows)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        input, winners, ctx.windows = inputs
-        ctx.input_size = input.shape[2:]
-        save(ctx, (winners,))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        (winners,) = saved(ctx)
-        return send_back(grad, winners, ctx.windows, ctx.input_size), None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
-        return map_over_batch(fetch, info.batch_size, in_dims, *args)
-
-    @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, *_: None) -> Tensor:
-        (winners,) = saved(ctx)
-        return fetch(input_t, winners, ctx.windows)
-
-
-class SendBack(Function):
-    """x[n, c, i] = Σ y[n, c, o] over the windows o that i wins."""
-
-    generate_vmap_rule = False
-
-    @staticmethod
-    def forward(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
-        return operations.send_back(grad_output, winners, windows, input_size)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, winners, ctx.windows, ctx.input_size = inputs
-        save(ctx, (winners,))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        (winners,) = saved(ctx)
-        return fetch(grad, winners, ctx.windows), None, None, None
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
-        return map_over_batch(send_back, info.batch_size, in_dims, *args)
-
-    @staticmethod
-    def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
-        (winners,) = saved(ctx)
-        return send_back(grad_t, winners, ctx.windows, ctx.input_size)
-
-
-class Average(Function):
-    """y[n, c, o] = Σ x[n, c, i] over the span of o, divided by its divisor."""
-
-    @staticmethod
-    def forward(input: Tensor, spans: Sequence[Spans]) -> Tensor:
-        return span_kernel.average(input, spans)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        input, ctx.spans = inputs
-        ctx.input_size = input.shape[2:]
-        ctx.channels_last = input.dim() == 4 and any_channels_last(input)  # torch's averages keep no other format
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        if 0 in grad_output.shape[2:]:
-            raise RuntimeError(f"no output has a gradient to send back: dL/dy is empty, {tuple(grad_output.shape)}")
-        return spread(grad_output, ctx.spans, ctx.input_size, ctx.channels_last), None
-
-    @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
-        return average(input_t, ctx.spans)
-
-
-class Spread(Function):
-    """x[n, c, i] = Σ y[n, c, o] / divisor over the spans o that hold i."""
-
-    @staticmethod
-    def forward(grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int], channels_last: bool) -> Tensor:
-        return span_kernel.spread(grad_output, spans, input_size, channels_last)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, ctx.spans, ctx.input_size, ctx.channels_last = inputs
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple:
-        return average(grad, ctx.spans), None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, grad_t: Tensor, *_: None) -> Tensor:
-        return spread(grad_t, ctx.spans, ctx.input_size, ctx.channels_last)
-
-
 max_pool = differentiable(MaxPool)
 max_position = differentiable(MaxPosition)
-fetch = differentiable(Fetch)
-send_back = differentiable(SendBack)
-average = differentiable(Average)
-spread = differentiable(Spread)
+fetch, fetch_transpose = linear_pair(
+    "Fetch",  # y[n, c, o] = x[n, c, winner of o]
+    kernel.fetch,
+    operations.send_back,
+    saves=1,
+    remember=lambda x, winners, windows: (x.shape[2:],),
+    per_sample=True,
+)
+average, average_transpose = linear_pair(
+    "Average",  # y[n, c, o] = Σ x[n, c, i] over the span of o, divided by its divisor
+    span_kernel.average,
+    span_kernel.spread,
+    # torch's averages keep no other format than channels last in two dimensions
+    remember=lambda x, spans: (x.shape[2:], x.dim() == 4 and any_channels_last(x)),
+    per_sample=True,
+)

@@ -123,13 +123,13 @@ SOURCES: dict[str, tuple[str, str, dict[str, str]]] = {
         "autograd/convolution.py",
         {"FullConvolution": "y", "WeightGradient": "dL/dw", "sum_per_channel": "dL/db", "Correlation": "dL/dx"},
     ),
-    "max_pool2d": ("Max pooling", "autograd/pooling.py", {"MaxPool": "y", "SendBack": "dL/dx"}),
-    "avg_pool2d": ("Average pooling", "autograd/pooling.py", {"Average": "y", "Spread": "dL/dx"}),
+    "max_pool2d": ("Max pooling", "autograd/pooling.py", {"MaxPool": "y", "fetch_transpose": "dL/dx"}),
+    "avg_pool2d": ("Average pooling", "autograd/pooling.py", {"average": "y dL/dx"}),
     "linear": ("Linear", "autograd/linear.py", {"Linear.forward": "y", "Linear.backward": "dL/dw dL/db dL/dx"}),
     "relu": (
         "ReLU, LeakyReLU and other activations",
         "autograd/elementwise.py",
-        {"relu": "y", "Gate": "dL/dx"},
+        {"relu": "y", "gate": "dL/dx"},
     ),
     "softmax": ("Softmax", "autograd/softmax.py", {"Softmax": "y", "through_softmax": "m dL/dz"}),
     "cross_entropy": (
@@ -147,7 +147,7 @@ SOURCES: dict[str, tuple[str, str, dict[str, str]]] = {
         "autograd/normalization.py",
         {"Normalize": "μ σ² x̂ y", "NormalizeBackward": "dL/dβ dL/dγ h A B dL/dx"},
     ),
-    "embedding": ("Embedding", "autograd/embedding.py", {"Lookup": "y", "ScatterAdd": "dL/dE"}),
+    "embedding": ("Embedding", "autograd/embedding.py", {"_gather": "y", "_scatter_add": "dL/dE"}),
     "attention": (
         "Attention",
         "autograd/attention.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.pooling import max_pool, send_back
+from torchfromscratch.autograd.pooling import fetch_transpose, max_pool
 from torchfromscratch.explain.explanation import (
     Explanation,
     Fragment,
@@ -38,7 +38,7 @@ def max_pool2d(
     grad, windows = ours["dL/dy"], Windows(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
     padded, filler = windows.pad(input, float("-inf")), windows.pad(torch.ones_like(input)) == 0
     _, winners = max_pool(input, windows)
-    mask = send_back(torch.ones_like(grad), winners, windows, input.shape[2:])
+    mask = fetch_transpose(torch.ones_like(grad), winners, windows, input.shape[2:])
     grids = {
         "x": Grid(padded, padded_note(padding, "−∞"), filler),
         "dL/dy": Grid(grad),
