@@ -21,6 +21,10 @@ from torchfromscratch.autograd.function import Function, differentiable, map_ove
 Map = Callable[..., Tensor]
 
 
+# Every linear Function by its name: in a backward pass, torch.compile finds what is global, and none in a closure.
+LINEAR: dict[str, Map] = {}
+
+
 def linear_pair(
     name: str,
     apply: Map,
@@ -31,22 +35,16 @@ def linear_pair(
     per_sample: bool = False,
 ) -> tuple[Map, Map]:
     """The Functions A(x, *constants) and Aᵀ(g, *constants, *remember(x, *constants)), each the other's derivative."""
-    count = _constants(apply)
-    forward = linear_map(
-        name,
-        apply,
-        lambda g, *constants: backward(g, *constants),
-        saves=saves,
-        remember=remember,
-        per_sample=per_sample,
-    )
-    backward = linear_map(
-        f"{name}Transpose",
-        transpose,
-        lambda g, *constants: forward(g, *constants[:count]),
-        saves=saves,
-        per_sample=per_sample,
-    )
+    count, name_of_transpose = _constants(apply), f"{name}Transpose"
+
+    def apply_transpose(g: Tensor, *constants: Any) -> Tensor:
+        return LINEAR[name_of_transpose](g, *constants)
+
+    def apply_again(g: Tensor, *constants: Any) -> Tensor:
+        return LINEAR[name](g, *constants[:count])
+
+    forward = linear_map(name, apply, apply_transpose, saves=saves, remember=remember, per_sample=per_sample)
+    backward = linear_map(name_of_transpose, transpose, apply_again, saves=saves, per_sample=per_sample)
     return forward, backward
 
 
@@ -80,12 +78,13 @@ def linear_map(
         @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
             tensors = saved(ctx) if saves else ()
+            transpose_map = transpose or LINEAR[name]
             return transpose_map(grad_output, *tensors, *ctx.constants), *[None] * count
 
         @staticmethod
         def jvp(ctx: Any, x_t: Tensor, *_: None) -> Tensor:
             tensors = saved(ctx) if saves else ()
-            return differentiable_map(x_t, *tensors, *ctx.constants[: count - saves])
+            return LINEAR[name](x_t, *tensors, *ctx.constants[: count - saves])
 
         if per_sample:
 
@@ -94,13 +93,12 @@ def linear_map(
                 tensors, constants = args[: 1 + saves], args[1 + saves :]
 
                 def of_batch(*folded: Tensor) -> Tensor:
-                    return differentiable_map(*folded, *constants)
+                    return LINEAR[name](*folded, *constants)
 
                 return map_over_batch(of_batch, info.batch_size, in_dims[: len(tensors)], *tensors)
 
-    differentiable_map = differentiable(type(name, (LinearMap,), {}))
-    transpose_map = transpose or differentiable_map
-    return differentiable_map
+    LINEAR[name] = differentiable(type(name, (LinearMap,), {}))
+    return LINEAR[name]
 
 
 def _constants(apply: Map) -> int:
