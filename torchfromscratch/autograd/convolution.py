@@ -27,7 +27,7 @@ from torch import Tensor
 from torchfromscratch.autograd.function import Function, differentiable, mapped_first, save, saved
 from torchfromscratch.kernels import operations as kernel
 from torchfromscratch.kernels.layout import any_channels_last, laid_out
-from torchfromscratch.kernels.memory import followed
+from torchfromscratch.kernels.memory import is_differentiating
 from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.windows import Windows
 
@@ -57,7 +57,7 @@ class Correlation(Function):
         grad_output = laid_out(grad_output, ctx.channels_last)
         needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
         grad_input = grad_weight = grad_bias = None
-        if needs_input and needs_weight and not followed():  # the next two lines' work, shared
+        if needs_input and needs_weight and not is_differentiating():  # the next two lines' work, shared
             grad_input, grad_weight = kernel.gradients(input.conj(), weight.conj(), grad_output, ctx.windows)
         else:
             if needs_input:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from torchfromscratch.kernels.memory import followed
+from torchfromscratch.kernels.memory import is_differentiating
 
 # Asked for once: the Dynamo of older versions cannot trace the question.
 AUTOCAST_DEVICES = {name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name)}
@@ -82,7 +82,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     def apply(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return _in_given_types(traced.apply, *args)
-        if torch.jit.is_tracing() or not followed():
+        if torch.jit.is_tracing() or not is_differentiating():
             return _in_given_types(function.forward, *args)
         return _in_given_types(function.apply, *[Leaf(arg) if isinstance(arg, (tuple, list)) else arg for arg in args])
 

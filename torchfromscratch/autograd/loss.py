@@ -27,7 +27,7 @@ from torchfromscratch.autograd.elementwise import elementwise, logsigmoid, sigmo
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.autograd.softmax import LogSoftmax, log_softmax_t, through_log_softmax
-from torchfromscratch.kernels.memory import followed, in_cpu_memory
+from torchfromscratch.kernels.memory import in_cpu_memory, is_differentiating
 from torchfromscratch.kernels.precision import widened
 
 # torch bounds the logarithm of a probability, and the denominator of its derivative, which may be 0.
@@ -252,7 +252,9 @@ def _softmax_minus_target(x: Tensor, classes: Classes | None, s: Tensor | None, 
     y, terms = widened(x).exp(), []
     if classes is not None:
         h = classes.weighted(grad)
-        if s is None and not followed() and in_cpu_memory(x, h) and y.is_contiguous():  # as torch's gradient lies
+        if (
+            s is None and not is_differentiating() and in_cpu_memory(x, h) and y.is_contiguous()
+        ):  # as torch's gradient lies
             return y.mul_(h).scatter_add_(dim, classes.index, -h)
         terms.append((y * h).scatter_add(dim, classes.index, -h))
     if s is not None:

@@ -37,19 +37,19 @@ from torch import Tensor
 
 from torchfromscratch.autograd import elementwise
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
-from torchfromscratch.kernels.memory import followed
+from torchfromscratch.kernels.memory import is_differentiating
 
 States = Sequence[Tensor]
 
 
 def sigmoid(input: Tensor) -> Tensor:
     """σ, by the Function of the activations' table where its derivative may be asked for."""
-    return elementwise.sigmoid(input) if followed() else input.sigmoid()
+    return elementwise.sigmoid(input) if is_differentiating() else input.sigmoid()
 
 
 def tanh(input: Tensor) -> Tensor:
     """tanh, likewise."""
-    return elementwise.tanh(input) if followed() else input.tanh()
+    return elementwise.tanh(input) if is_differentiating() else input.tanh()
 
 
 class Cell:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import followed, is_recorded
+from torchfromscratch.kernels.memory import is_differentiating, is_recorded
 
 Size = int | Sequence[int]
 
@@ -67,7 +67,7 @@ def has_values(tensor: Tensor) -> bool:
 
 def changeable(kept: Tensor) -> Tensor:
     """A copy, where the backward pass needs what is `kept` and a user may change it before in place."""
-    return kept.clone() if followed() else kept
+    return kept.clone() if is_differentiating() else kept
 
 
 def overwritten(input: Tensor, output: Tensor) -> Tensor:

@@ -41,8 +41,8 @@ def stands_for_many(*tensors: Tensor | None) -> bool:
     return any([functorch.is_batchedtensor(t) or functorch.is_legacy_batchedtensor(t) for t in given])
 
 
-def followed() -> bool:
-    """Whether autograd, torch.func or forward mode follows what is computed now."""
+def is_differentiating() -> bool:
+    """Whether somebody differentiates what is computed now: autograd, torch.func or forward mode."""
     if torch.compiler.is_compiling():
         return False
     return (

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import followed, is_recorded, may_be_looked_at
+from torchfromscratch.kernels.memory import is_differentiating, is_recorded, may_be_looked_at
 
 # Elements for each thread: fewer cost more in calls than they save, and 2^18 are no faster. Over the whole of
 # 2^20 float32, a formula of three steps takes up to 4 times as long: each step may fetch new memory from the system.
@@ -21,7 +21,7 @@ LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 def in_pieces(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     """`formula(*args)`, a function of each element of its tensors and of constants."""
     given = [arg for arg in args if isinstance(arg, Tensor)]
-    if followed() or not may_be_looked_at(*given):
+    if is_differentiating() or not may_be_looked_at(*given):
         return formula(*args)
     numbers = [one_number(arg) if isinstance(arg, Tensor) else arg for arg in args]
     varying = [isinstance(number, Tensor) and number.dim() > 0 for number in numbers]
@@ -72,7 +72,7 @@ def _are_plain_memory(tensors: list[Tensor]) -> bool:
     first = tensors[0]
     lies = first.is_contiguous() or (first.dim() in LAYOUTS and first.is_contiguous(memory_format=LAYOUTS[first.dim()]))
     return (
-        not followed()
+        not is_differentiating()
         and lies
         and may_be_looked_at(*tensors)
         and all([(t.shape, t.stride()) == (first.shape, first.stride()) for t in tensors])
