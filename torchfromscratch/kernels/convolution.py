@@ -22,7 +22,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels import depthwise, depthwise_runs, dilated, direct, fourier, im2col, planes, winograd
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.memory import in_cpu_memory, is_recorded, stands_for_many
+from torchfromscratch.kernels.memory import in_cpu_memory, is_batched, is_recorded
 from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.kernels.windows import Windows
 
@@ -106,7 +106,7 @@ def choose(
     by those who want the last digit, is left to plain products. GPUs and compilers get whole matrices.
     """
     batch, dtype = operands[0].shape[0], operands[0].dtype
-    if 0 in (batch, *channels) or stands_for_many(*operands):
+    if 0 in (batch, *channels) or is_batched(*operands):
         return im2col
     if windows.algorithm is not None and not is_recorded():
         return forced(windows)

@@ -29,7 +29,7 @@ if not hasattr(torch.compiler, "is_exporting"):  # before torch 2.7, which tells
         return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
 
 
-def stands_for_many(*tensors: Tensor | None) -> bool:
+def is_batched(*tensors: Tensor | None) -> bool:
     """Whether one of the tensors stands for many, under vmap or where torch.autograd takes a batch of gradients.
 
     Such a tensor has no bits to look at, and what is not such a tensor cannot be overwritten with it.
@@ -79,7 +79,7 @@ def may_be_looked_at(*tensors: Tensor) -> bool:
 
 def in_cpu_memory(*tensors: Tensor | None) -> bool:
     """Whether the tensors are bytes in the memory of a CPU, computed with once and for all."""
-    if is_recorded() or stands_for_many(*tensors):
+    if is_recorded() or is_batched(*tensors):
         return False
     return all([t is None or t.device.type == "cpu" for t in tensors])
 
@@ -106,7 +106,7 @@ def computed(operation: Callable[..., Tensor], *operands: Tensor, memory: Tensor
     Apart from it where the operation is recorded, as what autograd will need then must stay as it is, and where the
     result stands for many.
     """
-    if is_recorded() or stands_for_many(*operands):
+    if is_recorded() or is_batched(*operands):
         return operation(*operands)
     return operation(*operands, out=memory)
 

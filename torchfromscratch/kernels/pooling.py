@@ -22,7 +22,7 @@ from torch import Tensor
 from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.memory import FreshMemory, Workspace, computed_in, may_be_looked_at, stands_for_many
+from torchfromscratch.kernels.memory import FreshMemory, Workspace, computed_in, is_batched, may_be_looked_at
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.spans import FEW, Dividing, Spans, interleaved, sizes_are_open
 from torchfromscratch.kernels.windows import Windows, spatial
@@ -311,7 +311,7 @@ def _send_to(grad_output: Tensor, positions: Tensor, input_size: Sequence[int]) 
     else:
         arranged, dim, shape = _planes, 2, (batch, channels, math.prod(input_size))
     nothing, gradients = grad_output.new_zeros(shape), arranged(grad_output)
-    add = nothing.scatter_add if stands_for_many(grad_output, positions) else nothing.scatter_add_
+    add = nothing.scatter_add if is_batched(grad_output, positions) else nothing.scatter_add_
     total = add(dim, arranged(positions), gradients)
     if dim == 1:
         return total.view(batch, *input_size, channels).movedim(-1, 1)
