@@ -16,7 +16,7 @@ from torchfromscratch.autograd import elementwise as table
 from torchfromscratch.autograd import softmax as along
 from torchfromscratch.functional.arguments import has_values, not_implemented, overwritten
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.kernels.memory import is_recorded
+from torchfromscratch.kernels.memory import is_tracing
 from torchfromscratch.kernels.precision import rounded, widened
 
 __all__ = [
@@ -69,7 +69,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """
     _check_real("relu", input)
     # the derivative needs the output alone, but the one of a record's operations needs the input
-    output = table.relu(input.clone() if inplace and is_recorded() else input)
+    output = table.relu(input.clone() if inplace and is_tracing() else input)
     return overwritten(input, output) if inplace else output
 
 

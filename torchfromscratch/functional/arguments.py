@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import is_differentiating, is_recorded
+from torchfromscratch.kernels.memory import is_differentiating, is_tracing
 
 Size = int | Sequence[int]
 
@@ -32,7 +32,7 @@ def per_dimension(name: str, value: Any, dims: int) -> tuple[int, ...]:
 
 def require_memory(size: Sequence[int], like: Tensor) -> None:
     """RuntimeError where no memory holds so many elements, before anything is done for each of them."""
-    if has_values(like) and not is_recorded() and (count := math.prod(size)) > MANY:
+    if has_values(like) and not is_tracing() and (count := math.prod(size)) > MANY:
         if count >= 2**63:
             raise RuntimeError(f"Storage size calculation overflowed with sizes={list(size)}")
         like.new_empty(size)
@@ -62,7 +62,7 @@ def scalar_type(dtype: torch.dtype) -> str:
 
 def has_values(tensor: Tensor) -> bool:
     """Whether its elements can be looked at: those of a recorded or mapped tensor cannot."""
-    return not (is_recorded() or torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tensor.is_meta)
+    return not (is_tracing() or torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tensor.is_meta)
 
 
 def changeable(kept: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import is_recorded
+from torchfromscratch.kernels.memory import is_tracing
 
 # Measured for the rows of im2col: 2 to 8 MiB are equally fast, the whole batch takes 1.5 to 5 times as long.
 CHUNK_BYTES = 4 * 2**20
@@ -29,7 +29,7 @@ def slices(like: Tensor, size: int, elements: int) -> list[slice]:
     each step finds what it reads in the cache of its own core. Depthwise convolutions take up to a tenth less time.
     """
     # Narrow types stay whole too: they would round once more with every part of a weight's gradient.
-    if like.device.type != "cpu" or like.element_size() < 4 or is_recorded():
+    if like.device.type != "cpu" or like.element_size() < 4 or is_tracing():
         return [slice(0, size)]
     most, cores = max(1, CHUNK_BYTES // max(1, elements * like.element_size())), torch.get_num_threads()
     step = evenly(size, most)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels import depthwise, depthwise_runs, dilated, direct, fourier, im2col, planes, winograd
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.memory import in_cpu_memory, is_batched, is_recorded
+from torchfromscratch.kernels.memory import in_cpu_memory, is_batched, is_tracing
 from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.kernels.windows import Windows
 
@@ -108,13 +108,13 @@ def choose(
     batch, dtype = operands[0].shape[0], operands[0].dtype
     if 0 in (batch, *channels) or is_batched(*operands):
         return im2col
-    if windows.algorithm is not None and not is_recorded():
+    if windows.algorithm is not None and not is_tracing():
         return forced(windows)
     if channels[0] == windows.groups > 1 and windows.all_see_input:
         many = windows.tap_count >= FEWEST_TAPS and set(windows.stride) == {1} and dtype == torch.float32
         if many and in_cpu_memory(*operands) and _fourier_pays(batch, channels, input_size, windows, ELEMENTWISE_COST):
             return fourier
-        as_it_lies = is_recorded() or any_channels_last(*[t for t in operands if t is not None])
+        as_it_lies = is_tracing() or any_channels_last(*[t for t in operands if t is not None])
         return depthwise if as_it_lies else depthwise_runs
     if not in_cpu_memory(*operands) or dtype in NARROW_TYPES:
         return im2col

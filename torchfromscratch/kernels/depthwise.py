@@ -21,7 +21,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
 from torchfromscratch.kernels.layout import any_channels_last, dense_strides, empty, in_format, laid_out
-from torchfromscratch.kernels.memory import computed, in_cpu_memory, is_recorded, settle
+from torchfromscratch.kernels.memory import computed, in_cpu_memory, is_tracing, settle
 from torchfromscratch.kernels.windows import Windows
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -32,7 +32,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y, shapes as in `convolution.correlate`."""
     size, channels_last = windows.output_size(input.shape[2:]), any_channels_last(input, weight)
     input, numbers = laid_out(input, channels_last), factors_by_tap(weight, windows)
-    if is_recorded():  # for any size: a compiler makes one loop of it
+    if is_tracing():  # for any size: a compiler makes one loop of it
         seen = windows.slide(by_channel(windows.pad(input), windows), at=3)
         of_taps: list[Any] = [(..., *tap) for tap in windows.taps]
         products = [w * seen[of_tap] for of_tap, w in zip(of_taps, numbers, strict=True)]

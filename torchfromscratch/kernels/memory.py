@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
-def is_recorded() -> bool:
+def is_tracing() -> bool:
     """Whether operations are recorded to be run again: by a compiler, torch.jit.trace or make_fx."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or get_proxy_mode() is not None
 
@@ -79,7 +79,7 @@ def may_be_looked_at(*tensors: Tensor) -> bool:
 
 def in_cpu_memory(*tensors: Tensor | None) -> bool:
     """Whether the tensors are bytes in the memory of a CPU, computed with once and for all."""
-    if is_recorded() or is_batched(*tensors):
+    if is_tracing() or is_batched(*tensors):
         return False
     return all([t is None or t.device.type == "cpu" for t in tensors])
 
@@ -106,7 +106,7 @@ def computed(operation: Callable[..., Tensor], *operands: Tensor, memory: Tensor
     Apart from it where the operation is recorded, as what autograd will need then must stay as it is, and where the
     result stands for many.
     """
-    if is_recorded() or is_batched(*operands):
+    if is_tracing() or is_batched(*operands):
         return operation(*operands)
     return operation(*operands, out=memory)
 

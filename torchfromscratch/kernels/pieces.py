@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import is_differentiating, is_recorded, may_be_looked_at
+from torchfromscratch.kernels.memory import is_differentiating, is_tracing, may_be_looked_at
 
 # Elements for each thread: fewer cost more in calls than they save, and 2^18 are no faster. Over the whole of
 # 2^20 float32, a formula of three steps takes up to 4 times as long: each step may fetch new memory from the system.
@@ -54,7 +54,7 @@ def one_number(tensor: Tensor) -> Tensor:
 
 def pieces_of(tensors: list[Tensor], for_each_thread: int) -> list[Sequence[Tensor]]:
     """Pieces of the tensors, one of each at a time; the tensors whole where they are short or no plain memory."""
-    if is_recorded():
+    if is_tracing():
         return [tensors]
     step = for_each_thread * torch.get_num_threads()
     if tensors[0].numel() <= step or not _are_plain_memory(tensors):

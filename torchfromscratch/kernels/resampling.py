@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
-from torchfromscratch.kernels.memory import in_cpu_memory, is_recorded
+from torchfromscratch.kernels.memory import in_cpu_memory, is_tracing
 
 # Outputs for whom weights are computed at a time: of 2·10⁶, each step would take new memory from the system.
 BLOCK = 2**16
@@ -95,7 +95,7 @@ def filtered(
 ) -> tuple[Tensor, Tensor]:
     """Positions (taps, O) and weights (taps, O) of the inputs around each output, in float64 and then in a type."""
     outputs = torch.arange(axis.outputs, device=device, dtype=torch.float64)
-    if axis.outputs <= BLOCK or device.type != "cpu" or is_recorded():
+    if axis.outputs <= BLOCK or device.type != "cpu" or is_tracing():
         position, weight = _filtered(axis, filter, antialias, outputs)
         return position, weight.to(dtype)
     positions, weights = [], []

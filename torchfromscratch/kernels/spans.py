@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.layout import any_channels_last, empty, in_format, laid_out, laid_out_like
-from torchfromscratch.kernels.memory import is_exporting, is_recorded
+from torchfromscratch.kernels.memory import is_exporting, is_tracing
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
@@ -59,7 +59,7 @@ class Sliding:
     def sums(self, data: Tensor, dim: int) -> Tensor:
         """The sum over each window: `inputs` positions along the dimension → `outputs`."""
         behind = self._reach - self.inputs - self.padding
-        if not is_recorded() and self.kernel <= FEW and (self.padding or behind > 0):
+        if not is_tracing() and self.kernel <= FEW and (self.padding or behind > 0):
             return self._sums_inside(data, dim)
         if sizes_are_open():
             behind = self.padding + self.kernel  # enough for any size
