@@ -32,7 +32,7 @@ class Function(torch.autograd.Function):
             cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
 
 
-class Leaf(tuple):
+class OpaqueTuple(tuple):
     """A tuple that torch.func takes for one argument: of plain ones, forward mode inside vmap loses count."""
 
 
@@ -84,7 +84,9 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
             return _in_given_types(traced.apply, *args)
         if torch.jit.is_tracing() or not is_differentiating():
             return _in_given_types(function.forward, *args)
-        return _in_given_types(function.apply, *[Leaf(arg) if isinstance(arg, (tuple, list)) else arg for arg in args])
+        return _in_given_types(
+            function.apply, *[OpaqueTuple(arg) if isinstance(arg, (tuple, list)) else arg for arg in args]
+        )
 
     return apply
 
