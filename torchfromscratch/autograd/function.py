@@ -63,7 +63,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     compute_gradient, compute_tangent = function.backward, function.jvp
 
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        return _in_given_types(compute_gradient, ctx, *grad_outputs)
+        return _without_autocast(compute_gradient, ctx, *grad_outputs)
 
     def jvp(ctx: Any, *tangents: Any) -> Any:
         # torch calls it with forward mode off, and the tangent of a tangent, as in jvp of jvp, would be zero
@@ -81,10 +81,10 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     @functools.wraps(function, updated=())
     def apply(*args: Any) -> Any:
         if torch.compiler.is_compiling():
-            return _in_given_types(traced.apply, *args)
+            return _without_autocast(traced.apply, *args)
         if torch.jit.is_tracing() or not is_differentiating():
-            return _in_given_types(function.forward, *args)
-        return _in_given_types(
+            return _without_autocast(function.forward, *args)
+        return _without_autocast(
             function.apply, *[OpaqueTuple(arg) if isinstance(arg, (tuple, list)) else arg for arg in args]
         )
 
@@ -139,7 +139,7 @@ def autocast_enabled(device_type: str) -> bool:
     return device_type in AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type)
 
 
-def _in_given_types(compute: Callable[..., Any], *args: Any) -> Any:
+def _without_autocast(compute: Callable[..., Any], *args: Any) -> Any:
     """`compute(*args)` with autocast's casts off."""
     device_types = [arg.device.type for arg in args if isinstance(arg, torch.Tensor)]
     if not device_types or not autocast_enabled(device_types[0]):
