@@ -57,7 +57,7 @@ def test_as_torch_for_random_options(name: str, call: tuple[str, list[tuple[int,
     padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
     dilation=st.one_of(st.just((1, 1)), st.tuples(st.integers(1, 4), st.integers(1, 4))),
     followed=st.sampled_from([(True, True), (True, False), (False, True)]),
-    share=st.sampled_from([1, winograd.SHARE]),
+    share=st.sampled_from([1, winograd.ELEMENTS_PER_CORE]),
     threads=st.integers(1, 3),
 )
 def test_winograd_as_torch(
@@ -82,7 +82,7 @@ def test_winograd_as_torch(
     x = x.contiguous(memory_format=memory_format).requires_grad_(follow_x)
     tensors = [x, w.requires_grad_(follow_w), b.requires_grad_()]
     with pytest.MonkeyPatch.context() as patch, torchfromscratch.algorithm("winograd"):
-        patch.setattr(winograd, "SHARE", share)
+        patch.setattr(winograd, "ELEMENTS_PER_CORE", share)
         patch.setattr(winograd, "LEAST_TILES", min(share, winograd.LEAST_TILES))
         patch.setattr(torch, "get_num_threads", lambda: threads)
         actual = answers(lambda *given: F.conv2d(*given, padding=padding, dilation=dilation), tensors)

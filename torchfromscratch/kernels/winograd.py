@@ -42,7 +42,7 @@ from torchfromscratch.kernels.windows import Windows
 # How many numbers a core computes of each point at a time, of the operand with fewer channels: four times as many,
 # which is what the shortest steps write, are the 2^15 for which torch takes a further thread, and all 36 points
 # still fit the cache of a core.
-SHARE = 2**13
+ELEMENTS_PER_CORE = 2**13
 LEAST_TILES = 64  # that pay for the reading of the filters
 TILE = 4  # outputs of a tile along each dimension
 SEEN = 6  # inputs that they see; as many points
@@ -188,7 +188,7 @@ def partition(
     """
     (cores, batch), (rows, columns) = input.shape[:2], (math.ceil(size / TILE) for size in output_size)
     fewer = max(min(channels), max(channels) // 2)  # so at most twice the tiles that the other operand would take
-    at_once = max(LEAST_TILES, SHARE // fewer) * torch.get_num_threads() // cores
+    at_once = max(LEAST_TILES, ELEMENTS_PER_CORE // fewer) * torch.get_num_threads() // cores
     rows_at_once = evenly(rows, max(1, at_once // columns))
     pictures = evenly(batch, max(1, round(at_once / (rows * columns))))
     tiles = [
