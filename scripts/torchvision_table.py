@@ -28,8 +28,8 @@ with loading():
         Comparison,
         by_hand,
         compare,
+        disable_dropout,
         fill_zero_weights,
-        switch_off_chance,
         take_step,
     )
 
@@ -144,7 +144,7 @@ def build(name: str) -> torch.nn.Module:
     """The model in float64 and training mode, chance switched off, no gradient zero from the start."""
     raft.make_coords_grid = lambda *sizes, **options: make_coords_grid(*sizes, **options).double()  # is float32
     model = models.get_model(name, weights=None, **OPTIONS.get(name, {}))
-    switch_off_chance(model)
+    disable_dropout(model)
     fill_zero_weights(model)
     return model.double().train()
 

@@ -21,7 +21,7 @@ from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerB
 from torchvision.models.vgg import make_layers
 
 from torchfromscratch import audit, conversion_report, convert
-from torchfromscratch.comparison import by_hand, compare, fill_zero_weights, switch_off_chance, take_step
+from torchfromscratch.comparison import by_hand, compare, disable_dropout, fill_zero_weights, take_step
 
 TOLERANCE = 1e-6
 
@@ -110,7 +110,7 @@ def test_one_model_of_each_family_runs_by_hand(family, how):
     build, size = SMALL[family]
     torch.manual_seed(0)
     model = build().double().train()
-    switch_off_chance(model)
+    disable_dropout(model)
     fill_zero_weights(model)
     names = [name for name, _ in model.named_parameters()]
     inputs = [torch.randn(2, 3, size, size, dtype=torch.float64)]

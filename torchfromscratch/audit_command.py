@@ -19,10 +19,10 @@ from torchfromscratch.comparison import (
     Step,
     by_hand,
     compare,
+    disable_dropout,
     fill_zero_weights,
     peak_memory,
     step_time,
-    switch_off_chance,
     take_step,
 )
 from torchfromscratch.convert import ConversionReport, conversion_report
@@ -167,7 +167,7 @@ def _build(factory: Any, args: argparse.Namespace) -> torch.nn.Module:
         raise UserError(f"{args.model} is {factory!r}, which cannot be called")
     if not isinstance(model, torch.nn.Module):
         raise UserError(f"{args.model} gives {model!r}, which is no torch.nn.Module")
-    switch_off_chance(model)
+    disable_dropout(model)
     fill_zero_weights(model)
     try:
         return model.to(args.device, getattr(torch, args.dtype)).train(not args.eval)

@@ -23,10 +23,10 @@ __all__ = [
     "Step",
     "by_hand",
     "compare",
+    "disable_dropout",
     "fill_zero_weights",
     "peak_memory",
     "step_time",
-    "switch_off_chance",
     "take_step",
 ]
 
@@ -134,7 +134,7 @@ def peak_memory(model: torch.nn.Module, inputs: Sequence[Any]) -> tuple[int, int
     return _peak(model, inputs, nullcontext()), _peak(model, inputs, by_hand(model))
 
 
-def switch_off_chance(model: torch.nn.Module) -> None:
+def disable_dropout(model: torch.nn.Module) -> None:
     """Set every probability of dropping something to 0, so that two runs can be compared."""
     modules: Iterator[Any] = model.modules()
     for module in modules:
