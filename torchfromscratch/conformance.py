@@ -269,7 +269,7 @@ def _row(operator: Operator, columns: Sequence[str], limit: int | None) -> Row:
         warnings.simplefilter("ignore")
         torch.manual_seed(SEED)
         for number, sample in enumerate(_first(operator.samples(), limit)):
-            if _draws_otherwise(sample):
+            if _uses_other_rng_order(sample):
                 row.left_out["a matter of chance: torch draws in another order"] += 1
                 continue
             for column in columns:
@@ -329,7 +329,7 @@ def _rounded_in_torch(name: str) -> str | None:
     return ROUNDED_IN_TORCH.get(name.split(" ")[0].split(".")[-1])
 
 
-def _draws_otherwise(sample: Sample) -> bool:
+def _uses_other_rng_order(sample: Sample) -> bool:
     """Whether the answer is a matter of chance and torch, from the same seed, gets another of the same kind."""
     once, again = (_outcome(_values, sample.theirs, sample.arguments, seed) for seed in (SEED, SEED + 1))
     if isinstance(once, Exception) or _difference(once, again, ROUNDING) is None:
