@@ -225,7 +225,7 @@ def _subclass(cls: ModuleClass, bases: tuple[type, ...], namespace: dict[str, An
     named = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     own = {"_converted_from": cls, "__reduce_ex__": reduce}
     announced = any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1])
-    bases = (_Unannounced, *bases) if announced else bases
+    bases = (_SkipInitSubclass, *bases) if announced else bases
     _SUBCLASSES[cls] = _make_class(cls, cls.__name__, bases, {**named, **own, **namespace})
     return _SUBCLASSES[cls]
 
@@ -233,7 +233,7 @@ def _subclass(cls: ModuleClass, bases: tuple[type, ...], namespace: dict[str, An
 _SUBCLASSES: dict[ModuleClass, ModuleClass] = {}
 
 
-class _Unannounced:
+class _SkipInitSubclass:
     """Keeps a new subclass from the `__init_subclass__` of its bases: it is no model of its own."""
 
     def __init_subclass__(cls) -> None:
