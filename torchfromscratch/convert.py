@@ -224,8 +224,8 @@ def _subclass(cls: ModuleClass, bases: tuple[type, ...], namespace: dict[str, An
 
     named = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
     own = {"_converted_from": cls, "__reduce_ex__": reduce}
-    announced = any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1])
-    bases = (_SkipInitSubclass, *bases) if announced else bases
+    has_hook = any("__init_subclass__" in vars(base) for base in cls.__mro__[:-1])
+    bases = (_SkipInitSubclass, *bases) if has_hook else bases
     _SUBCLASSES[cls] = _make_class(cls, cls.__name__, bases, {**named, **own, **namespace})
     return _SUBCLASSES[cls]
 

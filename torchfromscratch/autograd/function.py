@@ -33,11 +33,11 @@ class Function(torch.autograd.Function):
 
 
 class OpaqueTuple(tuple):
-    """A tuple that torch.func takes for one argument: of plain ones, forward mode inside vmap loses count."""
+    """A tuple that torch.func takes for one argument. Of plain ones, forward mode inside vmap loses count."""
 
 
-class Primals:
-    """What a `jvp` finds in its ctx, with saved tensors that do not move: how they do is what it is computing."""
+class PrimalContext:
+    """The ctx of a `jvp`, whose saved tensors are stripped of their tangents."""
 
     def __init__(self, ctx: Any) -> None:
         self.ctx = ctx
@@ -68,7 +68,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     def jvp(ctx: Any, *tangents: Any) -> Any:
         # torch calls it with forward mode off, and the tangent of a tangent, as in jvp of jvp, would be zero
         with forward_ad._set_fwd_grad_enabled(True):
-            return compute_tangent(Primals(ctx), *tangents)
+            return compute_tangent(PrimalContext(ctx), *tangents)
 
     function.backward = staticmethod(backward)  # type: ignore[method-assign]
     function.jvp = staticmethod(jvp)  # type: ignore[method-assign]

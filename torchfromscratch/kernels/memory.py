@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 
 def is_tracing() -> bool:
-    """Whether operations are recorded to be run again: by a compiler, torch.jit.trace or make_fx."""
+    """Whether operations are traced, to be run again: by a compiler, torch.jit.trace or make_fx."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or get_proxy_mode() is not None
 
 

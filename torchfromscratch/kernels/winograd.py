@@ -39,9 +39,9 @@ from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
-# How many numbers a core computes of each point at a time, of the operand with fewer channels: four times as many,
-# which is what the shortest steps write, are the 2^15 for which torch takes a further thread, and all 36 points
-# still fit the cache of a core.
+# Elements of each point that a core computes at a time, of the operand with fewer channels. The shortest steps write
+# four times as many: torch's grain size of 2^15, from which on it takes a further thread. All 36 points fit the cache
+# of a core.
 ELEMENTS_PER_CORE = 2**13
 LEAST_TILES = 64  # that pay for the reading of the filters
 TILE = 4  # outputs of a tile along each dimension
