@@ -31,7 +31,7 @@ from torchfromscratch.kernels import (
     winograd,
 )
 from torchfromscratch.kernels.convolution import ALGORITHMS, choose
-from torchfromscratch.kernels.layout import in_format
+from torchfromscratch.kernels.layout import copy_to_memory_format
 from torchfromscratch.kernels.windows import Windows
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -339,7 +339,7 @@ def test_rule(shape: Any, weight: Any, options: dict[str, Any], method: Any) -> 
 def test_float32_accuracy(shape: Any, weight: Any, padding: int, dilation: int, channels_last: bool) -> None:
     """Whatever algorithm the rule chooses: at most 8 times torch's own error, and 1e-5 of the result's scale."""
     generator = torch.Generator().manual_seed(0)
-    x, w = (in_format(torch.randn(size, generator=generator), channels_last) for size in (shape, weight))
+    x, w = (copy_to_memory_format(torch.randn(size, generator=generator), channels_last) for size in (shape, weight))
     name = f"conv{len(shape) - 2}d"
     options = {"padding": padding, "dilation": dilation, "groups": shape[1] // weight[1]}
     by_torch, by_hand = (partial(getattr(namespace, name), **options) for namespace in (TF, F))

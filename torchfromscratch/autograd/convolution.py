@@ -26,7 +26,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, mapped_first, save, saved
 from torchfromscratch.kernels import operations as kernel
-from torchfromscratch.kernels.layout import any_channels_last, laid_out
+from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.memory import is_differentiating
 from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.windows import Windows
@@ -54,7 +54,7 @@ class Correlation(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight = saved(ctx)
-        grad_output = laid_out(grad_output, ctx.channels_last)
+        grad_output = to_memory_format(grad_output, ctx.channels_last)
         needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
         grad_input = grad_weight = grad_bias = None
         if needs_input and needs_weight and not is_differentiating():  # the next two lines' work, shared
@@ -103,7 +103,7 @@ class FullConvolution(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
         grad_output, weight = saved(ctx)
-        grad = laid_out(grad, ctx.channels_last)
+        grad = to_memory_format(grad, ctx.channels_last)
         needs_output, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad_grad_output = grad_weight = grad_bias = None
         if needs_output:

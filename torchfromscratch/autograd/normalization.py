@@ -28,7 +28,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, mapped_first, save, saved
 from torchfromscratch.kernels import normalization as kernel
-from torchfromscratch.kernels.layout import any_channels_last, laid_out
+from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.normalization import Statistics, sum_over
 from torchfromscratch.kernels.precision import wide_type, widened
 
@@ -201,7 +201,7 @@ class NormalizeByConstants(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight, mean, variance = saved(ctx)
         needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        g = laid_out(widened(grad_output), ctx.channels_last)
+        g = to_memory_format(widened(grad_output), ctx.channels_last)
         grad_input = grad_weight = grad_bias = None
         if needs_input or needs_weight:
             rho = (widened(variance) + ctx.eps).rsqrt()

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable
 from torchfromscratch.autograd.linear_map import linear_pair
-from torchfromscratch.kernels.layout import in_format, lies_channels_last
+from torchfromscratch.kernels.layout import copy_to_memory_format, is_channels_last
 
 Widths = Sequence[tuple[int, int]]  # of the left and the right edge, for each of the last dimensions
 
@@ -58,8 +58,8 @@ MODES = {
 def _pad_edges(input: Tensor, widths: Widths, mode: str) -> Tensor:
     """y[j] = x[source of j − left], dimension after dimension."""
     parts, spread, _ = MODES[mode]
-    if lies_channels_last(input):
-        input = in_format(input, channels_last=True)
+    if is_channels_last(input):
+        input = copy_to_memory_format(input, channels_last=True)
     for dim, (left, right) in enumerate(widths, start=input.dim() - len(widths)):
         (left_start, left_length), (right_start, right_length) = parts(input.shape[dim], left, right)
         left_edge = spread(input.narrow(dim, left_start, left_length), dim, left)

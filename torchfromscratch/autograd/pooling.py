@@ -26,7 +26,7 @@ from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import operations
 from torchfromscratch.kernels import pooling as kernel
 from torchfromscratch.kernels import spans as span_kernel
-from torchfromscratch.kernels.layout import any_channels_last, laid_out
+from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.spans import Spans
 from torchfromscratch.kernels.windows import Windows
 
@@ -55,7 +55,9 @@ class MaxPool(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
         (winners,) = saved(ctx)
-        return fetch_transpose(laid_out(grad_output, ctx.channels_last), winners, ctx.windows, ctx.input_size), None
+        return fetch_transpose(
+            to_memory_format(grad_output, ctx.channels_last), winners, ctx.windows, ctx.input_size
+        ), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -95,7 +97,7 @@ class MaxPosition(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
         (positions,) = saved(ctx)
-        return fetch_transpose(laid_out(grad_output, ctx.channels_last), positions, None, ctx.input_size), None
+        return fetch_transpose(to_memory_format(grad_output, ctx.channels_last), positions, None, ctx.input_size), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:

@@ -56,7 +56,7 @@ def scaled_dot_product_attention(
     if enable_gqa:
         key, value = [_repeat_heads(tensor, query.shape[-3]) for tensor in (key, value)]
     output = autograd.attend(*_arguments(query, key, value, attn_mask, dropout_p, scale), is_causal).to(dtype)
-    return output if dropout_p > 0 else _laid_out_like(query, output)
+    return output if dropout_p > 0 else _match_heads(output, query)
 
 
 def multi_head_attention_forward(
@@ -198,7 +198,7 @@ def _repeat_heads(tensor: Tensor, heads: int) -> Tensor:
     return tensor.repeat_interleave(heads // groups, -3)
 
 
-def _laid_out_like(query: Tensor, output: Tensor) -> Tensor:
+def _match_heads(output: Tensor, query: Tensor) -> Tensor:
     """`output` in memory as (*, L, H, E) where the (*, H, L, E) of `query` is: users view it as (*, L, H·E)."""
     if query.dim() == 4 and query.shape == output.shape and query.transpose(1, 2).is_contiguous():
         return output.transpose(1, 2).contiguous().transpose(1, 2)

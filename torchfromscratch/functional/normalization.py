@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 from torchfromscratch.autograd.normalization import normalize, normalize_by_constants
 from torchfromscratch.functional.arguments import changeable
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.kernels.layout import in_format, lies_channels_last
+from torchfromscratch.kernels.layout import copy_to_memory_format, is_channels_last
 from torchfromscratch.kernels.memory import no_view, without_derivative
 from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import NARROW_TYPES
@@ -60,7 +60,7 @@ def batch_norm(
     channels = shape[axis] = input.shape[axis]
     _check(input, weight, bias, running_mean, running_var, size=channels)
     _check_statistics(running_mean, running_var)
-    input = _laid_out(input)
+    input = _without_gaps(input)
     weight, bias = _shaped(shape, weight, bias)
     if not training:
         mean, variance = _given(running_mean, running_var)
@@ -168,7 +168,7 @@ def rms_norm(
     _check_real(input)
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
-    input = _laid_out(input)
+    input = _without_gaps(input)
     (weight,) = _shaped([*[1] * (input.dim() - len(shape)), *shape], weight)
     over = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps, centred=False)
     return normalize(input, weight, None, over)[0]
@@ -207,16 +207,16 @@ def group_norm(
         raise RuntimeError(f"group_norm: Expected {what} to be greater than 0, got {list(input.shape)}")
     _check_parameter_shapes("group_norm", (channels,), weight, bias)
     _check(input, weight, bias)
-    grouped = _laid_out(input).view(batch, num_groups, channels // num_groups, *space)
+    grouped = _without_gaps(input).view(batch, num_groups, channels // num_groups, *space)
     weight, bias = _shaped([1, *grouped.shape[1:3], *[1] * len(space)], weight, bias)
     over = Statistics(tuple(range(2, grouped.dim())), eps)
     return no_view(normalize(grouped, weight, bias, over)[0], input.shape)
 
 
-def _laid_out(input: Tensor) -> Tensor:
+def _without_gaps(input: Tensor) -> Tensor:
     """As torch's kernels take it: channels last where it lies so, else contiguous; without gaps."""
-    if lies_channels_last(input):
-        return in_format(input, channels_last=True)
+    if is_channels_last(input):
+        return copy_to_memory_format(input, channels_last=True)
     return input.contiguous()
 
 

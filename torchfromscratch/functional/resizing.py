@@ -11,7 +11,7 @@ from torch import Tensor
 from torchfromscratch.autograd import resizing as autograd
 from torchfromscratch.functional.arguments import is_int, require_memory
 from torchfromscratch.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
-from torchfromscratch.kernels.layout import lies_channels_last
+from torchfromscratch.kernels.layout import is_channels_last
 from torchfromscratch.kernels.memory import warn_of_constants
 from torchfromscratch.kernels.precision import wide_type, widened
 from torchfromscratch.kernels.resampling import FILTERS, Axis, filtered, nearest
@@ -75,7 +75,7 @@ def interpolate(
     warn_of_constants("where resizing looks, for inputs of this size alone")
     # int: torch.jit.trace hands over sizes as tensors, whose quotients are float32
     axes = [Axis(int(inputs), int(outputs), factor, bool(align_corners)) for inputs, outputs, factor in given]
-    if lies_channels_last(input):
+    if is_channels_last(input):
         return _resampled(input.movedim(1, -1), axes, mode, antialias, first_dim=1).movedim(-1, 1)
     return _resampled(input, axes, mode, antialias, first_dim=2)
 

@@ -20,7 +20,13 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of
-from torchfromscratch.kernels.layout import any_channels_last, dense_strides, empty, in_format, laid_out
+from torchfromscratch.kernels.layout import (
+    any_channels_last,
+    copy_to_memory_format,
+    dense_strides,
+    empty,
+    to_memory_format,
+)
 from torchfromscratch.kernels.memory import computed, in_cpu_memory, is_tracing, settle
 from torchfromscratch.kernels.windows import Windows
 
@@ -31,13 +37,13 @@ Term = tuple[tuple, Tensor, Tensor]  # an index of where to add, what to add, an
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
     size, channels_last = windows.output_size(input.shape[2:]), any_channels_last(input, weight)
-    input, numbers = laid_out(input, channels_last), factors_by_tap(weight, windows)
+    input, numbers = to_memory_format(input, channels_last), factors_by_tap(weight, windows)
     if is_tracing():  # for any size: a compiler makes one loop of it
         seen = windows.slide(by_channel(windows.pad(input), windows), at=3)
         of_taps: list[Any] = [(..., *tap) for tap in windows.taps]
         products = [w * seen[of_tap] for of_tap, w in zip(of_taps, numbers, strict=True)]
         y = functools.reduce(torch.add, products if bias is None else [factors(bias, windows), *products])
-        return laid_out(y.flatten(1, 2), channels_last)
+        return to_memory_format(y.flatten(1, 2), channels_last)
     output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=input)
     x, terms = by_channel(input, windows), []
     for tap, w in zip(windows.taps, numbers, strict=True):
@@ -51,7 +57,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     """dL/dx, shapes as in `convolution.full_convolution`."""
     size, channels_last = grad_output.shape[2:], any_channels_last(grad_output, weight)
     grad_input = empty((grad_output.shape[0], windows.groups, *input_size), channels_last, like=grad_output)
-    g, terms = by_channel(laid_out(grad_output, channels_last), windows), []
+    g, terms = by_channel(to_memory_format(grad_output, channels_last), windows), []
     for tap, w in zip(windows.taps, factors_by_tap(weight, windows), strict=True):
         here, there = windows.inside(tap, input_size, size)
         terms += [(here, *of_kernel) for of_kernel in zip(g[there].split(1, 2), w.split(1, 1), strict=True)]
@@ -62,7 +68,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
     channels_last = any_channels_last(input, grad_output)
-    input, grad_output = laid_out(input, channels_last), laid_out(grad_output, channels_last)
+    input, grad_output = to_memory_format(input, channels_last), to_memory_format(grad_output, channels_last)
     inputs, outputs = by_channel(input, windows), by_channel(grad_output, windows)
     indices = [windows.inside(tap, input.shape[2:], grad_output.shape[2:]) for tap in windows.taps]
     pairs = [(inputs[here], outputs[there]) for here, there in indices]
@@ -76,7 +82,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
             product = x * g if memory is None else torch.mul(x, g, out=memory[: g.shape[0]])
             sums.append(product.sum(dims))
         shares.append(torch.stack(sums).flatten(2))
-    return in_format(filters_from(torch.cat(shares, 1), windows), channels_last)
+    return copy_to_memory_format(filters_from(torch.cat(shares, 1), windows), channels_last)
 
 
 def memory_of_products(pairs: Pairs, batch: int, channels_last: bool) -> list[Tensor | None]:

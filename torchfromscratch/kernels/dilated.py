@@ -17,7 +17,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from torchfromscratch.kernels import winograd
-from torchfromscratch.kernels.layout import any_channels_last, empty, laid_out
+from torchfromscratch.kernels.layout import any_channels_last, empty, to_memory_format
 from torchfromscratch.kernels.windows import Windows, every, spatial
 
 
@@ -51,7 +51,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     """dL/dw, shapes as in `convolution.weight_gradient`."""
     sparse = Sparse(windows, input.shape[2:])
     grad_weight = winograd.weight_gradient(sparse.of_input(input), sparse.of_output(grad_output), sparse.windows)
-    return laid_out(grad_weight, any_channels_last(input, grad_output))
+    return to_memory_format(grad_weight, any_channels_last(input, grad_output))
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     x, g = sparse.of_input(input), sparse.of_output(grad_output)
     dx, grad_weight = winograd.gradients(x, weight, g, sparse.windows)
     grad_input = sparse.joined(dx, input.shape[2:], windows.padding, any_channels_last(grad_output, weight))
-    return grad_input, laid_out(grad_weight, any_channels_last(input, grad_output))
+    return grad_input, to_memory_format(grad_weight, any_channels_last(input, grad_output))
 
 
 class Sparse:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks
-from torchfromscratch.kernels.layout import any_channels_last, empty, lies_channels_last
+from torchfromscratch.kernels.layout import any_channels_last, empty, is_channels_last
 from torchfromscratch.kernels.windows import Tap, Windows, spatial
 
 
@@ -70,7 +70,7 @@ def matrix_of(tap: Tap, weight: Tensor, windows: Windows) -> Tensor:
 def multiply(matrix: Tensor, data: Tensor, out: Tensor) -> Tensor:
     """Each group's matrix (G, A, B) times what each position of the data (n, G·B, *size) has: (n, G·A, *size)."""
     groups = matrix.shape[0]
-    if lies_channels_last(out):
+    if is_channels_last(out):
         torch.bmm(rows(data, groups), matrix.mT, out=rows(out, groups))
     else:
         torch.matmul(matrix, columns(data, groups), out=columns(out, groups))
@@ -79,7 +79,7 @@ def multiply(matrix: Tensor, data: Tensor, out: Tensor) -> Tensor:
 
 def products(left: Tensor, right: Tensor, groups: int) -> Tensor:
     """Σ over pictures and positions of left (n, G·A, *size) times right (n, G·B, *size), by group: (G, A, B)."""
-    if lies_channels_last(left):
+    if is_channels_last(left):
         return torch.bmm(rows(left, groups).mT, rows(right, groups))
     elements = left.shape[1] * right.shape[1] // groups
     left, right = columns(left, groups), columns(right, groups)

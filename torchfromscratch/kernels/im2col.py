@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import chunks, part_of, slices
-from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
+from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
 from torchfromscratch.kernels.memory import in_cpu_memory, is_exporting
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.rotation import as_correlation
@@ -137,7 +137,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     assert total is not None
     rows = total.mT if as_columns else total
     filters_last = rows.reshape(out_channels, *windows.kernel_size, input.shape[1] // groups)
-    return in_format(filters_last.movedim(-1, 1), any_channels_last(input, grad_output))
+    return copy_to_memory_format(filters_last.movedim(-1, 1), any_channels_last(input, grad_output))
 
 
 def parts(batch: Tensor, output_size: Sequence[int], row_length: int) -> list[tuple[slice, list[slice]]]:

@@ -9,12 +9,10 @@ from torch import Tensor
 
 def any_channels_last(*tensors: Tensor) -> bool:
     """Whether one of the (N, C, height, width) or (N, C, depth, height, width) tensors lies channels last."""
-    return any(
-        [lies_channels_last(tensor) for tensor in tensors]
-    )  # a list: torch.compile traces no unfinished generator
+    return any([is_channels_last(tensor) for tensor in tensors])  # a list: Dynamo traces no unfinished generator
 
 
-def lies_channels_last(tensor: Tensor) -> bool:
+def is_channels_last(tensor: Tensor) -> bool:
     """Whether the strides grow from channels over space to batch; torch takes ambiguous ones for contiguous."""
     if tensor.dim() not in (4, 5) or tensor.stride(1) == 0:
         return False
@@ -27,16 +25,17 @@ def lies_channels_last(tensor: Tensor) -> bool:
     return True
 
 
-def in_format(tensor: Tensor, channels_last: bool) -> Tensor:
+def copy_to_memory_format(tensor: Tensor, channels_last: bool) -> Tensor:
     """A copy of (N, C, *spatial) in the memory format asked for."""
     return empty(tensor.shape, channels_last, like=tensor).copy_(tensor)
 
 
-def laid_out(gradient: Tensor, channels_last: bool) -> Tensor:
-    """`gradient` (N, C, *spatial) in the memory format of what it belongs to: behind a Flatten it lies contiguous."""
-    if any_channels_last(gradient) == channels_last:
-        return gradient
-    return in_format(gradient, channels_last)
+def to_memory_format(tensor: Tensor, channels_last: bool) -> Tensor:
+    """(N, C, *spatial) in the memory format asked for: the tensor, or a copy.
+
+    A gradient from behind a Flatten is contiguous, whatever the format of what it belongs to.
+    """
+    return tensor if is_channels_last(tensor) == channels_last else copy_to_memory_format(tensor, channels_last)
 
 
 def empty(shape: Sequence[int], channels_last: bool, like: Tensor) -> Tensor:
@@ -60,8 +59,8 @@ def dense_strides(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
     return tuple(strides)
 
 
-def laid_out_like(picture: Tensor, output: Tensor) -> Tensor:
-    """`output` channels last where `picture` (N, C, height, width) is: torch's averages keep no other format."""
-    if picture.dim() == 4 and lies_channels_last(picture):
-        return laid_out(output, channels_last=True)
+def match_memory_format(output: Tensor, input: Tensor) -> Tensor:
+    """`output` channels last where the input (N, C, height, width) is: torch's averages keep no other format."""
+    if input.dim() == 4 and is_channels_last(input):
+        return to_memory_format(output, channels_last=True)
     return output.contiguous()

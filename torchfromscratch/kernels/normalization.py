@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import by_core, part_of, slices
-from torchfromscratch.kernels.layout import any_channels_last, laid_out
+from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.memory import computed, in_cpu_memory, is_batched, settle
 from torchfromscratch.kernels.precision import widened
 
@@ -93,7 +93,7 @@ def gradients(
     grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, over: Statistics
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dL/dx = ρ·(h − mean(h) − x̂·mean(h·x̂)) with h = γ·dL/dy, dL/dγ = Σ dL/dy·x̂ and dL/dβ = Σ dL/dy."""
-    x, g = widened(input), laid_out(widened(grad_output), any_channels_last(input))
+    x, g = widened(input), to_memory_format(widened(grad_output), any_channels_last(input))
     grad_input = torch.empty_like(g if is_batched(g) else x)
     x, g, dx, over = _for_cores(x, over), _for_cores(g, over), _for_cores(grad_input, over), over.of_cores()
     weight, mean, variance = weight.unsqueeze(0), mean.unsqueeze(0), variance.unsqueeze(0)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels import winograd
 from torchfromscratch.kernels.chunks import evenly
-from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
+from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
 from torchfromscratch.kernels.windows import Windows
 
 # A volume is written out as often as a window is deep: at most so much of it at a time.
@@ -150,4 +150,4 @@ def of_pictures(weight: Tensor) -> Tensor:
 
 def of_volumes(weight: Tensor, windows: Windows, channels_last: bool) -> Tensor:
     """The inverse of `of_pictures`, in the memory format asked for."""
-    return in_format(weight.unflatten(1, (windows.kernel_size[0], -1)).transpose(1, 2), channels_last)
+    return copy_to_memory_format(weight.unflatten(1, (windows.kernel_size[0], -1)).transpose(1, 2), channels_last)

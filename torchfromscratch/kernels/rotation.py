@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.layout import any_channels_last, in_format
+from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -26,7 +26,7 @@ def as_correlation(
     ]
     rotated = rotate180(weight, windows.groups)
     if any_channels_last(weight):
-        rotated = in_format(rotated, channels_last=True)
+        rotated = copy_to_memory_format(rotated, channels_last=True)
     if before == after and min(before) >= 0:
         return grad_output, rotated, None, replace(windows, padding=tuple(before))
     around = [amount for pair in zip(reversed(before), reversed(after), strict=True) for amount in pair]

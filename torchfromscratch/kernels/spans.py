@@ -16,7 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.layout import any_channels_last, empty, in_format, laid_out, laid_out_like
+from torchfromscratch.kernels.layout import (
+    any_channels_last,
+    copy_to_memory_format,
+    empty,
+    match_memory_format,
+    to_memory_format,
+)
 from torchfromscratch.kernels.memory import is_exporting, is_tracing
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
@@ -255,7 +261,7 @@ def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
             total = span.sums(total, dim)
     fractions = input.is_floating_point() or input.is_complex()
     result = torch.div(total, _divisors(spans, input.device), rounding_mode=None if fractions else "trunc")
-    return laid_out_like(input, result.to(input.dtype))
+    return match_memory_format(result.to(input.dtype), input)
 
 
 def spread(
@@ -270,8 +276,8 @@ def spread(
             result = span.spread(result, dim)
     result = result.to(grad_output.dtype)
     if whole:
-        return in_format(result.expand(-1, -1, *input_size), channels_last)
-    return laid_out(result, channels_last=True) if channels_last else result.contiguous()
+        return copy_to_memory_format(result.expand(-1, -1, *input_size), channels_last)
+    return to_memory_format(result, channels_last=True) if channels_last else result.contiguous()
 
 
 def sums_of_neighbours(data: Tensor, dim: int, count: int, step: int, outputs: int) -> Tensor:

@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.chunks import by_core, evenly
-from torchfromscratch.kernels.layout import any_channels_last, empty, in_format
+from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
@@ -126,7 +126,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
         for tiles in parts:
             total = add_products(total, blocks.transformed(tiles.of(g)), inputs.transformed(x, tiles))
     del inputs, blocks, scratch  # their memory, before the filters ask for more
-    return in_format(filters_from(total, cores), any_channels_last(input, grad_output))
+    return copy_to_memory_format(filters_from(total, cores), any_channels_last(input, grad_output))
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
@@ -148,7 +148,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
             total = add_products(total, points, blocks.transformed(tiles.of(x)))
     del inputs, outputs, blocks, points, scratch, filters  # their memory, before the filters ask for more
     # its channels are those of the kernel, as the products have taken dL/dy for what comes out
-    return grad_input, in_format(filters_from(total, cores).flip(2, 3), channels_last[1])
+    return grad_input, copy_to_memory_format(filters_from(total, cores).flip(2, 3), channels_last[1])
 
 
 Shape = tuple[int, int, int, int]  # of some tiles: cores, pictures of each, rows and columns
