@@ -169,17 +169,25 @@ class Check:
             wrong = self._in_single(what)
         least = self._smallest(what, wrong)
         found = self._arrangement(what, wrong) or self._name(what, wrong, least)
-        if not found.is_exact and isinstance(self.layer, Layer) and wrong[0].tolerance < SINGLE_TOLERANCE:
-            coarse = self._name(what, self._in_single(what), least) if self._in_single(what) else found
-            found = coarse if coarse.is_exact else found
-        kinds = (what, "repeatability", "state")
-        told = [fault for fault in self.found_faults if fault.what in kinds and not fault.advice]
-        if found.sentence is None and told:
-            found = Name(told[0].sentence, told[0].explanation)
-        if found.sentence is None and what.endswith(".grad") and self._follows_output(wrong):
-            found = Name("Only forward is wrong: this is the gradient of the output as it was computed.")
         evidence = f" In all {len(wrong)} cases yours is what that gives." if found.is_exact else ""
         return [self._finding(what, Name(found.sentence, f"{found.explanation}{evidence}".strip()), least, len(wrong))]
+
+    def _name(self, what: str, wrong: Sequence[Trial], least: Trial) -> Name:
+        """The mistake: one that gives these numbers, exactly or as precisely as float32, or what else is wrong."""
+        found = self._from_table(what, wrong, least)
+        if not found.is_exact and isinstance(self.layer, Layer) and wrong[0].tolerance < SINGLE_TOLERANCE:
+            gross = self._in_single(what)
+            coarse = self._from_table(what, gross, least) if gross else found
+            found = coarse if coarse.is_exact else found
+        if found.sentence is not None:
+            return found
+        kinds = (what, "repeatability", "state")
+        told = [fault for fault in self.found_faults if fault.what in kinds and not fault.advice]
+        if told:
+            return Name(told[0].sentence, told[0].explanation)
+        if what.endswith(".grad") and self._follows_output(wrong):
+            return Name("Only forward is wrong: this is the gradient of the output as it was computed.")
+        return found
 
     def _follows_output(self, wrong: Sequence[Trial]) -> bool:
         """Whether the output is wrong, and the gradients belong to it."""
@@ -199,8 +207,8 @@ class Check:
             cases=len(self.answered),
         )
 
-    def _name(self, what: str, wrong: Sequence[Trial], least: Trial) -> Name:
-        """The mistake."""
+    def _from_table(self, what: str, wrong: Sequence[Trial], least: Trial) -> Name:
+        """The mistake that gives these numbers."""
         least.tolerance = wrong[0].tolerance
         right = [trial for trial in self.answered if not trial.is_wrong(what) and what in trial.given]
         return name(what, self.table(), [*wrong, least], right)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -53,6 +55,8 @@ def _all(
     yield from _writes(small)
     yield from _refusals(subject, trials, attempt)
     yield from _not_repeatable(small, attempt)
+    if isinstance(layer, Layer):
+        yield from _remembers_shapes(small, attempt)
     if any(trial.dtype != torch.float64 for trial in small):
         return
     for trial in [trial for trial in small if trial.truth.outputs[0].numel()][:SAMPLE]:
@@ -98,34 +102,54 @@ COMPLAINTS = {
 INVALID = re.compile(r"invalid gradient at index (\d+) - got (\[.*?\]) but expected shape compatible with (\[.*?\])")
 
 
-def _shape(subject: Subject, trial: Trial, index: str, got: str, expected: str) -> Fault:
-    """A gradient that torch refuses for its shape."""
+Shape = list[int]
+# What a wrong shape tells, by what it is, what it should be, and the shape of dL/dy
+SHAPES: tuple[tuple[str, Callable[[Shape, Shape, Shape], bool]], ...] = (
+    ("It is transposed.", lambda got, due, g: got == due[::-1]),
+    ("It has the shape of dL/dy: the sum over what shares it is missing.", lambda got, due, g: got == g),
+    ("It is summed over everything.", lambda got, due, g: got == []),
+    ("It is flattened.", lambda got, due, g: got == [math.prod(due)]),
+    (
+        "It has one element for each sample: the sum is over the wrong dimensions.",
+        lambda got, due, g: got == g[:1] and got != due[:1],
+    ),
+    ("The batch is missing.", lambda got, due, g: got == due[1:]),
+)
+
+
+def _shapes(subject: Subject, trials: Sequence[Trial]) -> Iterator[Fault]:
+    """Gradients that torch refuses for their shape, one for each argument."""
+    found: dict[str, list[tuple[Trial, Shape, Shape]]] = {}
+    for trial in trials:
+        if invalid := INVALID.search(trial.refusal):
+            index, got, due = (json.loads(part) for part in invalid.groups())
+            found.setdefault(_argument(subject, index), []).append((trial, got, due))
+    for name, shapes in found.items():
+        holds = [
+            words
+            for words, is_so in SHAPES
+            if all(is_so(got, due, list(trial.truth.gs[0].shape)) for trial, got, due in shapes)
+        ]
+        reason = holds[0] if holds else "What is broadcast or shared is summed over, and padding is cropped."
+        trial, got, due = min(shapes, key=lambda shape: (not math.prod(shape[2]), shape[0].case.size()))
+        yield Fault(
+            f"{name}.grad" if name else "error",
+            f"The gradient has the wrong shape: {got} in place of {due}.",
+            f"A gradient has the shape of what it is taken by. {reason}",
+            trial.case,
+        )
+
+
+def _argument(subject: Subject, index: int) -> str:
+    """The argument whose gradient a Function returns at this place, if the Function is what is called."""
     is_apply = getattr(subject.function, "__name__", "") == "apply"
-    name = subject.takes[int(index)] if is_apply and int(index) < len(subject.takes) else ""
-    given = [list(g.shape) for g in trial.truth.gs]
-    if str(given[0]) == got:
-        reason = "It has the shape of dL/dy: the sum over what shares it is missing."
-    elif got == str(list(reversed(json.loads(expected)))):
-        reason = "It is transposed."
-    elif got == f"[{given[0][0] if given[0] else ''}]":
-        reason = "It has one element for each sample: the sum is over the wrong dimensions."
-    elif got == "[]":
-        reason = "It is summed over everything."
-    else:
-        reason = "What is broadcast or shared is summed over, and padding is cropped."
-    return Fault(
-        f"{name}.grad" if name else "error",
-        f"The gradient has the wrong shape: {got} in place of {expected}.",
-        f"A gradient has the shape of what it is taken by. {reason}",
-        trial.case,
-    )
+    return subject.takes[index] if is_apply and index < len(subject.takes) else ""
 
 
 def _refusals(subject: Subject, trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -> Iterator[Fault]:
     """Errors that tell of a mistake, not of something that is not supported."""
+    yield from _shapes(subject, trials)
     for trial in trials:
-        if found := INVALID.search(trial.refusal):
-            yield _shape(subject, trial, *found.groups())
         for complaint, (sentence, explanation) in COMPLAINTS.items():
             if complaint in trial.refusal:
                 detail = trial.refusal.splitlines()[0]
@@ -166,6 +190,54 @@ def _not_repeatable(trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -
                 trial.case,
             )
             return
+
+
+BATCHED = ("input", "target", "mask", "query", "key", "value", "hx", "cx")  # what has a batch
+FEW = 6  # wrong cases that are tried with batches that no function has seen
+_new_sizes = itertools.cycle(range(7, 97))
+
+
+def _remembers_shapes(trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -> Iterator[Fault]:
+    """Whether it is right in the first call with a shape and wrong in the next, whichever numbers come first."""
+    wrong = [trial for trial in trials if _is_wrong(trial) and _has_batch_of_numbers(trial.case)]
+    for trial in wrong[:FEW]:
+        first, second = next(_new_sizes), next(_new_sizes)
+        order = [(first, 0), (first, 1), (second, 1), (second, 0)]
+        with suppress(RuntimeError, ValueError, IndexError):  # a layer that cannot be called with a batch like this
+            tried = [attempt(_repeated(trial.case, copies, moved)) for copies, moved in order]
+            if [bool(t.refusal) or _is_wrong(t) for t in tried] == [False, True, False, True]:
+                yield Fault(
+                    "state",
+                    "It depends on what was called before: right in the first call with a shape, wrong in the next.",
+                    "What a call leaves behind, on the class or in a global, is there for the next one: keep it in "
+                    "ctx.",
+                    trial.case,
+                )
+                return
+
+
+def _has_batch_of_numbers(case: Case) -> bool:
+    """Whether there is a batch, and it is another when its numbers are moved on by one element."""
+    x = next(iter(case.arguments.values()))
+    return isinstance(x, Tensor) and x.dim() > 0 and not torch.equal(x, _moved(x, 1))
+
+
+def _moved(x: Tensor, by: int) -> Tensor:
+    return x.flatten().roll(by).view(x.shape)
+
+
+def _repeated(case: Case, copies: int, moved: int) -> Case:
+    """The case with its batch so many times, its numbers moved on by so many elements."""
+    batches = {
+        name: torch.cat([_moved(x, moved)] * copies)
+        for name, x in case.arguments.items()
+        if isinstance(x, Tensor) and name in BATCHED
+    }
+    return Case({**case.arguments, **batches}, case.cotangent, case.constants)
+
+
+def _is_wrong(trial: Trial) -> bool:
+    return any(trial.is_wrong(what) for what in trial.given)
 
 
 def _same(x: Tensor, y: Tensor) -> bool:
@@ -276,20 +348,29 @@ def _gradients(
     for name, (gradient, x) in returned.items():
         if not isinstance(gradient, Tensor):
             continue
-        if gradient.shape != x.shape:
+        if gradient.numel() != x.numel():
+            yield Fault(
+                f"{name}.grad",
+                f"The gradient has the shape {tuple(gradient.shape)}, but {name} is {tuple(x.shape)}: "
+                "the sum over what shares it is missing.",
+                "torch's engine adds it up, unasked, where the shapes allow it; the formula has the sum.",
+                case,
+            )
+        elif gradient.shape != x.shape:
             yield Fault(
                 f"{name}.grad",
                 f"The gradient has the shape {tuple(gradient.shape)}, but {name} is {tuple(x.shape)}.",
-                "torch summed it over the leading dimensions here; it does so only where the shapes allow it.",
+                "torch's engine takes the dimensions of one element away.",
                 case,
                 advice=True,
             )
-        if gradient.dtype != x.dtype and outputs[0].dtype == x.dtype:
+        if gradient.dtype != x.dtype:
             yield Fault(
                 f"{name}.grad",
                 f"The gradient is {gradient.dtype}, but {name} is {x.dtype}.",
                 "torch casts it, and digits are lost.",
                 case,
+                advice=outputs[0].dtype != x.dtype,  # the output has no more digits
             )
         if any(_share(gradient, g) and not _is_same(gradient, g) for g in gs):
             yield Fault(

@@ -14,7 +14,10 @@ from torchfromscratch.checking.patterns import FACTORS, common, elements
 from torchfromscratch.checking.trial import Trial, close, close_elements
 
 SAMPLE = 24  # wrong cases that every row is compared with; a row that fits them is compared with all
-NUMBERS = (-1, 2, 0.5, -2, 3, 4, 0.25)
+FEW = 3  # cases that several rows may fit by chance
+LEAST_SHARE = (
+    0.75  # of the wrong cases that a row must fit to be told: numbers that are small and positive fit many rows
+)
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,10 @@ def _mostly(what: str, rows: Sequence[Mistake], wrong: Sequence[Trial]) -> Name 
     first = max(fits, key=lambda i: len(fits[i]))
     rest = set(range(len(sample))) - fits[first]
     second = max(fits, key=lambda i: len(fits[i] & rest))
-    if rest and fits[second] >= rest and len(fits[first]) > 1:
+    if len(rest) >= FEW and fits[second] >= rest and len(fits[first]) >= FEW:
         sentence = f"{rows[first].sentence} In other cases: {rows[second].sentence}"
         return Name(sentence, f"{rows[first].explanation} {rows[second].explanation}".strip())
-    if 2 * len(fits[first]) >= len(sample) > 3:
+    if len(sample) > FEW and len(fits[first]) >= LEAST_SHARE * len(sample):
         share = (
             f"That gives your numbers in {len(fits[first])} of {len(sample)} wrong cases; in the others more is wrong."
         )

@@ -40,21 +40,21 @@ def relu(x: Tensor) -> Tensor:
     return x.clamp(min=0)
 
 
-activation("relu", "ReluOpenAtZero", "0|zero|tie", relu, lambda g, x, y: g * (x >= 0))
-activation("relu", "ReluHalfAtZero", "0|zero|tie|half", relu, lambda g, x, y: g * torch.heaviside(x, x.new_tensor(0.5)))
-activation("relu", "ReluMaskOfTheGradient", "dL/dy|gradient", relu, lambda g, x, y: g * (g > 0))
-activation("relu", "ReluTimesItsOutput", "output|value", relu, lambda g, x, y: g * y)
+activation("relu", "ReluOpenAtZero", "x ≥ 0", relu, lambda g, x, y: g * (x >= 0))
+activation("relu", "ReluHalfAtZero", "half", relu, lambda g, x, y: g * torch.heaviside(x, x.new_tensor(0.5)))
+activation("relu", "ReluMaskOfTheGradient", "mask is that of dL/dy", relu, lambda g, x, y: g * (g > 0))
+activation("relu", "ReluTimesItsOutput", "output's value", relu, lambda g, x, y: g * y)
 activation(
     "relu",
     "ReluMaskAlone",
-    "dL/dy.*(ignor|not used|ones)|ignor.*dL/dy|ones",
+    "dL/dy is ignored",
     relu,
     lambda g, x, y: (x > 0).to(x) + 0 * g,
 )
-activation("relu", "ReluLetsAllThrough", "mask|everything|all|as it is|straight|input", relu, lambda g, x, y: g + 0)
-activation("relu", "ReluNegated", "sign|minus|negat", relu, lambda g, x, y: -g * (x > 0))
-activation("relu", "ReluOfTheNegative", "mask|negative|below|<|wrong side|invert", relu, lambda g, x, y: g * (x <= 0))
-activation("relu", "AbsoluteValue", "absolute|abs|\\|x\\||No known|output", torch.abs, lambda g, x, y: g * x.sign())
+activation("relu", "ReluLetsAllThrough", "mask is missing", relu, lambda g, x, y: g + 0)
+activation("relu", "ReluNegated", "sign is wrong", relu, lambda g, x, y: -g * (x > 0))
+activation("relu", "ReluOfTheNegative", "turned round", relu, lambda g, x, y: g * (x <= 0))
+activation("relu", "AbsoluteValue", "absolute value", torch.abs, lambda g, x, y: g * x.sign())
 
 
 def leaky(name: str, named: str, grad: Callable[[Tensor, Tensor, float], Tensor]) -> None:
@@ -74,32 +74,32 @@ def leaky(name: str, named: str, grad: Callable[[Tensor, Tensor, float], Tensor]
     wrong("leaky_relu", named)(LeakyReLU)
 
 
-leaky("LeakyWithoutSlope", "slope|0|ReLU", lambda g, x, a: g * (x > 0))
-leaky("LeakySlopeBothSides", "slope|both", lambda g, x, a: g * a)
-leaky("LeakyOpenAtZero", "0|zero|tie", lambda g, x, a: torch.where(x >= 0, g, g * a))
-leaky("LeakySidesExchanged", "exchang|swap|side|sign|slope", lambda g, x, a: torch.where(x > 0, g * a, g))
+leaky("LeakyWithoutSlope", "slope is forgotten", lambda g, x, a: g * (x > 0))
+leaky("LeakySlopeBothSides", "for every x", lambda g, x, a: g * a)
+leaky("LeakyOpenAtZero", "x ≥ 0", lambda g, x, a: torch.where(x >= 0, g, g * a))
+leaky("LeakySidesExchanged", "turned round", lambda g, x, a: torch.where(x > 0, g * a, g))
 
-activation("sigmoid", "SigmoidOfItsInput", "input|output", torch.sigmoid, lambda g, x, y: g * x * (1 - x))
-activation("sigmoid", "SigmoidPlus", "1 \\+|sign|No known|plus", torch.sigmoid, lambda g, x, y: g * y * (1 + y))
+activation("sigmoid", "SigmoidOfItsInput", "taken at the input", torch.sigmoid, lambda g, x, y: g * x * (1 - x))
+activation("sigmoid", "SigmoidPlus", "1 \\+ y", torch.sigmoid, lambda g, x, y: g * y * (1 + y))
 activation(
     "sigmoid",
     "SigmoidWithoutG",
-    "dL/dy.*(ignor|not used|ones)|ignor.*dL/dy|ones",
+    "dL/dy is ignored",
     torch.sigmoid,
     lambda g, x, y: y * (1 - y) + 0 * g,
 )
 activation(
     "sigmoid",
     "SigmoidTwiceApplied",
-    "twice|output|again|σ",
+    "applied twice",
     torch.sigmoid,
     lambda g, x, y: g * y.sigmoid() * (1 - y.sigmoid()),
 )
-activation("sigmoid", "SigmoidItself", "1 −|1 -|factor|value|output|forgot", torch.sigmoid, lambda g, x, y: g * y)
-activation("tanh", "TanhOfItsInput", "input|output", torch.tanh, lambda g, x, y: g * (1 - x * x))
-activation("tanh", "TanhNotSquared", "squar|1 − y|1 - y", torch.tanh, lambda g, x, y: g * (1 - y))
-activation("tanh", "TanhTwiceApplied", "twice|output|again|tanh", torch.tanh, lambda g, x, y: g * (1 - y.tanh() ** 2))
-activation("tanh", "TanhAsSigmoid", "sigmoid|y · \\(1|y\\(1|No known", torch.tanh, lambda g, x, y: g * y * (1 - y))
+activation("sigmoid", "SigmoidItself", "1 − y is missing", torch.sigmoid, lambda g, x, y: g * y)
+activation("tanh", "TanhOfItsInput", "taken at the input", torch.tanh, lambda g, x, y: g * (1 - x * x))
+activation("tanh", "TanhNotSquared", "not squared", torch.tanh, lambda g, x, y: g * (1 - y))
+activation("tanh", "TanhTwiceApplied", "applied twice", torch.tanh, lambda g, x, y: g * (1 - y.tanh() ** 2))
+activation("tanh", "TanhAsSigmoid", "sigmoid's", torch.tanh, lambda g, x, y: g * y * (1 - y))
 
 
 def along(like: str, name: str, named: str, value: Callable[..., Tensor], grad: Callable[..., Tensor]) -> None:
@@ -131,55 +131,55 @@ def log_softmax(x: Tensor, dim: int) -> Tensor:
     return softmax(x, dim).log()
 
 
-along("softmax", "SoftmaxDiagonalOnly", "diagonal", softmax, lambda g, y, dim: g * y * (1 - y))
+along("softmax", "SoftmaxDiagonalOnly", "only the diagonal", softmax, lambda g, y, dim: g * y * (1 - y))
 along(
     "softmax",
     "SoftmaxPlus",
-    "sign|off.diagonal|plus",
+    "sign of the sum",
     softmax,
     lambda g, y, dim: y * (g + (g * y).sum(dim, keepdim=True)),
 )
-along("softmax", "SoftmaxSumOverAll", "dim|all", softmax, lambda g, y, dim: y * (g - (g * y).sum()))
-along("softmax", "SoftmaxOutputTimesG", "y|sum|diagonal|mean", softmax, lambda g, y, dim: y * g)
-along("softmax", "SoftmaxSumOfG", "sum|y|weigh", softmax, lambda g, y, dim: y * (g - g.sum(dim, keepdim=True)))
+along("softmax", "SoftmaxSumOverAll", "over all elements", softmax, lambda g, y, dim: y * (g - (g * y).sum()))
+along("softmax", "SoftmaxOutputTimesG", "sum is missing", softmax, lambda g, y, dim: y * g)
+along("softmax", "SoftmaxSumOfG", "not weighted", softmax, lambda g, y, dim: y * (g - g.sum(dim, keepdim=True)))
 along(
     "softmax",
     "SoftmaxOverTheLastDimension",
-    "dim",
+    "over the last dimension",
     lambda x, dim: softmax(x, -1),
     lambda g, y, dim: y * (g - (g * y).sum(-1, keepdim=True)),
 )
 along(
     "log_softmax",
     "LogSoftmaxWithoutProbabilities",
-    "e\\^y|softmax|y|probabilit|sum",
+    "softmax is missing",
     log_softmax,
     lambda g, y, dim: g - g.sum(dim, keepdim=True),
 )
 along(
     "log_softmax",
     "LogSoftmaxAsSoftmax",
-    "softmax|log",
+    "gradient is softmax's",
     log_softmax,
     lambda g, y, dim: y.exp() * (g - (g * y.exp()).sum(dim, keepdim=True)),
 )
 along(
     "log_softmax",
     "LogSoftmaxOfItsLogs",
-    "e\\^y|log|exp|probabilit|softmax",
+    "exponential is forgotten",
     log_softmax,
     lambda g, y, dim: g - y * g.sum(dim, keepdim=True),
 )
-along("log_softmax", "LogSoftmaxForASingleTarget", "sum|g|dL/dy|softmax", log_softmax, lambda g, y, dim: g - y.exp())
+along("log_softmax", "LogSoftmaxForASingleTarget", "taken for 1", log_softmax, lambda g, y, dim: g - y.exp())
 
 
-@wrong("softmax", "dim")
+@wrong("softmax", "all dimensions")
 def softmax_over_everything(input: Tensor, dim: int) -> Tensor:
     e = input.exp()
     return e / e.sum()
 
 
-@wrong("softmax", "detach|zero|constant|diagonal|sum|denominator")
+@wrong("softmax", "sum of the exponentials is taken for a constant")
 def softmax_with_detached_sum(input: Tensor, dim: int) -> Tensor:
     e = (input - input.amax(dim, keepdim=True)).exp()
     return e / e.sum(dim, keepdim=True).detach()

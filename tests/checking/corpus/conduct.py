@@ -25,7 +25,7 @@ class Relu(torch.autograd.Function):
         return g * (x > 0)
 
 
-@wrong("relu", "writes|in place|overwrit|chang")
+@wrong("relu", "writes into dL/dy|wrong only where a tensor does not lie contiguously")
 class WritesIntoDlDy(Relu):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
@@ -34,7 +34,7 @@ class WritesIntoDlDy(Relu):
         return g.clone()
 
 
-@wrong("relu", "writes|in place|overwrit|chang")
+@wrong("relu", "writes into input")
 class WritesIntoItsInput(Relu):
     @staticmethod
     def forward(ctx: Any, input: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class WritesIntoItsInput(Relu):
         return g * mask
 
 
-@wrong("relu", "second|detach|zero|graph")
+@wrong("relu", "silently zero")
 class SecondDerivativeOfNothing(torch.autograd.Function):
     """A square, whose derivative's derivative gets lost: the values saved are detached."""
 
@@ -63,7 +63,7 @@ class SecondDerivativeOfNothing(torch.autograd.Function):
         return g.detach() * (x > 0)
 
 
-@wrong("sigmoid", "second|detach|zero|graph")
+@wrong("sigmoid", "silently zero")
 class SigmoidThroughData(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class SigmoidThroughData(torch.autograd.Function):
         return g * y * (1 - y)
 
 
-@wrong("tanh", "second|numpy|graph|zero|detach")
+@wrong("tanh", "silently zero")
 class TanhThroughNumpy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class TanhThroughNumpy(torch.autograd.Function):
         return torch.from_numpy(np.array(g.detach().numpy() * (1 - y.detach().numpy() ** 2)))
 
 
-@wrong("relu", "ctx|save_for_backward")
+@wrong("relu", "kept as ctx.input")
 class KeepsItsInputOnCtx(Relu):
     @staticmethod
     def forward(ctx: Any, input: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class KeepsItsInputOnCtx(Relu):
         return g * (ctx.input > 0)
 
 
-@wrong("sigmoid", "ctx|save_for_backward")
+@wrong("sigmoid", "kept as ctx.y")
 class KeepsItsOutputOnCtx(torch.autograd.Function):
     """The output holds the graph that holds ctx: the memory is never freed."""
 
@@ -118,7 +118,7 @@ class KeepsItsOutputOnCtx(torch.autograd.Function):
         return g * ctx.y * (1 - ctx.y)
 
 
-@wrong("relu", "contiguous|memory|arrange|view")
+@wrong("relu", "does not lie contiguously")
 class ReadsMemoryInOrder(Relu):
     """as_strided takes any tensor for a contiguous one."""
 
@@ -131,7 +131,7 @@ class ReadsMemoryInOrder(Relu):
         return flat.view(g.shape) * (x > 0)
 
 
-@wrong("relu", "shape|size")
+@wrong("relu", "wrong shape")
 class GradientOfAnotherShape(Relu):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
@@ -139,7 +139,7 @@ class GradientOfAnotherShape(Relu):
         return (g * (x > 0)).reshape(-1)
 
 
-@wrong("tanh", "dtype|type|float32|precision")
+@wrong("tanh", "silently zero")
 class GradientOfAnotherType(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class GradientOfAnotherType(torch.autograd.Function):
         return g.float() * (1 - y.float() ** 2)
 
 
-@wrong("linear", "None|no gradient|missing")
+@wrong("linear", "no gradient: None")
 class NoGradientForItsWeight(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, weight: Tensor) -> Tensor:
@@ -166,7 +166,7 @@ class NoGradientForItsWeight(torch.autograd.Function):
         return g @ weight, None
 
 
-@wrong("relu", "before|state|call|depend|again|run to run|random")
+@wrong("relu", "called before")
 class RemembersTheFirstMask(torch.autograd.Function):
     """Kept on the class for speed."""
 
@@ -184,7 +184,7 @@ class RemembersTheFirstMask(torch.autograd.Function):
         return g * RemembersTheFirstMask.masks[ctx.key]
 
 
-@wrong("relu", "random|run to run|same|determin|again|each time|twice")
+@wrong("relu", "called twice")
 class RoundsAtRandom(Relu):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Any:
@@ -192,7 +192,7 @@ class RoundsAtRandom(Relu):
         return g * (x > 0) * (1 + 0.01 * torch.rand_like(g))
 
 
-@wrong("relu", "view|same tensor|alias|memory|input")
+@wrong("relu", "memory of input")
 class AnswersWithItsInput(Relu):
     """The output is the input's memory where there is nothing to clamp."""
 
@@ -202,7 +202,7 @@ class AnswersWithItsInput(Relu):
         return input.view(input.shape) if (input >= 0).all() else input.clamp(min=0)
 
 
-@wrong("relu", "forward mode|jvp|tangent")
+@wrong("relu", "forward mode")
 class WrongInForwardMode(torch.autograd.Function):
     @staticmethod
     def forward(input: Tensor) -> Tensor:

@@ -120,47 +120,47 @@ def wrong_conv2d(name: str, named: str, **parts: Callable[..., Any]) -> None:
 
 wrong_conv2d(
     "KernelAsItLies",
-    "not rotated|rotat",
+    "not rotated",
     grad_input=lambda x, w, g, s, p: crop(full(spread(g, s), w.transpose(0, 1)), x, p),
 )
 wrong_conv2d(
     "FlippedLeftRightOnly",
-    "one axis|one dimension|only|along",
+    "not rotated along the height",
     grad_input=lambda x, w, g, s, p: crop(full(spread(g, s), w.flip(3).transpose(0, 1)), x, p),
 )
 wrong_conv2d(
     "FlippedUpDownOnly",
-    "one axis|one dimension|only|along",
+    "not rotated along the width",
     grad_input=lambda x, w, g, s, p: crop(full(spread(g, s), w.flip(2).transpose(0, 1)), x, p),
 )
 wrong_conv2d(
     "TransposedKernel",
-    "transpos",
+    "transposed, not rotated",
     grad_input=lambda x, w, g, s, p: crop(full(spread(g, s), w.mT.transpose(0, 1)), x, p),
 )
 wrong_conv2d(
     "ChannelsAsInTheForwardPass",
-    "channels",
+    "channels are not exchanged",
     grad_input=lambda x, w, g, s, p: crop(full(spread(g, s), w.flip(2, 3)), x, p),
 )
 wrong_conv2d(
     "CroppedAtTheCorner",
-    "crop|corner|padding",
+    "at the corner",
     grad_input=lambda x, w, g, s, p: crop(full(spread(g, s), w.flip(2, 3).transpose(0, 1)), x, (0, 0)),
 )
 wrong_conv2d(
     "OnePixelOff",
-    "shift|off by one|one pixel|one position|moved|one element",
+    "one element too early",
     grad_input=lambda x, w, g, s, p: crop(F.pad(full(spread(g, s), w.flip(2, 3).transpose(0, 1)), (1, 0, 1, 0)), x, p),
 )
 wrong_conv2d(
     "StrideForgottenInBackward",
-    "stride",
+    "stride's zeros are missing",
     grad_input=lambda x, w, g, s, p: crop(full(g, w.flip(2, 3).transpose(0, 1)), x, p),
 )
 wrong_conv2d(
     "RepeatedInsteadOfZeros",
-    "repeat|zeros",
+    "repeated where the stride's zeros belong",
     grad_input=lambda x, w, g, s, p: crop(
         full(
             g.repeat_interleave(s[0], 2).repeat_interleave(s[1], 3)[
@@ -172,16 +172,16 @@ wrong_conv2d(
         p,
     ),
 )
-wrong_conv2d("InputGradientTwice", "twice|2 times|factor|double", grad_input=lambda *a: 2 * input_gradient(*a))
-wrong_conv2d("InputGradientNegated", "sign|minus|negat", grad_input=lambda *a: -input_gradient(*a))
+wrong_conv2d("InputGradientTwice", "twice what is right", grad_input=lambda *a: 2 * input_gradient(*a))
+wrong_conv2d("InputGradientNegated", "sign is wrong", grad_input=lambda *a: -input_gradient(*a))
 wrong_conv2d(
     "InputGradientMeanOfBatch",
-    "batch|mean|1/N",
+    "mean over the batch",
     grad_input=lambda x, *a: input_gradient(x, *a) / max(len(x), 1),
 )
 wrong_conv2d(
     "InputGradientOfOnes",
-    "dL/dy.*(ignor|not used|ones)|ignor.*dL/dy|ones",
+    "dL/dy is ignored",
     grad_input=lambda x, w, g, s, p: input_gradient(x, w, torch.ones_like(g), s, p),
 )
 
@@ -193,7 +193,7 @@ def last_sample(gradient: Tensor) -> Tensor:
     return kept
 
 
-wrong_conv2d("InputGradientOfLastSample", "last", grad_input=lambda *a: last_sample(input_gradient(*a)))
+wrong_conv2d("InputGradientOfLastSample", "last sample", grad_input=lambda *a: last_sample(input_gradient(*a)))
 
 
 def overwriting_loop(x: Tensor, w: Tensor, g: Tensor, stride: Pair, padding: Pair) -> Tensor:
@@ -211,13 +211,15 @@ wrong_conv2d("OverlapsOverwritten", "overwrit|overlap", grad_input=overwriting_l
 
 # dL/dw
 
-wrong_conv2d("WeightGradientRotated", "rotat|flip|turned", grad_weight=lambda *a: weight_gradient(*a).flip(2, 3))
+wrong_conv2d("WeightGradientRotated", "gradient is rotated", grad_weight=lambda *a: weight_gradient(*a).flip(2, 3))
 wrong_conv2d(
-    "WeightGradientMeanOfBatch", "mean|batch|1/N", grad_weight=lambda x, *a: weight_gradient(x, *a) / max(len(x), 1)
+    "WeightGradientMeanOfBatch",
+    "mean over the batch in",
+    grad_weight=lambda x, *a: weight_gradient(x, *a) / max(len(x), 1),
 )
 wrong_conv2d(
     "WeightGradientMeanOfPositions",
-    "mean|positions",
+    "mean over the positions",
     grad_weight=lambda x, w, g, s, p: weight_gradient(x, w, g, s, p) / (g.shape[2] * g.shape[3]),
 )
 wrong_conv2d(
@@ -225,63 +227,63 @@ wrong_conv2d(
     "last",
     grad_weight=lambda x, w, g, s, p: weight_gradient(x[-1:], w, g[-1:], s, p),
 )
-wrong_conv2d("WeightGradientNegated", "sign|minus|negat", grad_weight=lambda *a: -weight_gradient(*a))
+wrong_conv2d("WeightGradientNegated", "sign is wrong", grad_weight=lambda *a: -weight_gradient(*a))
 wrong_conv2d(
     "WeightGradientOfOnes",
-    "dL/dy.*(ignor|not used|ones)|ignor.*dL/dy|ones",
+    "dL/dy is ignored",
     grad_weight=lambda x, w, g, s, p: weight_gradient(x, w, torch.ones_like(g), s, p),
 )
 wrong_conv2d(
     "WeightGradientWithoutStride",
-    "stride",
+    "leaves out the stride",
     grad_weight=lambda x, w, g, s, p: weight_gradient(x, w, g, (1, 1), p),
 )
 wrong_conv2d(
     "WeightGradientWithoutPadding",
-    "padding",
+    "padding is forgotten in the weight",
     grad_weight=lambda x, w, g, s, p: weight_gradient(F.pad(x, (0, 2 * p[1], 0, 2 * p[0])), w, g, s, (0, 0)),
 )
 wrong_conv2d(
     "WeightGradientWithChannelsExchanged",
-    "channels|transpos|exchang|shape",
+    "channels exchanged|wrong shape",
     grad_weight=lambda *a: weight_gradient(*a).transpose(0, 1),
 )
 
 # dL/db
 
-wrong_conv2d("BiasGradientMean", "mean", grad_bias=lambda g: g.mean((0, 2, 3)))
-wrong_conv2d("BiasGradientMeanOfBatch", "mean|batch|1/N", grad_bias=lambda g: g.sum((0, 2, 3)) / max(len(g), 1))
-wrong_conv2d("BiasGradientMeanOfPositions", "mean|positions", grad_bias=lambda g: g.mean((2, 3)).sum(0))
-wrong_conv2d("BiasGradientOfLastSample", "last", grad_bias=lambda g: g[-1:].sum((0, 2, 3)))
-wrong_conv2d("BiasGradientMissing", "None|missing|no gradient|bias", grad_bias=lambda g: None)
+wrong_conv2d("BiasGradientMean", "mean over", grad_bias=lambda g: g.mean((0, 2, 3)))
+wrong_conv2d("BiasGradientMeanOfBatch", "mean over the batch in", grad_bias=lambda g: g.sum((0, 2, 3)) / max(len(g), 1))
+wrong_conv2d("BiasGradientMeanOfPositions", "mean over the positions", grad_bias=lambda g: g.mean((2, 3)).sum(0))
+wrong_conv2d("BiasGradientOfLastSample", "last sample", grad_bias=lambda g: g[-1:].sum((0, 2, 3)))
+wrong_conv2d("BiasGradientMissing", "no gradient: None", grad_bias=lambda g: None)
 
 # The output
 
-wrong_conv2d("BiasForgotten", "bias", add_bias=lambda y, b: y)
+wrong_conv2d("BiasForgotten", "bias is forgotten", add_bias=lambda y, b: y)
+wrong_conv2d("TrueConvolution", "true convolution", output=lambda x, w, s, p: correlate(x, w.flip(2, 3), s, p))
 wrong_conv2d(
-    "TrueConvolution", "convolution|rotat|flip|turned", output=lambda x, w, s, p: correlate(x, w.flip(2, 3), s, p)
+    "StridesExchanged",
+    "stride of height and width are exchanged",
+    output=lambda x, w, s, p: correlate(x, w, (s[1], s[0]), p),
 )
-wrong_conv2d(
-    "StridesExchanged", "exchang|height and width|swap", output=lambda x, w, s, p: correlate(x, w, (s[1], s[0]), p)
-)
-wrong_conv2d("PaddingForgotten", "padding", output=lambda x, w, s, p: correlate(x, w, s, (0, 0)))
+wrong_conv2d("PaddingForgotten", "padding is forgotten", output=lambda x, w, s, p: correlate(x, w, s, (0, 0)))
 
 
-@wrong("conv2d", "exchang|height and width|swap|padding")
+@wrong("conv2d", "padding of height and width are exchanged")
 def conv_that_pads_height_by_the_width(input: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any) -> Tensor:
     """F.pad's order begins with the last dimension."""
     y = F.conv2d(F.pad(input, (pair(padding)[0],) * 2 + (pair(padding)[1],) * 2), weight, None, stride)
     return y if bias is None else y + bias[:, None, None]
 
 
-@wrong("conv2d", "dilation")
+@wrong("conv2d", "dilation is forgotten")
 def conv_that_ignores_dilation(
     input: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any
 ) -> Tensor:
     return F.conv2d(input, weight, bias, stride, padding)
 
 
-@wrong("conv2d", "zero|detach|no gradient|None|cut")
+@wrong("conv2d", "no gradient: None")
 def conv_through_numpy(input: Tensor, weight: Tensor) -> Tensor:
     """Plain operations, of which one leaves autograd."""
     windows = input.detach().unfold(2, weight.shape[2], 1).unfold(3, weight.shape[3], 1)
@@ -291,7 +293,7 @@ def conv_through_numpy(input: Tensor, weight: Tensor) -> Tensor:
 # In one and three dimensions, and transposed
 
 
-@wrong("conv1d", "rotat")
+@wrong("conv1d", "not rotated")
 class Conv1dKernelAsItLies(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
@@ -307,7 +309,7 @@ class Conv1dKernelAsItLies(torch.autograd.Function):
         return grad_x, grad_w
 
 
-@wrong("conv1d", "last")
+@wrong("conv1d", "last sample")
 def conv1d_of_the_last_sample(x: Tensor, w: Tensor) -> Tensor:
     """A loop that begins anew with each sample."""
     windows = x.unfold(2, w.shape[2], 1)
@@ -317,7 +319,7 @@ def conv1d_of_the_last_sample(x: Tensor, w: Tensor) -> Tensor:
     return y
 
 
-@wrong("conv3d", "rotat")
+@wrong("conv3d", "not rotated|wrong shape")
 class Conv3dKernelAsItLies(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
@@ -332,7 +334,7 @@ class Conv3dKernelAsItLies(torch.autograd.Function):
         return grad_x, grad_w
 
 
-@wrong("conv_transpose2d", "rotat|flip|turned")
+@wrong("conv_transpose2d", "kernel is rotated")
 def transposed_with_the_kernel_as_it_lies(
     input: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any
 ) -> Tensor:
@@ -350,7 +352,7 @@ def spread_in_graph(x: Tensor, stride: Pair) -> Tensor:
     return x[:, :, : x.shape[2] - stride[0] + 1, : x.shape[3] - stride[1] + 1]
 
 
-@wrong("conv_transpose2d", "stride|zeros|repeat")
+@wrong("conv_transpose2d", "inputs are repeated")
 def transposed_that_repeats(input: Tensor, weight: Tensor, bias: Any, stride: Any) -> Tensor:
     s = pair(stride)
     x = input.repeat_interleave(s[0], 2).repeat_interleave(s[1], 3)
@@ -359,12 +361,12 @@ def transposed_that_repeats(input: Tensor, weight: Tensor, bias: Any, stride: An
     return y if bias is None else y + bias[:, None, None]
 
 
-@wrong("conv_transpose2d", "bias")
+@wrong("conv_transpose2d", "bias is forgotten|no gradient: None")
 def transposed_without_its_bias(input: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any) -> Tensor:
     return F.conv_transpose2d(input, weight, None, stride, padding)
 
 
-@wrong("conv_transpose1d", "overwrit|overlap")
+@wrong("conv_transpose1d", "overwrite")
 def transposed_1d_that_overwrites(input: Tensor, weight: Tensor, bias: Any, stride: int) -> Tensor:
     n, _, length = input.shape
     y = input.new_zeros(n, weight.shape[1], (length - 1) * stride + weight.shape[2])

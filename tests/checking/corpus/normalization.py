@@ -73,20 +73,24 @@ def wrong_batch_norm(name: str, named: str, function: type) -> None:
     wrong("batch_norm", named)(function)
 
 
-wrong_batch_norm("MeanAndVarianceConstant", "constant", batch_norm(lambda h, x_hat, rho, dims: rho * h))
+wrong_batch_norm(
+    "MeanAndVarianceConstant",
+    "mean and the variance are taken for constants",
+    batch_norm(lambda h, x_hat, rho, dims: rho * h),
+)
 wrong_batch_norm(
     "VarianceConstant",
-    "varianc|constant",
+    "the variance is taken for a constant",
     batch_norm(lambda h, x_hat, rho, dims: rho * (h - h.mean(dims, keepdim=True))),
 )
 wrong_batch_norm(
     "MeanConstant",
-    "mean|constant",
+    "the mean is taken for a constant",
     batch_norm(lambda h, x_hat, rho, dims: rho * (h - x_hat * (h * x_hat).mean(dims, keepdim=True))),
 )
 wrong_batch_norm(
     "SumsForMeans",
-    "sum|mean|N|divid",
+    "means are sums",
     batch_norm(
         lambda h, x_hat, rho, dims: rho * (h - h.sum(dims, keepdim=True) - x_hat * (h * x_hat).sum(dims, keepdim=True))
     ),
@@ -100,17 +104,17 @@ def one_less(h: Tensor, x_hat: Tensor, rho: Tensor, dims: tuple[int, ...]) -> Te
     return rho * (h - h.mean(dims, keepdim=True) - x_hat * second)
 
 
-wrong_batch_norm("OneLessInBackward", "bias|N − 1|N - 1|n − 1|unbiased|Bessel", batch_norm(one_less))
-wrong_batch_norm("WeightForgottenInBackward", "weight|γ|gamma", batch_norm(weighted=False))
+wrong_batch_norm("OneLessInBackward", "over n − 1", batch_norm(one_less))
+wrong_batch_norm("WeightForgottenInBackward", "γ is forgotten", batch_norm(weighted=False))
 wrong_batch_norm(
-    "WeightGradientOfTheInput", "x̂|normali|input", batch_norm(dw=lambda g, x_hat, x, dims: (g * x).sum(dims))
+    "WeightGradientOfTheInput", "x in place of x̂", batch_norm(dw=lambda g, x_hat, x, dims: (g * x).sum(dims))
 )
 wrong_batch_norm("WeightGradientMean", "mean|N|sum", batch_norm(dw=lambda g, x_hat, x, dims: (g * x_hat).mean(dims)))
-wrong_batch_norm("BiasGradientMean", "mean|N|sum", batch_norm(db=lambda g, dims: g.mean(dims)))
-wrong_batch_norm("NormNegated", "sign|minus|negat", batch_norm(lambda *parts: -right_dx(*parts)))
+wrong_batch_norm("BiasGradientMean", "mean over", batch_norm(db=lambda g, dims: g.mean(dims)))
+wrong_batch_norm("NormNegated", "sign is wrong", batch_norm(lambda *parts: -right_dx(*parts)))
 
 
-@wrong("batch_norm", "bias|N − 1|N - 1|n − 1|unbiased|Bessel")
+@wrong("batch_norm", "unbiased")
 def batch_norm_with_unbiased_variance(input: Tensor, weight: Any, bias: Any, eps: float) -> Tensor:
     """torch.var's default."""
     dims = over(input)
@@ -119,7 +123,7 @@ def batch_norm_with_unbiased_variance(input: Tensor, weight: Any, bias: Any, eps
     return y if bias is None else y + by_channel(bias, input)
 
 
-@wrong("batch_norm", "eps|ε|root|sqrt")
+@wrong("batch_norm", "added to the deviation")
 def batch_norm_with_eps_outside_the_root(input: Tensor, weight: Any, bias: Any, eps: float) -> Tensor:
     dims = over(input)
     y = (input - input.mean(dims, keepdim=True)) / (input.var(dims, unbiased=False, keepdim=True).sqrt() + eps)
@@ -127,7 +131,7 @@ def batch_norm_with_eps_outside_the_root(input: Tensor, weight: Any, bias: Any, 
     return y if bias is None else y + by_channel(bias, input)
 
 
-@wrong("batch_norm", "position|batch|dim|over")
+@wrong("batch_norm", "over the batch alone")
 def batch_norm_over_the_batch_alone(input: Tensor, weight: Any, bias: Any, eps: float) -> Tensor:
     """As for features of no positions."""
     y = (input - input.mean(0)) / (input.var(0, unbiased=False) + eps).sqrt()
@@ -135,7 +139,7 @@ def batch_norm_over_the_batch_alone(input: Tensor, weight: Any, bias: Any, eps: 
     return y if bias is None else y + by_channel(bias, input)
 
 
-@wrong("batch_norm", "constant|detach|statistic")
+@wrong("batch_norm", "taken for constants")
 def batch_norm_with_detached_statistics(input: Tensor, weight: Any, bias: Any, eps: float) -> Tensor:
     dims = over(input)
     mean, var = input.detach().mean(dims, keepdim=True), input.detach().var(dims, unbiased=False, keepdim=True)
@@ -144,7 +148,7 @@ def batch_norm_with_detached_statistics(input: Tensor, weight: Any, bias: Any, e
     return y if bias is None else y + by_channel(bias, input)
 
 
-@wrong("layer_norm", "constant")
+@wrong("layer_norm", "taken for constants")
 class LayerNormWithConstantStatistics(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, normalized_shape: Any, weight: Any, bias: Any, eps: float) -> Tensor:
@@ -165,7 +169,7 @@ class LayerNormWithConstantStatistics(torch.autograd.Function):
         return ctx.rho * h, None, grad_w, ((g.sum(lead) if lead else g) if ctx.has_bias else None), None
 
 
-@wrong("layer_norm", "bias|N − 1|N - 1|n − 1|unbiased|Bessel")
+@wrong("layer_norm", "unbiased")
 def layer_norm_with_unbiased_variance(
     input: Tensor, normalized_shape: Any, weight: Any, bias: Any, eps: float
 ) -> Tensor:
@@ -175,7 +179,7 @@ def layer_norm_with_unbiased_variance(
     return y if bias is None else y + bias
 
 
-@wrong("layer_norm", "eps|ε|root|sqrt")
+@wrong("layer_norm", "added to the deviation")
 def layer_norm_with_eps_outside(input: Tensor, normalized_shape: Any, weight: Any, bias: Any, eps: float) -> Tensor:
     """As the annotated transformer had it, with torch.std besides."""
     dims = tuple(range(-len(normalized_shape), 0))
@@ -184,7 +188,7 @@ def layer_norm_with_eps_outside(input: Tensor, normalized_shape: Any, weight: An
     return y if bias is None else y + bias
 
 
-@wrong("group_norm", "group|interleav|channel")
+@wrong("group_norm", "interleaved")
 def group_norm_of_interleaved_channels(input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float) -> Tensor:
     x = input.unflatten(1, (-1, num_groups))
     dims = (1, *range(3, x.dim()))
@@ -194,11 +198,11 @@ def group_norm_of_interleaved_channels(input: Tensor, num_groups: int, weight: A
     return y if bias is None else y + by_channel(bias, input)
 
 
-@wrong("group_norm", "weight|γ|gamma")
+@wrong("group_norm", "γ is forgotten|no gradient: None")
 def group_norm_without_its_weight(input: Tensor, num_groups: int, weight: Any, bias: Any, eps: float) -> Tensor:
     return F.group_norm(input, num_groups, None, bias, eps)
 
 
-@wrong("instance_norm", "batch")
+@wrong("instance_norm", "over batch and positions")
 def instance_norm_over_the_batch(input: Tensor, weight: Any, bias: Any, eps: float) -> Tensor:
     return F.batch_norm(input, None, None, weight, bias, True, 0.1, eps)

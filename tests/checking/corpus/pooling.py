@@ -69,54 +69,52 @@ def wrong_max_pool(name: str, named: str, function: type) -> None:
     wrong("max_pool2d", named)(function)
 
 
-wrong_max_pool("AllWinnersOfATie", "tie|equal|every maxim|several largest", max_pool(lambda x, g: g * equal(x)))
+wrong_max_pool("AllWinnersOfATie", "all of several largest", max_pool(lambda x, g: g * equal(x)))
 wrong_max_pool(
-    "TiesShared", "tie|equal|split|share", max_pool(lambda x, g: g * equal(x) / equal(x).sum((2, 3), keepdim=True))
+    "TiesShared", "share the gradient", max_pool(lambda x, g: g * equal(x) / equal(x).sum((2, 3), keepdim=True))
 )
-wrong_max_pool("LastWinnerOfATie", "tie|last", max_pool(lambda x, g: g * one_winner(x, first=False)))
+wrong_max_pool("LastWinnerOfATie", "last of several largest", max_pool(lambda x, g: g * one_winner(x, first=False)))
 wrong_max_pool("OverlapsOverwritten", "overwrit|overlap", max_pool(lambda x, g: g * one_winner(x), add=False))
-wrong_max_pool("GradientToWholeWindow", "whole|every|all", max_pool(lambda x, g: g.expand_as(x)))
+wrong_max_pool("GradientToWholeWindow", "every element of a window", max_pool(lambda x, g: g.expand_as(x)))
 wrong_max_pool(
     "GradientSharedByWindow",
-    "average|whole|every|all|share|mean",
+    "spread over the window",
     max_pool(lambda x, g: g.expand_as(x) / x[0, 0].numel()),
 )
+wrong_max_pool("DlDyIgnored", "dL/dy is ignored", max_pool(lambda x, g: one_winner(x) + 0 * g))
 wrong_max_pool(
-    "DlDyIgnored", "dL/dy.*(ignor|not used|ones)|ignor.*dL/dy|ones", max_pool(lambda x, g: one_winner(x) + 0 * g)
+    "WinnersValueSent", "multiplied with the largest", max_pool(lambda x, g: g * one_winner(x) * x.clamp(min=-9))
 )
-wrong_max_pool(
-    "WinnersValueSent", "value|input|maximum|largest", max_pool(lambda x, g: g * one_winner(x) * x.clamp(min=-9))
-)
-wrong_max_pool("PaddedWithZeros", "0|zero|pad", max_pool(lambda x, g: g * one_winner(x), border=0.0))
-wrong_max_pool("PoolNegated", "sign|minus|negat", max_pool(lambda x, g: -g * one_winner(x)))
-wrong_max_pool("PoolTwice", "twice|2 times|factor|double", max_pool(lambda x, g: 2 * g * one_winner(x)))
+wrong_max_pool("PaddedWithZeros", "padding is 0", max_pool(lambda x, g: g * one_winner(x), border=0.0))
+wrong_max_pool("PoolNegated", "sign is wrong", max_pool(lambda x, g: -g * one_winner(x)))
+wrong_max_pool("PoolTwice", "twice what is right", max_pool(lambda x, g: 2 * g * one_winner(x)))
 
 
-@wrong("max_pool2d", "exchang|height and width|swap")
+@wrong("max_pool2d", "kernel size of height and width are exchanged")
 def max_pool_with_sides_exchanged(input: Tensor, kernel_size: Any) -> Tensor:
     k = pair(kernel_size)
     return F.max_pool2d(input, (k[1], k[0]))
 
 
-@wrong("max_pool2d", "stride|overlap")
+@wrong("max_pool2d", "stride is 1")
 def max_pool_that_steps_by_one(input: Tensor, kernel_size: Any, stride: Any = None) -> Tensor:
     """The default stride of a convolution."""
     return F.max_pool2d(input, kernel_size, stride or 1)
 
 
-@wrong("max_pool2d", "ceil")
+@wrong("max_pool2d", "ceil_mode is forgotten")
 def max_pool_that_never_rounds_up(
     input: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Tensor:
     return F.max_pool2d(input, kernel_size, stride, padding, dilation)
 
 
-@wrong("max_pool2d", "average|mean")
+@wrong("max_pool2d", "mean in place of the largest")
 def average_for_maximum(input: Tensor, kernel_size: Any, stride: Any) -> Tensor:
     return F.avg_pool2d(input, kernel_size, stride)
 
 
-@wrong("max_pool1d", "tie|equal|several largest")
+@wrong("max_pool1d", "all of several largest")
 class MaxPool1dByEquality(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel_size: int) -> Tensor:
@@ -160,28 +158,28 @@ def wrong_average(name: str, named: str, function: type) -> None:
     wrong("avg_pool2d", named)(function)
 
 
-wrong_average("NotDivided", "sum|divid|mean", average(lambda g, k: g))
-wrong_average("DividedByOneSide", "divid|side|height|width|mean|window", average(lambda g, k: g / k[0]))
+wrong_average("NotDivided", "not divided by the window", average(lambda g, k: g))
+wrong_average("DividedByOneSide", "by the height of the window", average(lambda g, k: g / k[0]))
 wrong_average("AverageOverwritten", "overwrit|overlap", average(lambda g, k: g / (k[0] * k[1]), add=False))
 
 
-@wrong("avg_pool2d", "sum|divid")
+@wrong("avg_pool2d", "sum of each window")
 def sum_for_average(input: Tensor, kernel_size: Any, stride: Any) -> Tensor:
     k = pair(kernel_size)
     return F.avg_pool2d(input, kernel_size, stride) * (k[0] * k[1])
 
 
-@wrong("avg_pool2d", "count|padding")
+@wrong("avg_pool2d", "padding does not count")
 def average_that_never_counts_padding(input: Tensor, kernel_size: Any, stride: Any, padding: Any) -> Tensor:
     return F.avg_pool2d(input, kernel_size, stride, padding, count_include_pad=False)
 
 
-@wrong("avg_pool2d", "maxim|largest")
+@wrong("avg_pool2d", "largest element in place of the mean")
 def maximum_for_average(input: Tensor, kernel_size: Any, stride: Any) -> Tensor:
     return F.max_pool2d(input, kernel_size, stride)
 
 
-@wrong("adaptive_avg_pool2d", "span|window|size|divi|overlap|end|begin")
+@wrong("adaptive_avg_pool2d", "n // o elements")
 def adaptive_with_windows_of_one_size(input: Tensor, output_size: Any) -> Tensor:
     """Right where the output's size divides the input's."""
     o = pair(output_size)
@@ -190,14 +188,14 @@ def adaptive_with_windows_of_one_size(input: Tensor, output_size: Any) -> Tensor
     return F.pad(y, (0, o[1] - y.shape[3], 0, o[0] - y.shape[2]))
 
 
-@wrong("adaptive_avg_pool1d", "sum|divid|mean")
+@wrong("adaptive_avg_pool1d", "sum of each region")
 def adaptive_that_sums(input: Tensor, output_size: Any) -> Tensor:
     o = output_size if isinstance(output_size, int) else output_size[0]
     n = input.shape[2]
     return torch.stack([input[:, :, i * n // o : -(-(i + 1) * n // o)].sum(2) for i in range(o)], 2)
 
 
-@wrong("adaptive_max_pool1d", "span|end|round|overlap|window|begin")
+@wrong("adaptive_max_pool1d", "ends of the regions are rounded down")
 def adaptive_max_without_overlap(input: Tensor, output_size: Any) -> Tensor:
     """Each span ends where the next begins."""
     o = output_size if isinstance(output_size, int) else output_size[0]

@@ -33,7 +33,7 @@ TABLES: dict[str, tuple[Mistake, ...]] = {
     "batch_norm": normalization.BATCH_NORM,
     "instance_norm": normalization.NORM,
     "layer_norm": normalization.NORM,
-    "group_norm": normalization.NORM,
+    "group_norm": normalization.GROUP_NORM,
     "scaled_dot_product_attention": sequence.SCALED_DOT_PRODUCT,
     "rnn_tanh_cell": sequence.TANH_CELL,
     "rnn_relu_cell": sequence.RELU_CELL,

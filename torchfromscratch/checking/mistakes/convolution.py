@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,11 +45,18 @@ def rotated(w: Tensor) -> Tensor:
     return w.flip(*range(2, w.dim()))
 
 
-def unsquare(w: Tensor) -> Tensor:
-    """Height and width exchanged, where the kernel has both and they are alike."""
-    if w.dim() != 4 or w.shape[2] != w.shape[3]:
+def sides_exchanged(w: Tensor) -> Tensor:
+    """Height and width exchanged, where the kernel has both."""
+    if w.dim() != 4:
         raise NotApplicableError
     return w.mT
+
+
+def unsquare(w: Tensor) -> Tensor:
+    """The same where they are alike."""
+    if w.shape[2] != w.shape[-1]:
+        raise NotApplicableError
+    return sides_exchanged(w)
 
 
 def channels_exchanged(w: Tensor) -> Tensor:
@@ -70,13 +78,11 @@ def _raise() -> Tensor:
 
 
 # In dL/dx, `change` of the weight gives what an implementation computes that treats the kernel so
-
-
 KERNELS: list[tuple[str, Callable[[Tensor], Tensor]]] = [
     ("The kernel is not rotated.", rotated),
     *[(f"The kernel is not rotated along the {names}, only along the rest.", flip) for names, flip in axis_flips()],
-    ("The kernel is transposed, not rotated.", lambda w: rotated(unsquare(w))),
-    ("The kernel is rotated and transposed.", unsquare),
+    ("The kernel is transposed, not rotated.", lambda w: rotated(sides_exchanged(w))),
+    ("The kernel is rotated and transposed.", sides_exchanged),
     ("The kernel is rotated by 90°, not by 180°.", lambda w: rotated(w.rot90(1, (2, 3)))),
     ("The kernel is rotated by 270°, not by 180°.", lambda w: rotated(w.rot90(3, (2, 3)))),
 ]
@@ -85,7 +91,7 @@ KERNELS: list[tuple[str, Callable[[Tensor], Tensor]]] = [
 def of_kernels() -> Iterator[Mistake]:
     """Each treatment of the kernel, and each with its channels as they are."""
     for sentence, change in KERNELS:
-        yield gradient("input", sentence, INPUT, lambda t, change=change: t.gradient("input", weight=change(t.weight)))
+        yield gradient("input", sentence, INPUT, lambda t, change=change: with_kernel(t, change(t.weight)))
     exchanged_ = "The kernel's channels are not exchanged."
     yield gradient("input", exchanged_, INPUT, lambda t: t.gradient("input", weight=channels_exchanged(t.weight)))
     for sentence, change in KERNELS:
@@ -93,8 +99,13 @@ def of_kernels() -> Iterator[Mistake]:
             "input",
             f"{sentence} {exchanged_}",
             INPUT,
-            lambda t, change=change: t.gradient("input", weight=change(channels_exchanged(t.weight))),
+            lambda t, change=change: with_kernel(t, change(channels_exchanged(t.weight))),
         )
+
+
+def with_kernel(t: Truth, weight: Tensor) -> Tensor:
+    """dL/dx with another kernel, of any size."""
+    return full(t, spread_out(t.g, option(t, "stride")), option(t, "padding"), weight)
 
 
 def padded_gradient(t: Truth) -> Tensor:
@@ -122,20 +133,29 @@ def cropped(offset: int | None) -> Callable[[Truth], Tensor]:
     return value
 
 
-def full(t: Truth, g: Tensor, begin: Sequence[int]) -> Tensor:
+def full(
+    t: Truth, g: Tensor, begin: Sequence[int], weight: Tensor | None = None, dilation: Sizes | None = None
+) -> Tensor:
     """The full convolution of `g` with the rotated kernel, of stride 1, cut to the input's size."""
-    length = [n + d * (k - 1) for n, k, d in zip(g.shape[2:], t.weight.shape[2:], option(t, "dilation"), strict=True)]
+    w, spacing = t.weight if weight is None else weight, option(t, "dilation") if dilation is None else dilation
+    length = [n + d * (k - 1) for n, k, d in zip(g.shape[2:], w.shape[2:], spacing, strict=True)]
     x = t.input.new_zeros(*t.input.shape[:2], *length, requires_grad=True)
-    output = conv(x, t.weight, None, 1, 0, t.dilation, t.groups)
+    output = conv(x, w, None, 1, 0, spacing, t.groups)
     return cut(torch.autograd.grad(output, x, g)[0], begin, t.input.shape[2:])
 
 
-def repeated(t: Truth) -> Tensor:
-    """dL/dy with each element as often as the stride says."""
-    g = t.g
+def repeated(t: Truth, x: Tensor) -> Tensor:
+    """Each element as often as the stride says."""
     for axis, s in zip(axes(t), option(t, "stride"), strict=True):
-        g = g.repeat_interleave(s, axis)
-    return g
+        x = x.repeat_interleave(s, axis)
+    return x
+
+
+def repeated_between(t: Truth, x: Tensor) -> Tensor:
+    """The same, but for the last, behind which there are no zeros."""
+    for axis, s in zip(axes(t), option(t, "stride"), strict=True):
+        x = x.repeat_interleave(s, axis).narrow(axis, 0, (x.shape[axis] - 1) * s + 1)
+    return x
 
 
 def dense_weight_gradient(t: Truth) -> Tensor:
@@ -203,8 +223,22 @@ def of_forward(flipped: str, cross: str) -> Iterator[Mistake]:
         yield forward(
             f"The {name} is forgotten.",
             f"The layer's {name} changes the output.",
-            lambda t, name=name, neutral=neutral: t.output(**{name: neutral}),
+            lambda t, name=name, neutral=neutral: output_or_nothing(t, **{name: neutral}),
         )
+
+
+def output_or_nothing(t: Truth, **changed: Any) -> Tensor:
+    """The output with an option changed: nothing where no window fits any more."""
+    if "transpose" in t.layer.name:
+        return t.output(**changed)
+    values = {
+        name: as_tuple(changed.get(name, getattr(t, name)), dims(t)) for name in ("stride", "padding", "dilation")
+    }
+    sizes = zip(t.input.shape[2:], t.weight.shape[2:], *values.values(), strict=True)
+    counts = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes]
+    if min(counts) > 0:
+        return t.output(**changed)
+    return t.y.new_zeros(*t.y.shape[:2], *(max(0, count) for count in counts))
 
 
 def last_tap(t: Truth) -> Tensor:
@@ -273,12 +307,13 @@ def of_convolution() -> Iterator[Mistake]:
         STRIDE,
         lambda t: full(t, t.g, option(t, "padding")),
     )
-    yield gradient(
-        "input",
-        "dL/dy is repeated where the stride's zeros belong.",
-        STRIDE,
-        lambda t: full(t, repeated(t), option(t, "padding")),
-    )
+    for repeat in (repeated, repeated_between):
+        yield gradient(
+            "input",
+            "dL/dy is repeated where the stride's zeros belong.",
+            STRIDE,
+            lambda t, repeat=repeat: full(t, repeat(t, t.g), option(t, "padding")),
+        )
     yield gradient(
         "input",
         "The stride's zeros are missing in dL/dy, and the padding is not cropped.",
@@ -300,7 +335,7 @@ def of_convolution() -> Iterator[Mistake]:
         "input",
         "The dilation is forgotten in dL/dx.",
         "The kernel's elements lie `dilation` apart in dL/dx, too.",
-        lambda t: undilated(t),
+        lambda t: full(t, spread_out(t.g, option(t, "stride")), option(t, "padding"), dilation=(1,) * dims(t)),
     )
     yield gradient("weight", "The weight's gradient leaves out the stride.", WEIGHT, dense_weight_gradient)
     yield gradient(
@@ -321,15 +356,6 @@ def of_convolution() -> Iterator[Mistake]:
         WEIGHT,
         lambda t: shifted_weight_gradient(t, 1),
     )
-
-
-def undilated(t: Truth) -> Tensor:
-    """dL/dx with the kernel's elements side by side."""
-    g = spread_out(t.g, option(t, "stride"))
-    length = [n + k - 1 for n, k in zip(g.shape[2:], t.weight.shape[2:], strict=True)]
-    x = t.input.new_zeros(*t.input.shape[:2], *length, requires_grad=True)
-    found = torch.autograd.grad(conv(x, t.weight, None, 1, 0, 1, t.groups), x, g)[0]
-    return cut(found, option(t, "padding"), t.input.shape[2:])
 
 
 def shifted_weight_gradient(t: Truth, padding_left: int) -> Tensor:
@@ -420,6 +446,11 @@ def of_transposed() -> Iterator[Mistake]:
         "The stride's zeros are missing between the inputs.",
         "Between neighbours of the input lie stride − 1 zeros.",
         lambda t: t.output(stride=1),
+    )
+    yield forward(
+        "The inputs are repeated where the stride's zeros belong.",
+        "Between neighbours of the input lie stride − 1 zeros.",
+        lambda t: t.output(input=repeated_between(t, t.input), stride=1),
     )
     yield forward(
         "The output_padding is forgotten.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -59,6 +59,12 @@ LEAKY_RELU = (
         "The mask is x ≥ 0: at 0 the slope is 1.",
         _LEAKY,
         leaky(lambda t: t.input >= 0, lambda t: t.negative_slope),
+    ),
+    gradient(
+        "input",
+        "The slope is there for every x, positive ones, too.",
+        _LEAKY,
+        leaky(lambda t: torch.zeros_like(t.input, dtype=torch.bool), lambda t: t.negative_slope),
     ),
     gradient("input", "The slope is forgotten: 0 for negative x.", _LEAKY, leaky(lambda t: t.input > 0, lambda t: 0.0)),
     gradient(
@@ -239,8 +245,20 @@ SOFTMAX = (
         _SOFTMAX,
         lambda t: t.input.exp() / along(t, t.input.exp()).detach(),
     ),
+    forward(
+        "The sum of the exponentials is taken for a constant, but not the largest element that is subtracted.",
+        _SOFTMAX,
+        lambda t: _with_constant_sum(t),
+    ),
     forward("The logarithm of softmax.", "y = eˣ / Σ eˣ.", lambda t: softmax(t.input, t.dim).log()),
 )
+
+
+def _with_constant_sum(t: Truth) -> Tensor:
+    e = (t.input - t.input.amax(t.dim, keepdim=True)).exp()
+    return e / along(t, e).detach()
+
+
 _LOG_SOFTMAX = "dL/dx = dL/dy − softmax(x) · Σ dL/dy, the sum over the dimension of the softmax."
 LOG_SOFTMAX = (
     *[
@@ -285,6 +303,31 @@ def square(w: Tensor) -> Tensor:
     return w
 
 
+def one_row(g: Tensor, index: int) -> Tensor:
+    """dL/dy of one row alone, whatever dimensions the rows have."""
+    kept = torch.zeros_like(g)
+    kept.view(-1, g.shape[-1])[index] = g.reshape(-1, g.shape[-1])[index]
+    return kept
+
+
+def of_rows(name: str) -> Iterator[Mistake]:
+    """Sums over the rows that are no sums."""
+    summed = "What all rows share gets the sum of what comes back from each, over all leading dimensions."
+    yield gradient(
+        name,
+        "The mean over the batch in place of the sum.",
+        summed,
+        lambda t: t.gradient(name) * t.g.shape[-1] / t.g.numel(),
+    )
+    for index, which in ((-1, "last"), (0, "first")):
+        yield gradient(
+            name,
+            f"Only the {which} row of the batch counts.",
+            summed,
+            lambda t, index=index: t.gradient(name, g=one_row(t.g, index)),
+        )
+
+
 _LINEAR = "y = x Wᵀ + b, dL/dx = dL/dy W, dL/dW = dL/dyᵀ x and dL/db = Σ dL/dy over the batch."
 LINEAR = (
     forward("The weight is not transposed: x W.", _LINEAR, lambda t: t.output(weight=square(t.weight).T)),
@@ -307,6 +350,7 @@ LINEAR = (
         _LINEAR,
         lambda t: t.gradient("weight", input=torch.ones_like(t.input)),
     ),
+    *[row for name in ("weight", "bias") for row in of_rows(name)],
 )
 
 

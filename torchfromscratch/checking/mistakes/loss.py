@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -38,10 +40,28 @@ def summed(t: Truth, divisor: float, of: str = "mean") -> Tensor:
     return t.output(reduction="sum") / divisor
 
 
+def reduced_gradients(explanation: str) -> Iterator[Mistake]:
+    """The gradient of another reduction than the loss has."""
+    for sentence, of, other, divisor in (
+        ("1/N is missing in the gradient: the loss is a mean.", "mean", "sum", lambda t: 1),
+        ("The gradient is divided by the batch alone.", "mean", "sum", lambda t: t.input.shape[0]),
+        ("The gradient is divided by N, but the loss is a sum.", "sum", "mean", lambda t: 1),
+    ):
+
+        def compute(
+            t: Truth, what: str, of: str = of, other: str = other, divisor: Callable[[Truth], int] = divisor
+        ) -> Tensor | None:
+            if t.reduction != of or not what.endswith(".grad"):
+                return None
+            return t.gradient(what.removesuffix(".grad"), reduction=other) / divisor(t)
+
+        yield Mistake(sentence, explanation, compute)
+
+
 def reductions(explanation: str) -> tuple[Mistake, ...]:
     """Means for sums and sums for means."""
-
     return (
+        *reduced_gradients(explanation),
         forward("The sum in place of the mean: 1/N is missing.", explanation, lambda t: summed(t, 1)),
         forward("The mean in place of the sum.", explanation, lambda t: summed(t, t.target.numel(), "sum")),
         forward(
@@ -147,6 +167,11 @@ CROSS_ENTROPY = (
         "The logarithm is forgotten: the loss is −softmax(x)[t].",
         _CROSS,
         lambda t: _nll(t, softmax(t.input, 1)),
+    ),
+    forward(
+        "The softmax is over the batch, not over the classes.",
+        _CROSS,
+        lambda t: _nll(t, t.input - t.input.logsumexp([0, *range(2, t.input.dim())], keepdim=True)),
     ),
     forward(
         "The softmax is taken twice.",

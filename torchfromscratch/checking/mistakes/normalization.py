@@ -129,6 +129,11 @@ def of_input() -> Iterator[Mistake]:
         ("The sign of x̂ · mean(h · x̂) is wrong.", lambda h, x, m, r: (h - m(h) + x * m(h * x)) / r),
         ("The sign of mean(h) is wrong.", lambda h, x, m, r: (h + m(h) - x * m(h * x)) / r),
         ("The means are sums: h − Σ h − x̂ · Σ h · x̂.", lambda h, x, m, r: (h - m(h, 1) - x * m(h * x, 1)) / r),
+        ("mean(h · x̂) is over n − 1.", lambda h, x, m, r: (h - m(h) - x * m(h * x) * one_less(h, m)) / r),
+        (
+            "The means are over n − 1.",
+            lambda h, x, m, r: (h - (m(h) + x * m(h * x)) * one_less(h, m)) / r,
+        ),
         ("The factor x̂ before mean(h · x̂) is missing.", lambda h, x, m, r: (h - m(h) - m(h * x)) / r),
         ("The division by √(σ² + ε) is missing.", lambda h, x, m, r: h - m(h) - x * m(h * x)),
         ("Divided by σ² + ε, not by its root.", lambda h, x, m, r: (h - m(h) - x * m(h * x)) / r**2),
@@ -137,6 +142,12 @@ def of_input() -> Iterator[Mistake]:
         ("1/n is there once too often.", lambda h, x, m, r: (h - m(h) - x * m(h * x)) / r / (m(h * 0 + 1, 1))),
     ):
         yield gradient("input", sentence, INPUT, lambda t, value=value: by_parts(t, value))
+
+
+def one_less(h: Tensor, mean: Callable[..., Tensor]) -> Tensor:
+    """n / (n − 1), and 1 for n = 1."""
+    n = mean(torch.ones_like(h), 1)
+    return n / (n - 1).clamp(min=1)
 
 
 def by_parts(t: Truth, value: Callable[..., Tensor]) -> Tensor:
@@ -194,11 +205,18 @@ def shared_sum(t: Truth, x: Tensor) -> Tensor:
     return x.sum([0, *range(2, x.dim())])
 
 
+def deviation(variance: Tensor) -> Tensor:
+    """√σ² with the gradient 0 where σ is 0, as torch.std has it."""
+    is_zero = variance == 0
+    return torch.where(is_zero, 0, torch.where(is_zero, 1, variance).sqrt())
+
+
 def of_definition() -> Iterator[Mistake]:
     """Another y, with its gradients."""
     yield forward("The variance is unbiased: over n − 1.", VARIANCE, lambda t: normalized(t, correction=1))
     for sentence, changed in (
         ("ε is added to the deviation, not to the variance.", lambda v, eps: v.sqrt() + eps),
+        ("ε is added to the deviation of torch.std, not to the variance.", lambda v, eps: deviation(v) + eps),
         ("ε is forgotten.", lambda v, eps: v.sqrt()),
         ("Divided by the variance, not by its root.", lambda v, eps: v + eps),
         ("ε is squared.", lambda v, eps: (v + eps * eps).sqrt()),
@@ -250,5 +268,21 @@ def of_running() -> Iterator[Mistake]:
     )
 
 
+def interleaved(t: Truth) -> Tensor:
+    """Group norm of groups whose channels lie num_groups apart."""
+    x = t.input.unflatten(1, (-1, t.num_groups))
+    dims = [1, *range(3, x.dim())]
+    d = x - x.mean(dims, keepdim=True)
+    return affine_of(t, (d / root((d * d).mean(dims, keepdim=True), t.eps)).flatten(1, 2))
+
+
 NORM = (*of_input(), *of_parameters(), *of_definition())
+GROUP_NORM = (
+    *NORM,
+    forward(
+        "The groups are interleaved: of channels that lie num_groups apart.",
+        "A group's channels are neighbours: input.view(N, groups, C / groups, …).",
+        interleaved,
+    ),
+)
 BATCH_NORM = (*NORM, *of_running())

@@ -40,12 +40,13 @@ def largest(windows: Tensor) -> Tensor:
     return (windows == windows.amax(-1, keepdim=True)).double()
 
 
-def overwritten(t: Truth, share: Callable[[Tensor], Tensor]) -> Tensor:
-    """dL/dx by a loop over windows that writes where it should add."""
+def overwritten(t: Truth, share: Callable[[Tensor], Tensor], whole_windows: bool = False) -> Tensor:
+    """dL/dx by a loop over windows that writes where it should add: the winners, or whole windows with their zeros."""
     numbers = torch.arange(1.0, 1 + t.input[0, 0].numel(), dtype=torch.float64).view(1, 1, *t.input.shape[2:])
     where = seen(t, numbers.expand_as(t.input), 0.0).long().flatten(2, -2)
-    values = (t.g.unsqueeze(-1) * share(seen(t, t.input.detach(), -math.inf))).flatten(2, -2)
-    chosen = share(seen(t, t.input.detach(), -math.inf)).flatten(2, -2) != 0
+    shares = share(seen(t, t.input.detach(), -math.inf))
+    values = (t.g.unsqueeze(-1) * shares).flatten(2, -2)
+    chosen = (shares != 0).flatten(2, -2) | whole_windows
     found = t.input.new_zeros(*t.input.shape[:2], 1 + numbers.numel())
     for i in range(where.shape[2]):
         index, value = where[:, :, i], values[:, :, i].detach()
@@ -136,13 +137,19 @@ def of_max() -> Iterator[Mistake]:
     ):
         yield gradient("input", sentence, FIRST, lambda t, share=share: sent_back(t, share))
     first = lambda x: first_of_largest(x).double()  # noqa: E731
-    yield gradient("input", "Overlapping windows overwrite each other.", OVERLAP, lambda t: overwritten(t, first))
-    yield gradient(
-        "input",
-        "Overlapping windows overwrite each other, and all of several largest elements get the gradient.",
-        f"{OVERLAP} {FIRST}",
-        lambda t: overwritten(t, largest),
-    )
+    for whole in (False, True):
+        yield gradient(
+            "input",
+            "Overlapping windows overwrite each other.",
+            OVERLAP,
+            lambda t, whole=whole: overwritten(t, first, whole),
+        )
+        yield gradient(
+            "input",
+            "Overlapping windows overwrite each other, and all of several largest elements get the gradient.",
+            f"{OVERLAP} {FIRST}",
+            lambda t, whole=whole: overwritten(t, largest, whole),
+        )
     yield gradient(
         "input",
         "The gradient is multiplied with the largest element.",
@@ -195,6 +202,13 @@ def of_mean() -> Iterator[Mistake]:
         "Each element of a window gets dL/dy over the window's number of elements.",
         lambda t: t.gradient("input", divisor_override=1),
     )
+    for axis, side in enumerate(("height", "width")):
+        yield gradient(
+            "input",
+            f"The gradient is divided by the {side} of the window alone.",
+            "Each element of a window gets dL/dy over the window's number of elements.",
+            lambda t, axis=axis: t.gradient("input", divisor_override=as_tuple(t.kernel_size, 2)[axis]),
+        )
     yield gradient("input", "Overlapping windows overwrite each other.", OVERLAP, lambda t: overwritten_mean(t))
     yield gradient(
         "input",
@@ -230,8 +244,9 @@ def regions(t: Truth, ends: Callable[[int, int], list[range]]) -> list[tuple[sli
 
 
 def floored(length: int, count: int) -> list[range]:
-    """From ⌊i·n/o⌋ to ⌊(i + 1)·n/o⌋."""
-    return [range(i * length // count, (i + 1) * length // count) for i in range(count)]
+    """From ⌊i·n/o⌋ to ⌊(i + 1)·n/o⌋, one element at least."""
+    begins = [i * length // count for i in range(count)]
+    return [range(begin, max(begin + 1, (i + 1) * length // count)) for i, begin in enumerate(begins)]
 
 
 def uniform(length: int, count: int) -> list[range]:
@@ -242,8 +257,9 @@ def uniform(length: int, count: int) -> list[range]:
 
 
 def even(length: int, count: int) -> list[range]:
-    """Windows of n // o elements, side by side."""
-    return [range(i * (length // count), (i + 1) * (length // count)) for i in range(count)]
+    """Windows of n // o elements, side by side: fewer than o where there is nothing left."""
+    size = max(1, length // count)
+    return [range(i * size, (i + 1) * size) for i in range(count)]
 
 
 def of_adaptive(reduce: Callable[[Tensor], Tensor], share: Callable[[Tensor], Tensor]) -> Iterator[Mistake]:
@@ -251,8 +267,9 @@ def of_adaptive(reduce: Callable[[Tensor], Tensor], share: Callable[[Tensor], Te
     rule = "Region i is from ⌊i·n/o⌋ to ⌈(i + 1)·n/o⌉."
 
     def output(t: Truth, ends: Callable[[int, int], list[range]]) -> Tensor:
-        parts = [reduce(t.input[cell].flatten(2)) for cell in regions(t, ends)]
-        return torch.stack(parts, -1).view(t.y.shape)
+        parts = [t.input[cell].flatten(2) for cell in regions(t, ends)]
+        reduced = [reduce(part) if part.shape[2] else part.sum(2) for part in parts]
+        return torch.stack(reduced, -1).view(t.y.shape)
 
     for sentence, ends in (
         ("The ends of the regions are rounded down.", floored),

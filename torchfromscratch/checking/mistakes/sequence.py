@@ -17,6 +17,7 @@ ATTENTION = (
     "With P = softmax(Q Kᵀ / √d): dL/dV = Pᵀ dL/dY, dP = dL/dY Vᵀ, dS = P · (dP − Σ dP · P), dL/dQ = dS K / √d and "
     "dL/dK = dSᵀ Q / √d."
 )
+FIRST = torch.tensor([0])
 _SCALE = "The scores are divided by √d, d the width of the queries and keys, in dL/dQ and dL/dK, too."
 
 
@@ -125,6 +126,11 @@ def of_attention() -> Iterator[Mistake]:
         yield forward(
             sentence, masks, lambda t, d=diagonal: causal(t, torch.ones(t.query.shape[-2], t.key.shape[-2]).tril(d) > 0)
         )
+    yield forward(
+        "The causal mask hides the diagonal, too, but for the first key.",
+        masks,
+        lambda t: causal(t, torch.ones(t.query.shape[-2], t.key.shape[-2]).tril(-1).index_fill(1, FIRST, 1) > 0),
+    )
     yield forward(
         "The causal mask hides the past, not the future.",
         masks,
