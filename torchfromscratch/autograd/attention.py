@@ -27,7 +27,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.autograd.softmax import through_softmax
-from torchfromscratch.kernels.memory import computed
+from torchfromscratch.kernels.memory import call_out
 
 LARGEST_KEPT = 2**24  # elements of P that are kept for the backward pass: 64 MB in float32
 LARGEST_BLOCK = 2**20  # elements of P that a block computes at once: about what a processor's caches hold
@@ -208,9 +208,9 @@ def _softmax(scores: Tensor) -> Tensor:
     if scores.numel() == 0:
         return scores
     greatest = scores.amax(-1, keepdim=True)
-    below = computed(torch.sub, scores, greatest.masked_fill(greatest == -torch.inf, 0), memory=scores)
-    weights = computed(torch.exp, below, memory=scores)
-    return computed(torch.div, weights, weights.sum(-1, keepdim=True).clamp(min=1), memory=scores)
+    below = call_out(torch.sub, scores, greatest.masked_fill(greatest == -torch.inf, 0), out=scores)
+    weights = call_out(torch.exp, below, out=scores)
+    return call_out(torch.div, weights, weights.sum(-1, keepdim=True).clamp(min=1), out=scores)
 
 
 def _times(weights: Tensor, noise: Tensor | None) -> Tensor:

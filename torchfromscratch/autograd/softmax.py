@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
-from torchfromscratch.kernels.memory import computed
+from torchfromscratch.kernels.memory import call_out
 from torchfromscratch.kernels.precision import widened
 
 
@@ -27,9 +27,9 @@ class Softmax(Function):
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:
         below = shifted(widened(input), dim)
-        exponential = computed(torch.exp, below, memory=below)
+        exponential = call_out(torch.exp, below, out=below)
         total = exponential.sum(dim, keepdim=True)
-        return computed(torch.div, exponential, total, memory=exponential).to(input.dtype)
+        return call_out(torch.div, exponential, total, out=exponential).to(input.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -54,7 +54,7 @@ class LogSoftmax(Function):
     def forward(input: Tensor, dim: int) -> Tensor:
         below = shifted(widened(input), dim)
         log_sum = below.exp().sum(dim, keepdim=True).log()
-        return computed(torch.sub, below, log_sum, memory=below).to(input.dtype)
+        return call_out(torch.sub, below, log_sum, out=below).to(input.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:

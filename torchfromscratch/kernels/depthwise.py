@@ -27,7 +27,7 @@ from torchfromscratch.kernels.layout import (
     empty,
     to_memory_format,
 )
-from torchfromscratch.kernels.memory import computed, in_cpu_memory, is_tracing, settle
+from torchfromscratch.kernels.memory import call_out, in_cpu_memory, is_tracing
 from torchfromscratch.kernels.windows import Windows
 
 Pairs = list[tuple[Tensor, Tensor]]
@@ -107,7 +107,7 @@ def add_up(total: Tensor, terms: list[Term], bias: Tensor) -> None:
             sums.copy_(bias)
         else:
             _, data, number = first
-            settle(computed(torch.addcmul, bias, part_of(data, part), number, memory=sums), sums)
+            sums.copy_(call_out(torch.addcmul, bias, part_of(data, part), number, out=sums))
         for there, data, number in terms:
             sums[there].addcmul_(part_of(data, part), number)
 

@@ -100,21 +100,15 @@ def no_view(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     return tensor.view(shape) if torch.jit.is_tracing() else torch.ops.aten._unsafe_view.default(tensor, shape)
 
 
-def computed(operation: Callable[..., Tensor], *operands: Tensor, memory: Tensor) -> Tensor:
-    """operation(*operands), in memory of the result's shape.
+def call_out(operation: Callable[..., Tensor], *operands: Any, out: Tensor | None) -> Tensor:
+    """operation(*operands), written to `out` of the result's shape, if that may be and there is one; else a new tensor.
 
-    Apart from it where the operation is recorded, as what autograd will need then must stay as it is, and where the
-    result stands for many.
+    It may not be while operations are traced, as autograd will need what would be overwritten, nor under vmap. So
+    `memory.copy_(call_out(…, out=memory))` writes in any mode: torch copies nothing from a tensor to itself.
     """
-    if is_tracing() or is_batched(*operands):
+    if out is None or is_tracing() or is_batched(*[operand for operand in operands if isinstance(operand, Tensor)]):
         return operation(*operands)
-    return operation(*operands, out=memory)
-
-
-def settle(result: Tensor, memory: Tensor) -> None:
-    """Writes to the memory what was `computed` apart from it."""
-    if result is not memory:
-        memory.copy_(result)
+    return operation(*operands, out=out)
 
 
 class Workspace:
@@ -147,6 +141,6 @@ class FreshMemory(Workspace):
         return torch.empty_like(tensor)
 
 
-def computed_in(workspace: Workspace | None, operation: Callable[..., Tensor], a: Tensor, b: Any) -> Tensor:
-    """operation(a, b), which is like a; in fresh memory if there is no workspace."""
-    return operation(a, b) if workspace is None else operation(a, b, out=workspace.like(a))
+def buffer_like(tensor: Tensor, workspace: Workspace | None) -> Tensor | None:
+    """Memory of the workspace, if there is one."""
+    return None if workspace is None else workspace.like(tensor)

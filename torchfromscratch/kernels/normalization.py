@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.chunks import by_core, part_of, slices
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
-from torchfromscratch.kernels.memory import computed, in_cpu_memory, is_batched, settle
+from torchfromscratch.kernels.memory import call_out, in_cpu_memory, is_batched
 from torchfromscratch.kernels.precision import widened
 
 
@@ -82,8 +82,8 @@ def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statisti
             there = _part(y_by_core, span)
             y = _deviation(_part(x, span), mu, over, there)
             for factor in (weight * rho,) if shared.both else (rho, weight):
-                y = computed(torch.mul, y, factor, memory=there)
-            settle(y if bias is None else computed(torch.add, y, bias, memory=there), there)
+                y = call_out(torch.mul, y, factor, out=there)
+            there.copy_(y if bias is None else call_out(torch.add, y, bias, out=there))
         means.append(mean)
         variances.append(variance)
     return output.to(input.dtype), _joined(means).squeeze(0), _joined(variances).squeeze(0)
@@ -111,7 +111,7 @@ def gradients(
         products = []
         for g_part, x_part, memory in parts:  # memory that dL/dx takes later
             deviation = _deviation(x_part, mu_by_weight, over, buffer)
-            products.append(sum_over(computed(torch.mul, g_part, deviation, memory=memory), shared.both))
+            products.append(sum_over(call_out(torch.mul, g_part, deviation, out=memory), shared.both))
         sum_gd, room = _total(products), None if scratch is None else _beginning(scratch, parts[0][0])
         grad_weights.append(_sum_of_products(sum_gd, rho, shared.weight, room))
         grad_biases.append(sum_over(sum_g, shared.weight))
@@ -124,13 +124,13 @@ def gradients(
         mean_h = _sum_of_products(sum_g, inner, shared.statistics, room) / count if over.centred else None
         slope, outer = shared.by_weight(slope, weight), shared.by_weight(outer, weight)
         for g_part, x_part, memory in parts:
-            h = g_part if inner is None else computed(torch.mul, g_part, inner, memory=memory)
+            h = g_part if inner is None else call_out(torch.mul, g_part, inner, out=memory)
             if mean_h is not None:
-                h = computed(torch.sub, h, shared.by_weight(mean_h, weight), memory=memory)
+                h = call_out(torch.sub, h, shared.by_weight(mean_h, weight), out=memory)
             if len(parts) > 1:  # else it is still there
                 deviation = _deviation(x_part, mu_by_weight, over, buffer)
-            h = computed(functools.partial(torch.addcmul, value=-1), h, deviation, slope, memory=memory)
-            settle(h.mul_(outer), memory)
+            h = call_out(functools.partial(torch.addcmul, value=-1), h, deviation, slope, out=memory)
+            memory.copy_(h.mul_(outer))
     # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
     grad_weight, grad_bias = _total(grad_weights).squeeze(0), _total(grad_biases).squeeze(0).clone()
     return grad_input.to(input.dtype), grad_weight, grad_bias
@@ -185,7 +185,7 @@ def _moments(
         deviation = _deviation(part, shared.by_weight(shift, weight), over, buffer)
         if over.centred:
             totals.append(shared.sum(deviation))
-        squares.append(shared.sum(computed(torch.mul, deviation, deviation, memory=_beginning(buffer, part))))
+        squares.append(shared.sum(call_out(torch.mul, deviation, deviation, out=_beginning(buffer, part))))
     mean_square = _total(squares) / count
     if not over.centred:
         return torch.zeros_like(mean_square), mean_square
@@ -195,13 +195,13 @@ def _moments(
 
 def _deviation(x: Tensor, mean: Tensor, over: Statistics, memory: Tensor) -> Tensor:
     """x − μ, in memory for the longest part; x itself where no mean is taken away."""
-    return computed(torch.sub, x, mean, memory=_beginning(memory, x)) if over.centred else x
+    return call_out(torch.sub, x, mean, out=_beginning(memory, x)) if over.centred else x
 
 
 def _sum_of_products(x: Tensor, factor: Tensor | None, dims: Collection[int], room: Tensor | None) -> Tensor:
     """Σ factor · x, in memory for the products if there is some."""
     if factor is not None:
-        x = x * factor if room is None else computed(torch.mul, x, factor, memory=room)
+        x = x * factor if room is None else call_out(torch.mul, x, factor, out=room)
     return sum_over(x, dims)
 
 
