@@ -14,8 +14,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import torchfromscratch.functional as F
 from torchfromscratch import nn
+from torchfromscratch.kernels.blocking import ELEMENTWISE_BLOCK
 from torchfromscratch.kernels.gate import BITS, gate
-from torchfromscratch.kernels.pieces import PIECE
 from torchfromscratch.kernels.precision import rounded
 
 KINKS = [-math.inf, -100, -6, -3, -1, -0.5, -0.0, 0.0, 0.5, 1, 3, 6, 20, 100, math.inf, math.nan]
@@ -79,7 +79,7 @@ def around(bounds: tuple[float, ...], dtype: torch.dtype) -> list[torch.Tensor]:
     return numbers + [torch.nextafter(number, end) for number in numbers[6:] for end in ends]
 
 
-# Pieces of what is computed exactly, and of what is rounded: with constants, and where the pieces meet.
+# Blocks of what is computed exactly, and of what is rounded: with constants, and where the blocks meet.
 PIECEWISE: dict[str, tuple[Callable[[float], tuple], Callable[[float], tuple]]] = {
     "threshold": (lambda b: (b, 20.3), lambda b: (b,)),
     "hardtanh": (lambda b: (-b, b + 1), lambda b: (-b, b + 1)),
@@ -305,11 +305,11 @@ def test_inplace_leaves_what_others_look_at() -> None:
     torch.testing.assert_close(*seen)
 
 
-LONG = 2 * PIECE + 5
+LONG = 2 * ELEMENTWISE_BLOCK + 5
 
 
 def test_long_inputs_take_batches_of_gradients() -> None:
-    """A tensor that stands for many has no memory to take a piece of."""
+    """A tensor that stands for many has no memory to take a block of."""
     x = torch.linspace(-3, 3, LONG, requires_grad=True)
     y = F.silu(x)
     batch = torch.stack([torch.ones(LONG), x.detach()])
@@ -331,8 +331,8 @@ def test_sizes_may_be_unknown_while_operations_are_recorded() -> None:
 def test_long_inputs_are_computed_alike(
     name: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In pieces where the memory allows that, the same numbers as for short parts of the input, in the same layout."""
-    monkeypatch.setattr("torchfromscratch.kernels.gate.PIECE", PIECE)
+    """In blocks where the memory allows that, the same numbers as for short parts of the input, in the same layout."""
+    monkeypatch.setattr("torchfromscratch.kernels.gate.GATE_BLOCK", ELEMENTWISE_BLOCK)
     x = torch.randn(2, 3, 1, LONG // 6 + 1, generator=torch.Generator().manual_seed(0)).to(dtype)
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     if layout == "channels last":

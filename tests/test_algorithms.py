@@ -20,7 +20,7 @@ from tests.subjects import answers, assert_equal, largest_error, outcome, random
 from tests.test_convolution import calls
 from torchfromscratch import nn
 from torchfromscratch.kernels import (
-    chunks,
+    blocking,
     depthwise,
     depthwise_runs,
     dilated,
@@ -141,7 +141,7 @@ def test_winograd_of_planes_as_torch(
         st.tuples(*(st.integers(*ends) for ends in ((1, 9), (1, 5), (1, 3), (0, 4), (1, 2)))), min_size=1, max_size=3
     ),
     followed=st.sampled_from([(True, True), (True, False), (False, True)]),
-    chunk_bytes=st.sampled_from([1, chunks.CHUNK_BYTES]),
+    chunk_bytes=st.sampled_from([1, blocking.BATCH_BLOCK_BYTES]),
 )
 def test_depthwise_as_torch(
     channels_last: bool,
@@ -163,7 +163,7 @@ def test_depthwise_as_torch(
     expected = outcome(lambda *given: getattr(TF, f"conv{len(dims)}d")(*given, **options), tensors)
     hypothesis.assume(isinstance(expected, list))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CHUNK_BYTES", chunk_bytes)
+        patch.setattr(blocking, "BATCH_BLOCK_BYTES", chunk_bytes)
         actual = answers(lambda *given: getattr(F, f"conv{len(dims)}d")(*given, **options), tensors)
     assert_equal(actual, expected)
     if len(dims) < 3:  # of volumes in float64, torch gives the format up
@@ -193,9 +193,9 @@ def test_recorded_depthwise(record: Any, memory_format: torch.memory_format, str
 def test_parts_of_a_batch(size: int, elements: int, threads: int) -> None:
     """They are all of it, fit but for what makes them even, and are of as many pictures for each core."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks, "CHUNK_BYTES", 400)
+        patch.setattr(blocking, "BATCH_BLOCK_BYTES", 400)
         patch.setattr(torch, "get_num_threads", lambda: threads)
-        parts = chunks.slices(torch.empty(0), size, elements)
+        parts = blocking.slices(torch.empty(0), size, elements)
     assert [number for part in parts for number in range(part.start, part.stop)] == list(range(size))
     most = max(1, 100 // max(1, elements))
     lengths = [part.stop - part.start for part in parts]

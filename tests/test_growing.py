@@ -12,7 +12,7 @@ import torch
 import torchfromscratch.functional as F
 from tests.growing import GROWING, Growing
 from tests.subjects import tensors_of
-from torchfromscratch.kernels import chunks, gate, pieces, resampling
+from torchfromscratch.kernels import blocking, gate, resampling
 
 # A window ten times as large is made of halves four times more often, in each of two dimensions, forward and backward.
 DOUBLINGS = 150
@@ -42,7 +42,12 @@ def calls(growing: Growing, n: int) -> int:
 @pytest.mark.parametrize("growing", GROWING, ids=lambda growing: growing.name)
 def test_calls_do_not_grow(growing: Growing, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or no further: what is done for each of a few, up to a bound, has ended at a hundred times the size."""
-    for module, name in ((chunks, "CHUNK_BYTES"), (pieces, "PIECE"), (gate, "PIECE"), (resampling, "BLOCK")):
+    for module, name in (
+        (blocking, "BATCH_BLOCK_BYTES"),
+        (blocking, "ELEMENTWISE_BLOCK"),
+        (gate, "GATE_BLOCK"),
+        (resampling, "BLOCK"),
+    ):
         monkeypatch.setattr(module, name, 2**40)  # blocks that fit the cache, which are as many as the work is large
     allowed = DOUBLINGS if "window of" in growing.how else 0
     small, large = calls(growing, 10**4), calls(growing, 10**5)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import torchfromscratch.functional as F
 from torchfromscratch import nn
-from torchfromscratch.kernels import pieces
+from torchfromscratch.kernels import blocking
 
 THEIRS = torch.nn.functional
 
@@ -129,12 +129,12 @@ def test_classes_are_never_spread_out() -> None:
 )
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
-@pytest.mark.parametrize("piece", [2, pieces.PIECE])
+@pytest.mark.parametrize("piece", [2, blocking.ELEMENTWISE_BLOCK])
 def test_differences_of_every_size_match_torch(
     name: str, options: dict, reduction: str, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also in pieces, which a mean's gradient, one number for all, is not cut into."""
-    monkeypatch.setattr(pieces, "PIECE", piece)
+    """Also in blocks, which a mean's gradient, one number for all, is not cut into."""
+    monkeypatch.setattr(blocking, "ELEMENTWISE_BLOCK", piece)
     x = torch.tensor([0.0, 0.3, 0.7, -0.7, 1.0, -5.0, 40.0, -800.0, math.nan], dtype=torch.float64)
     assert_as_torch(name, [x, torch.zeros_like(x)], reduction=reduction, **options)
 

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 import torchfromscratch.functional as F
 from tests.subjects import assert_same_outcome, outcome, random_tensors
 from torchfromscratch import nn
-from torchfromscratch.kernels import chunks
+from torchfromscratch.kernels import blocking
 
 LAYERS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "batch_norm": lambda F, x: F.batch_norm(x, None, None, training=True),
@@ -157,8 +157,8 @@ def test_the_batch_in_uneven_parts_gives_the_same(
     build: Callable, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     input = torch.randn(8, 4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("torchfromscratch.kernels.chunks.CHUNK_BYTES", 3 * 8 * input[0].numel())
-    assert len(chunks.chunks(input, input[0].numel())) == 3
+    monkeypatch.setattr("torchfromscratch.kernels.blocking.BATCH_BLOCK_BYTES", 3 * 8 * input[0].numel())
+    assert len(blocking.batch_blocks(input, input[0].numel())) == 3
     results = []
     for namespace in (nn, torch.nn):
         module = build(namespace).double()
@@ -302,12 +302,12 @@ def test_mapping_over_models_equals_one_model_after_the_other() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("batch", [0, 1, 3, 12])
-@pytest.mark.parametrize("chunk_bytes", [1, chunks.CHUNK_BYTES])
+@pytest.mark.parametrize("chunk_bytes", [1, blocking.BATCH_BLOCK_BYTES])
 def test_batch_norm_of_pictures_parted_among_cores(
     threads: int, batch: int, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(blocking, "BATCH_BLOCK_BYTES", chunk_bytes)
     tensors = random_tensors((batch, 4, 6, 5), (4,), (4,))
     ours = outcome(lambda x, *affine: F.batch_norm(x, None, None, *affine, training=True), tensors)
     theirs = outcome(lambda x, *affine: torch.nn.functional.batch_norm(x, None, None, *affine, training=True), tensors)

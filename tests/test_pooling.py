@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import torchfromscratch.functional as F
 from tests.subjects import answers, assert_as_torch, assert_equal, outcome, random_tensors, strides
-from torchfromscratch.kernels import chunks, layout, spans
+from torchfromscratch.kernels import blocking, layout, spans
 from torchfromscratch.kernels import pooling as kernel
 
 BAD = st.sampled_from([0, -1, 7, 2.5, None, "wrong", (), (1,), (0, 1), (1, 1, 1, 1), [1, -1], (1.5, 1), True])
@@ -275,8 +275,8 @@ def test_a_batch_in_parts(
     x = torch.randint(0, 3, (5, 3, 8, 9), generator=torch.Generator().manual_seed(0)).double()
     x[3, 1, 4, 4] = math.nan
     x = x.contiguous(memory_format=memory_format).requires_grad_()
-    monkeypatch.setattr(chunks, "CHUNK_BYTES", 2 * x[0].numel() * x.element_size())
-    parts = chunks.chunks(x, x[0].numel())
+    monkeypatch.setattr(blocking, "BATCH_BLOCK_BYTES", 2 * x[0].numel() * x.element_size())
+    parts = blocking.batch_blocks(x, x[0].numel())
     assert [part.stop - part.start for part in parts] == [2, 2, 1]
     results = [function(x, *options, return_indices=True) for function in (F.max_pool2d, TF.max_pool2d)]
     assert_equal(*results)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import torchfromscratch.functional as F
 from tests.subjects import answers, random_tensors
-from torchfromscratch.kernels import chunks, resampling
+from torchfromscratch.kernels import blocking, resampling
 
 MODES = {
     1: ["nearest", "nearest-exact", "linear", "area"],
@@ -42,7 +42,7 @@ def resizings(draw: st.DrawFn) -> tuple[list[int], dict[str, Any]]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(resizings(), st.booleans(), st.sampled_from([1, chunks.CHUNK_BYTES]))
+@given(resizings(), st.booleans(), st.sampled_from([1, blocking.BATCH_BLOCK_BYTES]))
 def test_equals_torch_for_any_options(resizing: tuple, channels_last: bool, chunk_bytes: int) -> None:
     """Also where a batch is taken in parts of one picture."""
     size, options = resizing
@@ -53,7 +53,7 @@ def test_equals_torch_for_any_options(resizing: tuple, channels_last: bool, chun
     for functional in (F, torch.nn.functional):
         x = input.detach().clone().requires_grad_()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(chunks, "CHUNK_BYTES", chunk_bytes)
+            patch.setattr(blocking, "BATCH_BLOCK_BYTES", chunk_bytes)
             output = functional.interpolate(x, **options)
             (gradient,) = torch.autograd.grad(output.square().sum(), x)
         results.append((output, gradient))

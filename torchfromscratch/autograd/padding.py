@@ -31,7 +31,7 @@ class Mode(NamedTuple):
     parts: Callable[[int, int, int], tuple[tuple[int, int], ...]]
     """(size, left, right) → start and length of the parts that the left and the right edge repeat."""
     spread: Callable[[Tensor, int, int], list[Tensor]]
-    """(part, dim, width) → edge, in pieces."""
+    """(part, dim, width) → edge, in blocks."""
     collect: Callable[[Tensor, int], Tensor]
     """(edge, dim) → part: the transpose of `spread`."""
 

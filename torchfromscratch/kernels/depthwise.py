@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks, part_of
+from torchfromscratch.kernels.blocking import batch_blocks, part_of
 from torchfromscratch.kernels.layout import (
     any_channels_last,
     copy_to_memory_format,
@@ -72,7 +72,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     inputs, outputs = by_channel(input, windows), by_channel(grad_output, windows)
     indices = [windows.inside(tap, input.shape[2:], grad_output.shape[2:]) for tap in windows.taps]
     pairs = [(inputs[here], outputs[there]) for here, there in indices]
-    parts = chunks(grad_output, math.prod(grad_output.shape[1:]))
+    parts = batch_blocks(grad_output, math.prod(grad_output.shape[1:]))
     products = memory_of_products(pairs, parts[0].stop, channels_last)
     dims, shares = tuple(range(3, pairs[0][0].dim())), []
     for part in parts:
@@ -101,7 +101,7 @@ def add_up(total: Tensor, terms: list[Term], bias: Tensor) -> None:
     """total (n, G, m, *size) = bias + Σ terms, begun with one that covers all of it, if there is one."""
     covering = [n for n, (there, _, _) in enumerate(terms) if total[there].shape == total.shape]
     first = terms.pop(covering[0]) if covering else None
-    for part in chunks(total, math.prod(total.shape[1:])):
+    for part in batch_blocks(total, math.prod(total.shape[1:])):
         sums = part_of(total, part)
         if first is None:
             sums.copy_(bias)

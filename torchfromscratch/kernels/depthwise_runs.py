@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels import depthwise
-from torchfromscratch.kernels.chunks import chunks, part_of
+from torchfromscratch.kernels.blocking import batch_blocks, part_of
 from torchfromscratch.kernels.depthwise import by_channel, factors, factors_by_tap, filters_from
 from torchfromscratch.kernels.memory import may_be_looked_at
 from torchfromscratch.kernels.rotation import as_correlation, rotate180
@@ -32,7 +32,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     output = input.new_empty((input.shape[0], weight.shape[0], *size))
     numbers = factors_by_tap(weight, windows)
     constants = None if bias is None else factors(bias, windows)
-    parts = chunks(output, math.prod(output.shape[1:]))
+    parts = batch_blocks(output, math.prod(output.shape[1:]))
     seen = Seen(part_of(input, parts[0]), windows, size)
     for part in parts:
         add_up(seen.by_taps(part_of(input, part)), numbers, constants, by_channel(part_of(output, part), windows))
@@ -62,7 +62,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     """dL/dw, shapes as in `convolution.weight_gradient`."""
     if may_be_looked_at(input, grad_output):
         shares = input.new_empty((windows.tap_count, *grad_output.shape[:2]))  # of each picture
-        parts = chunks(grad_output, math.prod(grad_output.shape[1:]))
+        parts = batch_blocks(grad_output, math.prod(grad_output.shape[1:]))
         seen = Seen(part_of(input, parts[0]), windows, grad_output.shape[2:])
         products = Products(part_of(grad_output, parts[0]), seen.row, windows)
         for part in parts:
@@ -86,7 +86,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     g, rotated, _, turned = as_correlation(grad_output, weight, windows, input.shape[2:])
     grad_input = input.new_empty(input.shape)
     numbers, shares = factors_by_tap(rotated, turned), input.new_empty((turned.tap_count, *input.shape[:2]))
-    parts = chunks(input, math.prod(input.shape[1:]))
+    parts = batch_blocks(input, math.prod(input.shape[1:]))
     seen = Seen(part_of(g, parts[0]), turned, input.shape[2:])
     products = Products(part_of(input, parts[0]), seen.row, turned)
     for part in parts:

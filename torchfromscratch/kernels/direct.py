@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks
+from torchfromscratch.kernels.blocking import batch_blocks
 from torchfromscratch.kernels.layout import any_channels_last, empty, is_channels_last
 from torchfromscratch.kernels.windows import Tap, Windows, spatial
 
@@ -83,7 +83,7 @@ def products(left: Tensor, right: Tensor, groups: int) -> Tensor:
         return torch.bmm(rows(left, groups).mT, rows(right, groups))
     elements = left.shape[1] * right.shape[1] // groups
     left, right = columns(left, groups), columns(right, groups)
-    parts = [torch.matmul(left[part], right[part].mT).sum(0) for part in chunks(left, elements)]
+    parts = [torch.matmul(left[part], right[part].mT).sum(0) for part in batch_blocks(left, elements)]
     return functools.reduce(torch.add, parts)
 
 

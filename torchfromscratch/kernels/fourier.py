@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import slices
+from torchfromscratch.kernels.blocking import slices
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows, spatial

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks, part_of, slices
+from torchfromscratch.kernels.blocking import batch_blocks, part_of, slices
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
 from torchfromscratch.kernels.memory import in_cpu_memory, is_exporting
 from torchfromscratch.kernels.precision import widened
@@ -145,7 +145,7 @@ def parts(batch: Tensor, output_size: Sequence[int], row_length: int) -> list[tu
     along_height, *rest = output_size
     elements = math.prod(rest) * row_length
     bands = slices(batch, along_height, elements)
-    return [(pictures, bands) for pictures in chunks(batch, along_height * elements)]
+    return [(pictures, bands) for pictures in batch_blocks(batch, along_height * elements)]
 
 
 def window_matrices(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import by_core, part_of, slices
+from torchfromscratch.kernels.blocking import by_core, part_of, slices
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.memory import call_out, in_cpu_memory, is_batched
 from torchfromscratch.kernels.precision import widened

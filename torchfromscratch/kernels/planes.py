@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels import winograd
-from torchfromscratch.kernels.chunks import evenly
+from torchfromscratch.kernels.blocking import evenly
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
 from torchfromscratch.kernels.windows import Windows
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks, part_of
+from torchfromscratch.kernels.blocking import batch_blocks, part_of
 from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.memory import FreshMemory, Workspace, buffer_like, call_out, is_batched, may_be_looked_at
@@ -48,7 +48,7 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     output_size = windows.output_size(input.shape[2:])
     largest, winners = empty_maxima(input, windows)
     workspace = Workspace() if _may_count_in_floats(input, windows.tap_count) else None
-    parts = chunks(input, math.prod(input.shape[1:]))
+    parts = batch_blocks(input, math.prod(input.shape[1:]))
     for part, padded in zip(parts, padded_parts(input, windows, lowest, parts), strict=True):
         if workspace is not None and covers(windows, input.shape[2:]):
             best, numbers = [found.view_as(part_of(largest, part)) for found in widened(padded).flatten(2).max(2)]
@@ -234,7 +234,7 @@ def max_positions(input: Tensor, spans: Sequence[Spans]) -> tuple[Tensor, Tensor
     largest = empty(shape, any_channels_last(input), like=input)
     positions = torch.empty_like(largest, dtype=torch.int64)
     exact = sizes_are_open() or not _may_count_in_floats(input, math.prod(input.shape[2:]))
-    for part in chunks(input, math.prod(input.shape[1:])):
+    for part in batch_blocks(input, math.prod(input.shape[1:])):
         data = widened(part_of(input, part))
         best, offsets = _max_spans(data, dividing, exact)
         if not exact and best.sum().isnan():
@@ -295,7 +295,7 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows | None, inp
     tile_the_input = without_gaps and shape[2:] == tuple(map(operator.mul, size, windows.stride))
     if not tile_the_input:
         padded.zero_()
-    for part in chunks(padded, math.prod(padded.shape[1:])):
+    for part in batch_blocks(padded, math.prod(padded.shape[1:])):
         gradients, numbers = part_of(grad_output, part), wide_enough(part_of(winners, part), grad_output)
         for number, tap in enumerate(windows.taps):
             there = windows.seen_by(tap, part_of(padded, part), size)

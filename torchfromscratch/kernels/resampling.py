@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.chunks import chunks, part_of
+from torchfromscratch.kernels.blocking import batch_blocks, part_of
 from torchfromscratch.kernels.memory import in_cpu_memory, is_tracing
 
 # Outputs for whom weights are computed at a time: of 2·10⁶, each step would take new memory from the system.
@@ -133,7 +133,7 @@ def weighted_sum(input: Tensor, position: Tensor, weight: Tensor | None, dim: in
     if not in_cpu_memory(input, position, weight):
         return reduce(torch.add, [input.index_select(dim, i) * w for i, w in taps])
     output = input.new_empty((*input.shape[:dim], position.shape[1], *input.shape[dim + 1 :]))
-    parts = chunks(output, 2 * math.prod(output.shape[1:]))  # sums, and what is added to them
+    parts = batch_blocks(output, 2 * math.prod(output.shape[1:]))  # sums, and what is added to them
     (first, first_weight), *others = taps
     memory = torch.empty_like(part_of(output, parts[0]))
     for part in parts:
@@ -154,7 +154,7 @@ def weighted_shares(grad_output: Tensor, position: Tensor, weight: Tensor | None
     if not in_cpu_memory(grad_output, position, weight):
         shares = torch.cat([grad_output * w for w in weights], dim)
         return grad_input.index_add(dim, position.reshape(-1), shares)
-    parts = chunks(grad_output, 2 * math.prod(grad_output.shape[1:]))
+    parts = batch_blocks(grad_output, 2 * math.prod(grad_output.shape[1:]))
     memory = torch.empty_like(part_of(grad_output, parts[0]), memory_format=torch.contiguous_format)
     for part in parts:
         given, sums = part_of(grad_output, part), part_of(grad_input, part)
