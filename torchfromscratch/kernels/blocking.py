@@ -112,7 +112,7 @@ def flat(tensor: Tensor) -> Tensor:
 
 
 def _are_plain_memory(tensors: list[Tensor]) -> bool:
-    """Whether the elements of one lie as those of the others, without gaps, and nobody differentiates what is computed."""
+    """Whether the tensors lie alike, without gaps, and nobody differentiates what is computed."""
     first = tensors[0]
     lies = first.is_contiguous() or (first.dim() in LAYOUTS and first.is_contiguous(memory_format=LAYOUTS[first.dim()]))
     return (

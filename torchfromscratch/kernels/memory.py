@@ -100,13 +100,13 @@ def no_view(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     return tensor.view(shape) if torch.jit.is_tracing() else torch.ops.aten._unsafe_view.default(tensor, shape)
 
 
-def call_out(operation: Callable[..., Tensor], *operands: Any, out: Tensor | None) -> Tensor:
-    """operation(*operands), written to `out` of the result's shape, if that may be and there is one; else a new tensor.
+def call_out(operation: Callable[..., Tensor], *operands: Tensor, out: Tensor) -> Tensor:
+    """operation(*operands), written to `out` of the shape of the result where that may be, else to a new tensor.
 
     It may not be while operations are traced, as autograd will need what would be overwritten, nor under vmap. So
     `memory.copy_(call_out(…, out=memory))` writes in any mode: torch copies nothing from a tensor to itself.
     """
-    if out is None or is_tracing() or is_batched(*[operand for operand in operands if isinstance(operand, Tensor)]):
+    if is_tracing() or is_batched(*operands):
         return operation(*operands)
     return operation(*operands, out=out)
 

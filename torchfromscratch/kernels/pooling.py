@@ -22,7 +22,7 @@ from torch import Tensor
 from torchfromscratch.kernels.blocking import batch_blocks, part_of
 from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.memory import FreshMemory, Workspace, buffer_like, call_out, is_batched, may_be_looked_at
+from torchfromscratch.kernels.memory import FreshMemory, Workspace, buffer_like, is_batched, may_be_looked_at
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.spans import FEW, Dividing, Spans, interleaved, sizes_are_open
 from torchfromscratch.kernels.windows import Windows, spatial
@@ -188,13 +188,13 @@ def _later_wins(best: Found, later: Found, before: int, workspace: Workspace | N
         wins = ((later.values > best.values) | (later.values != later.values)).to(torch.int32)
     else:
         wins = torch.gt(later.values, best.values, out=workspace.like(later.values))
-    values = call_out(torch.maximum, best.values, later.values, out=buffer_like(best.values, workspace))
+    values = torch.maximum(best.values, later.values, out=buffer_like(best.values, workspace))
     if later.numbers is not None:
-        wins.mul_(call_out(torch.add, later.numbers, before, out=buffer_like(later.numbers, workspace)))
+        wins.mul_(torch.add(later.numbers, before, out=buffer_like(later.numbers, workspace)))
     elif before != 1:
         wins.mul_(before)
     if best.numbers is not None:
-        wins = call_out(torch.maximum, wins, best.numbers, out=buffer_like(wins, workspace))
+        wins = torch.maximum(wins, best.numbers, out=buffer_like(wins, workspace))
     return Found(values, wins)
 
 
