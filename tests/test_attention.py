@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import torchfromscratch.functional as F
 from tests.subjects import assert_equal, pull_back, scale
-from torchfromscratch import audit, convert, nn
+from torchfromscratch import audit, convert, from_scratch, nn
 from torchfromscratch.autograd import attention as autograd
 
 HELPFUL = r".{20}"  # a message of more than a word
@@ -573,15 +575,23 @@ def test_an_encoder_layer_errs_no_more_than_torchs_on_average() -> None:
     assert (ours <= 1.5 * theirs).all(), ours / theirs
 
 
-@pytest.mark.parametrize("kind", [torch.bool, torch.float32], ids=str)
-@pytest.mark.parametrize("mask_check", [True, False])
+@pytest.mark.parametrize(("mask_check", "kind"), [(True, torch.bool), (False, torch.float32)], ids=str)
 @pytest.mark.parametrize("with_norm", [True, False])
 @pytest.mark.parametrize("enable_nested_tensor", [True, False])
 @pytest.mark.parametrize("when", ["evaluated", "evaluated with gradients", "evaluated with a mask", "trained"])
-@pytest.mark.parametrize("how", ["built", "converted"])
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize(
+    ("how", "batch_first"),
+    [("built", True), ("built", False), ("converted", True), ("inside", True), ("inside", False)],
+)
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:enable_nested_tensor is True")
 def test_padding_that_torchs_encoder_leaves_out(
-    how: str, when: str, enable_nested_tensor: bool, with_norm: bool, mask_check: bool, kind: torch.dtype
+    how: str,
+    batch_first: bool,
+    when: str,
+    enable_nested_tensor: bool,
+    with_norm: bool,
+    mask_check: bool,
+    kind: torch.dtype,
 ) -> None:
     """Evaluated without gradients, torch's computes nothing there, and its last norm makes its bias of that."""
     padding = torch.tensor([[False] * 5, [False, False, False, True, True]])
@@ -590,14 +600,58 @@ def test_padding_that_torchs_encoder_leaves_out(
 
     def answer(nn: Any, finish: Callable[[Any], Any] = lambda model: model) -> Tensor:
         torch.manual_seed(0)
-        layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0, batch_first=True)
+        layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0, batch_first=batch_first)
         norm = nn.LayerNorm(4) if with_norm else None
         model = finish(nn.TransformerEncoder(layer, 2, norm, enable_nested_tensor, mask_check))
         for parameter in model.parameters():
             torch.nn.init.uniform_(parameter, -1, 1)
         model.train(when == "trained")
         with torch.set_grad_enabled(when in ("trained", "evaluated with gradients")):
-            return model(torch.randn(2, 5, 4), mask, padding)
+            x = torch.randn(2, 5, 4) if batch_first else torch.randn(5, 2, 4)
+            return model(x, mask, padding)
 
-    ours = answer(nn) if how == "built" else answer(torch.nn, convert)
-    torch.testing.assert_close(ours, answer(torch.nn))
+    expected = answer(torch.nn)
+    with from_scratch() if how == "inside" else contextlib.nullcontext(), audit():
+        found = (
+            answer(nn) if how == "built" else answer(torch.nn, convert if how == "converted" else lambda model: model)
+        )
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("name", ["MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder"])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:enable_nested_tensor is True")
+def test_nested_tensors_inside_from_scratch_go_to_torch(
+    name: str, batch_first: bool, training: bool, grad: bool
+) -> None:
+    """Whose fast path alone takes them."""
+    layer = torch.nn.TransformerEncoderLayer(4, 2, 8, dropout=0, batch_first=batch_first)
+    modules = {"MultiheadAttention": layer.self_attn, "TransformerEncoderLayer": layer}
+    module = modules.get(name, torch.nn.TransformerEncoder(layer, 2)).train(training)
+    nested = torch.nested.nested_tensor([randn(2, 4).float(), randn(3, 4).float()])
+
+    def answer() -> Tensor | str:
+        try:
+            output = module(nested, nested, nested) if name == "MultiheadAttention" else module(nested)
+        except AssertionError as error:
+            return str(error)
+        return (output[0] if isinstance(output, tuple) else output).to_padded_tensor(0.0)
+
+    with torch.set_grad_enabled(grad):
+        expected = answer()
+        with from_scratch():
+            found = answer()
+    assert isinstance(expected, str) != (batch_first and not training and not grad)
+    assert found == expected if isinstance(expected, str) else torch.equal(found, expected)
+
+
+def test_fast_paths_are_torchs_own_again_outside_of_from_scratch() -> None:
+    forwards = [torch.nn.MultiheadAttention.forward, torch.nn.TransformerEncoder.forward]
+    with from_scratch():
+        thread = threading.Thread(target=lambda: from_scratch()(lambda: None)())
+        thread.start()
+        thread.join()
+        assert torch.nn.TransformerEncoder.forward is not forwards[1]
+    assert [torch.nn.MultiheadAttention.forward, torch.nn.TransformerEncoder.forward] == forwards

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from torchfromscratch import convert, from_scratch, nn
 from torchfromscratch import functional as F
+from torchfromscratch import nn
 
 HALF = torch.ones(2, 3, dtype=torch.complex32)
 PICTURE = torch.ones(1, 1, 4, 4)
@@ -33,24 +33,3 @@ LEFT_OUT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 def test_left_out(call: Callable[[], Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         call()
-
-
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_attention_of_nested_tensors_inside_from_scratch() -> None:
-    attention = torch.nn.MultiheadAttention(4, 2, batch_first=True).eval()
-    nested = torch.nested.nested_tensor([torch.ones(2, 4), torch.ones(3, 4)])
-    with torch.no_grad():
-        attention(nested, nested, nested, need_weights=False)
-        with from_scratch(), pytest.raises(AssertionError, match="has_torch_function"):
-            attention(nested, nested, nested, need_weights=False)
-
-
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_padding_in_an_encoder_inside_from_scratch() -> None:
-    model = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 1).eval()
-    x, padding = torch.ones(2, 3, 4), torch.tensor([[False] * 3, [False, True, True]])
-    with torch.no_grad():
-        assert not model(x, src_key_padding_mask=padding)[1, 1:].any()
-        with from_scratch():
-            assert model(x, src_key_padding_mask=padding)[1, 1:].any()
-        assert not convert(model)(x, src_key_padding_mask=padding)[1, 1:].any()

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from torchfromscratch import functional
+from torchfromscratch.fast_paths import keep_fast_paths
 from torchfromscratch.functional.override import is_causal_bias
 from torchfromscratch.modes import call_inside
 
@@ -42,8 +43,11 @@ def from_scratch() -> Iterator[None]:
     """
     if any([isinstance(mode, _ByHand) for mode in _get_current_function_mode_stack()]):
         yield
-    else:
+    elif torch.compiler.is_compiling():  # which neither locks nor changes a class, and takes no fast path
         with _ByHand():
+            yield
+    else:
+        with keep_fast_paths(_ByHand), _ByHand():
             yield
 
 

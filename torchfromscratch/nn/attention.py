@@ -136,23 +136,7 @@ class TransformerEncoder(torch.nn.TransformerEncoder):
         is_causal: bool | None = None,
     ) -> Tensor:
         output = super().forward(src, mask, src_key_padding_mask, is_causal)
-        if src_key_padding_mask is None or mask is not None or not self._leaves_out(src, src_key_padding_mask.bool()):
-            return output
-        nothing = output.new_zeros(output.shape[-1])
-        nothing = nothing if self.norm is None else self.norm(nothing)
-        return torch.where(src_key_padding_mask.bool().unsqueeze(-1), nothing, output)
-
-    def _leaves_out(self, src: Tensor, padding: Tensor) -> bool:
-        """Whether torch.nn's encoder, evaluated without gradients, would leave out the padding."""
-        if self.layers[0].training or src.dim() != 3 or not vars(self).get("use_nested_tensor", False):
-            return False
-        if not torch.backends.mha.get_fastpath_enabled() or torch.is_autocast_enabled():
-            return False
-        if torch.is_grad_enabled() and any([tensor.requires_grad for tensor in (src, *self.layers[0].parameters())]):
-            return False
-        if not self.mask_check:
-            return True
-        return has_values(padding) and not bool((padding[:, :-1] & ~padding[:, 1:]).any())
+        return zero_padding(self, output, src, mask, src_key_padding_mask)
 
 
 class TransformerDecoder(torch.nn.TransformerDecoder):
@@ -169,6 +153,31 @@ class Transformer(torch.nn.Transformer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _by_hand(self)
+
+
+def zero_padding(
+    encoder: torch.nn.TransformerEncoder, output: Tensor, src: Tensor, mask: Tensor | None, padding: Tensor | None
+) -> Tensor:
+    """The output of an encoder, with what torch.nn's makes of zeros where it leaves out the padding."""
+    if padding is None or mask is not None or not _leaves_out(encoder, src, padding.bool()):
+        return output
+    nothing = output.new_zeros(output.shape[-1])
+    nothing = nothing if encoder.norm is None else encoder.norm(nothing)
+    return torch.where(padding.bool().unsqueeze(-1), nothing, output)
+
+
+def _leaves_out(encoder: torch.nn.TransformerEncoder, src: Tensor, padding: Tensor) -> bool:
+    """Whether torch.nn's encoder, evaluated without gradients, would leave out the padding."""
+    layer = encoder.layers[0]
+    if layer.training or src.dim() != 3 or not vars(encoder).get("use_nested_tensor", False):
+        return False
+    if not torch.backends.mha.get_fastpath_enabled() or torch.is_autocast_enabled():
+        return False
+    if torch.is_grad_enabled() and any([tensor.requires_grad for tensor in (src, *layer.parameters())]):
+        return False
+    if not encoder.mask_check:
+        return True
+    return has_values(padding) and not bool((padding[:, :-1] & ~padding[:, 1:]).any())
 
 
 _BY_HAND: dict[type, type] = {

@@ -1,0 +1,109 @@
+"""What torch.nn's attention modules do inside from_scratch() that they leave to built-in kernels outside.
+
+Evaluated without gradients, they take nested tensors, and `TransformerEncoder` packs the sequences of a padded batch
+and gives zeros for the padding. In any TorchFunctionMode they do neither, as they ask whether one is on before they
+call those kernels. A mode sees functions and no modules: so these modules have another `forward` while ours is on.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch.nn
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
+
+from torchfromscratch.nn.attention import zero_padding
+
+__all__ = ["keep_fast_paths"]
+
+Forward = Callable[..., Any]
+
+_MODULES: tuple[Any, ...] = (
+    torch.nn.MultiheadAttention,
+    torch.nn.TransformerEncoderLayer,
+    torch.nn.TransformerEncoder,
+)
+_originals: dict[Any, Forward] = {}
+_lock = threading.Lock()
+_users = 0
+
+
+@contextmanager
+def keep_fast_paths(mode: type[TorchFunctionMode]) -> Iterator[None]:
+    """Inside, those modules answer in a mode of this class as they do in none.
+
+    So they do in the other threads meanwhile, where no such mode is on and nothing changes.
+    """
+    global _users
+    with _lock:
+        _users += 1
+        if _users == 1:
+            _replace_forwards(mode)
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _restore_forwards()
+
+
+def _replace_forwards(mode: type[TorchFunctionMode]) -> None:
+    for module in _MODULES:
+        _originals[module] = module.forward
+        module.forward = _without_mode_if_nested(mode, module.forward)
+    torch.nn.TransformerEncoder.forward = _with_zero_padding(torch.nn.TransformerEncoder.forward)  # type: ignore
+
+
+def _restore_forwards() -> None:
+    for module in _MODULES:
+        module.forward = _originals.pop(module)
+
+
+def _without_mode_if_nested(mode: type[TorchFunctionMode], forward: Forward) -> Forward:
+    @functools.wraps(forward)
+    def forward_inside(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not any([isinstance(value, Tensor) and value.is_nested for value in (*args, *kwargs.values())]):
+            return forward(self, *args, **kwargs)
+        with _without(mode):
+            return forward(self, *args, **kwargs)
+
+    return forward_inside
+
+
+def _with_zero_padding(forward: Forward) -> Forward:
+    @functools.wraps(forward)
+    def forward_inside(
+        self: Any,
+        src: Tensor,
+        mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool | None = None,
+    ) -> Tensor:
+        output = forward(self, src, mask, src_key_padding_mask, is_causal)
+        return zero_padding(self, output, src, mask, src_key_padding_mask)
+
+    return forward_inside
+
+
+@contextmanager
+def _without(mode: type[TorchFunctionMode]) -> Iterator[None]:
+    """Inside, the modes of this class are off, and all others on."""
+    modes = _get_current_function_mode_stack()
+    _replace_modes([m for m in modes if not isinstance(m, mode)])
+    try:
+        yield
+    finally:
+        _replace_modes(modes)
+
+
+def _replace_modes(modes: list[TorchFunctionMode]) -> None:
+    for _ in _get_current_function_mode_stack():
+        _pop_mode()
+    for mode in modes:
+        _push_mode(mode)
