@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -171,14 +172,20 @@ def test_the_batch_in_uneven_parts_gives_the_same(
     torch.testing.assert_close(*results)
 
 
+@pytest.mark.parametrize("size", [(5,), (4,), (4, 2)], ids=str)
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
-def test_a_single_vector_needs_no_batch(name: str) -> None:
+def test_a_single_sample_needs_no_batch(
+    name: str, threads: int, size: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     results = []
     for namespace in (F, torch.nn.functional):
-        tensors = [torch.linspace(-1, 2, 5, dtype=torch.float64) ** k for k in range(1, 4)]
+        numbers = torch.linspace(-1, 2, math.prod(size), dtype=torch.float64).view(size)
+        tensors = [numbers**k for k in range(1, 4)]
         x, weight, bias = [tensor.requires_grad_() for tensor in tensors]
         inputs = [x, weight, bias] if name == "layer_norm" else [x, weight]
-        output = getattr(namespace, name)(x, (5,), *inputs[1:])
+        output = getattr(namespace, name)(x, size, *inputs[1:])
         results.append((output, *torch.autograd.grad(output.pow(3).sum(), inputs)))
     torch.testing.assert_close(*results)
 

@@ -1,14 +1,14 @@
-"""Standardisation and its gradient, in parts of the batch that fit the cache.
+"""Standardisation and its gradient, in blocks of the batch that fit the cache.
 
-Memory is read twice and written once: a first walk sums, a second applies the sums. Where each sample has
-its own statistics, both walks are over one part after the other.
+Each has two kernels. Where the samples share their statistics, as in batch norm, a first walk over all blocks sums,
+and a second applies the sums. Where each sample has its own, both walks are over one block after the other.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from torchfromscratch.kernels.blocking import by_core, part_of, slices
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.memory import call_out, in_cpu_memory, is_batched
 from torchfromscratch.kernels.precision import widened
+
+_minus_product = functools.partial(torch.addcmul, value=-1)
 
 
 @dataclass(frozen=True)
@@ -36,18 +38,17 @@ class Statistics:
     def mean(self, x: Tensor) -> Tensor:
         return sum_over(x, self.dims) / self.count(x)
 
-    def of_cores(self) -> Statistics:
-        """The same of a batch whose pictures are parted among cores, (cores, n, …)."""
-        first = (0,) if 0 in self.dims else ()
-        return replace(self, dims=(*first, *(dim + 1 for dim in self.dims)))
-
     def centre(self, x: Tensor) -> Tensor:
         """The mean that normalisation takes away."""
         return self.mean(x) if self.centred else x.new_zeros([1] * x.dim())
 
+    def over_batch(self, x: Tensor) -> bool:
+        """Whether samples share statistics, channel by channel, as in batch norm."""
+        return self.centred and 0 in self.dims and len(self.dims) < x.dim()
 
-class Shared(NamedTuple):
-    """The dimensions of a batch, by what the elements along them share."""
+
+class ReductionAxes(NamedTuple):
+    """The axes of a batch, by what the elements along them share."""
 
     both: set[int]  # γ and their statistics
     statistics: set[int]
@@ -67,73 +68,111 @@ class Shared(NamedTuple):
         return statistic.expand(torch.broadcast_shapes(statistic.shape, weight.shape)).contiguous()
 
 
-def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, over: Statistics) -> tuple[Tensor, Tensor, Tensor]:
+def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, stats: Statistics) -> tuple[Tensor, Tensor, Tensor]:
     """γ·(x − μ) / √(σ² + ε) + β, μ and σ²."""
     x = widened(input)
     output = torch.empty_like(x)
-    x, y_by_core, over = _for_cores(x, over), _for_cores(output, over), over.of_cores()
-    weight, bias = weight.unsqueeze(0), None if bias is None else bias.unsqueeze(0)
-    groups, shared = _groups(x, weight, over), _shared(x, weight, over)
-    buffer, means, variances = torch.empty_like(_part(x, groups[0][0])), [], []
-    for group in groups:
-        mean, variance = _moments([_part(x, span) for span in group], weight, over, shared, buffer)
-        rho, mu = (variance + over.eps).rsqrt(), shared.by_weight(mean, weight)
-        for span in group:
-            there = _part(y_by_core, span)
-            y = _deviation(_part(x, span), mu, over, there)
-            for factor in (weight * rho,) if shared.both else (rho, weight):
-                y = call_out(torch.mul, y, factor, out=there)
-            there.copy_(y if bias is None else call_out(torch.add, y, bias, out=there))
+    kernel = _normalize_batch if stats.over_batch(x) else _normalize_samples
+    mean, variance = kernel(x, weight, bias, stats, output)
+    return output.to(input.dtype), mean, variance
+
+
+def _normalize_samples(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stats: Statistics, output: Tensor
+) -> tuple[Tensor, Tensor]:
+    """μ and σ² shared within a sample, or within a part of one; y is written to `output`."""
+    axes, blocks = _reduction_axes(x, weight, stats), _sample_blocks(x, weight, stats)
+    scratch, means, variances = torch.empty_like(part_of(x, blocks[0])), [], []
+    for block in blocks:
+        x_block = part_of(x, block)
+        mean, variance = _moments([x_block], weight, stats, axes, scratch)
+        rho, mu = (variance + stats.eps).rsqrt(), axes.by_weight(mean, weight)
+        factors = (weight * rho,) if axes.both else (rho, weight)
+        _standardize(x_block, mu, factors, bias, stats, part_of(output, block))
         means.append(mean)
         variances.append(variance)
-    return output.to(input.dtype), _joined(means).squeeze(0), _joined(variances).squeeze(0)
+    return _joined(means), _joined(variances)
+
+
+def _normalize_batch(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stats: Statistics, output: Tensor
+) -> tuple[Tensor, Tensor]:
+    """μ and σ² shared over the batch; y is written to `output`."""
+    x, output, stats = _by_core(x), _by_core(output), _of_cores(stats)
+    weight, bias = weight.unsqueeze(0), None if bias is None else bias.unsqueeze(0)
+    axes, blocks = _reduction_axes(x, weight, stats), _batch_blocks(x)
+    x_blocks = [part_of(x, block, 1) for block in blocks]
+    mean, variance = _moments(x_blocks, weight, stats, axes, torch.empty_like(x_blocks[0]))
+    factors = (weight * (variance + stats.eps).rsqrt(),)
+    for block, x_block in zip(blocks, x_blocks, strict=True):
+        _standardize(x_block, mean, factors, bias, stats, part_of(output, block, 1))
+    return mean.squeeze(0), variance.squeeze(0)
 
 
 def gradients(
-    grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, over: Statistics
+    grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, stats: Statistics
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """dL/dx = ρ·(h − mean(h) − x̂·mean(h·x̂)) with h = γ·dL/dy, dL/dγ = Σ dL/dy·x̂ and dL/dβ = Σ dL/dy."""
+    """dL/dx = ρ·(h − mean(h) − x̂·mean(h·x̂)) with h = γ·dL/dy, dL/dγ = Σ dL/dy·x̂ and dL/dβ = Σ dL/dy.
+
+    dL/dx is computed as ρ·((h − mean(h)) − d·mean(h·d) / (σ² + ε)). Where few elements share their statistics, little
+    of h remains, and each rounding of the terms before they are subtracted would be felt.
+    """
     x, g = widened(input), to_memory_format(widened(grad_output), any_channels_last(input))
     grad_input = torch.empty_like(g if is_batched(g) else x)
-    x, g, dx, over = _for_cores(x, over), _for_cores(g, over), _for_cores(grad_input, over), over.of_cores()
-    weight, mean, variance = weight.unsqueeze(0), mean.unsqueeze(0), variance.unsqueeze(0)
-    groups, shared = _groups(x, weight, over), _shared(x, weight, over)
-    buffer = torch.empty_like(_part(x, groups[0][0]))
-    scratch = None if shared.both else torch.empty_like(_part(dx, groups[0][0]))
-    grad_weights, grad_biases = [], []
-    for group in groups:
-        mu, above_zero = _part(mean, group[0]), _part(variance, group[0]) + over.eps
-        rho, mu_by_weight = above_zero.rsqrt(), shared.by_weight(mu, weight)
-        parts = [[_part(tensor, span) for tensor in (g, x, dx)] for span in group]
-
-        # over the elements that share both γ and their statistics, then over those that share one of the two
-        sum_g = _total([sum_over(g_part, shared.both) for g_part, _, _ in parts])
-        products = []
-        for g_part, x_part, memory in parts:  # memory that dL/dx takes later
-            deviation = _deviation(x_part, mu_by_weight, over, buffer)
-            products.append(sum_over(call_out(torch.mul, g_part, deviation, out=memory), shared.both))
-        sum_gd, room = _total(products), None if scratch is None else _beginning(scratch, parts[0][0])
-        grad_weights.append(_sum_of_products(sum_gd, rho, shared.weight, room))
-        grad_biases.append(sum_over(sum_g, shared.weight))
-
-        # In the order of ρ·((h − mean(h)) − d·mean(h·d) / (σ² + ε)): where few elements share their statistics,
-        # what remains of h is small, and each rounding of the terms before they are subtracted would be felt.
-        count = sum([over.count(x_part) for _, x_part, _ in parts])
-        inner, outer = (weight, rho) if shared.statistics else (None, weight * rho)
-        slope = _sum_of_products(sum_gd, inner, shared.statistics, room) / count / above_zero
-        mean_h = _sum_of_products(sum_g, inner, shared.statistics, room) / count if over.centred else None
-        slope, outer = shared.by_weight(slope, weight), shared.by_weight(outer, weight)
-        for g_part, x_part, memory in parts:
-            h = g_part if inner is None else call_out(torch.mul, g_part, inner, out=memory)
-            if mean_h is not None:
-                h = call_out(torch.sub, h, shared.by_weight(mean_h, weight), out=memory)
-            if len(parts) > 1:  # else it is still there
-                deviation = _deviation(x_part, mu_by_weight, over, buffer)
-            h = call_out(functools.partial(torch.addcmul, value=-1), h, deviation, slope, out=memory)
-            memory.copy_(h.mul_(outer))
-    # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
-    grad_weight, grad_bias = _total(grad_weights).squeeze(0), _total(grad_biases).squeeze(0).clone()
+    kernel = _batch_gradients if stats.over_batch(x) else _sample_gradients
+    grad_weight, grad_bias = kernel(g, x, weight, mean, variance, stats, grad_input)
     return grad_input.to(input.dtype), grad_weight, grad_bias
+
+
+def _sample_gradients(
+    g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, stats: Statistics, grad_input: Tensor
+) -> tuple[Tensor, Tensor]:
+    """dL/dγ and dL/dβ for statistics shared within a sample; dL/dx is written to `grad_input`, behind g·d."""
+    axes, blocks = _reduction_axes(x, weight, stats), _sample_blocks(x, weight, stats)
+    deviations = torch.empty_like(part_of(x, blocks[0]))
+    sums_products = bool(axes.weight) and not axes.both
+    products = torch.empty_like(part_of(grad_input, blocks[0])) if sums_products else None
+    inner, grad_weights, grad_biases = weight if axes.statistics else None, [], []
+    for block in blocks:
+        g_block, x_block, dx, mu, var = [part_of(tensor, block) for tensor in (g, x, grad_input, mean, variance)]
+        scratch = None if products is None else _narrow_to(products, dx)
+        var_eps, count = var + stats.eps, stats.count(x_block)
+        rho, deviation = var_eps.rsqrt(), _deviation(x_block, axes.by_weight(mu, weight), stats, deviations)
+        sum_g = _sum(g_block, axes.both)
+        sum_gd = _sum(call_out(torch.mul, g_block, deviation, out=dx), axes.both)
+        grad_weights.append(_sum_of_products(sum_gd, rho, axes.weight, scratch))
+        grad_biases.append(_sum(sum_g, axes.weight))
+        slope = _sum_of_products(sum_gd, inner, axes.statistics, scratch) / count / var_eps
+        mean_h = _sum_of_products(sum_g, inner, axes.statistics, scratch) / count if stats.centred else None
+        h = g_block if inner is None else call_out(torch.mul, g_block, inner, out=dx)
+        h = h if mean_h is None else call_out(torch.sub, h, axes.by_weight(mean_h, weight), out=dx)
+        h = call_out(_minus_product, h, deviation, axes.by_weight(slope, weight), out=dx)
+        dx.copy_(h.mul_(axes.by_weight(rho if axes.statistics else weight * rho, weight)))
+    # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
+    return _total(grad_weights), _total(grad_biases).clone()
+
+
+def _batch_gradients(
+    g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, stats: Statistics, grad_input: Tensor
+) -> tuple[Tensor, Tensor]:
+    """dL/dγ and dL/dβ for statistics shared over the batch, and so within γ: mean(h) = γ·mean(dL/dy)."""
+    axes = _reduction_axes(_by_core(x), weight.unsqueeze(0), _of_cores(stats))
+    g, x, grad_input, stats = _by_core(g), _by_core(x), _by_core(grad_input), _of_cores(stats)
+    mean, var_eps = mean.unsqueeze(0), variance.unsqueeze(0) + stats.eps
+    blocks = [[part_of(tensor, block, 1) for tensor in (g, x, grad_input)] for block in _batch_blocks(x)]
+    deviations, sums_g, sums_gd = torch.empty_like(blocks[0][1]), [], []
+    for g_block, x_block, dx in blocks:
+        deviation = _deviation(x_block, mean, stats, deviations)
+        sums_g.append(sum_over(g_block, stats.dims))
+        sums_gd.append(sum_over(call_out(torch.mul, g_block, deviation, out=dx), stats.dims))
+    sum_g, sum_gd, count, rho = _total(sums_g), _total(sums_gd), stats.count(x), var_eps.rsqrt()
+    mean_g, slope, outer = sum_g / count, sum_gd / count / var_eps, weight * rho
+    for g_block, x_block, dx in blocks:
+        if len(blocks) > 1:  # else it is still there
+            deviation = _deviation(x_block, mean, stats, deviations)
+        h = call_out(torch.sub, g_block, mean_g, out=dx)
+        dx.copy_(call_out(_minus_product, h, deviation, slope, out=dx).mul_(outer))
+    return sum_over(sum_gd * rho, axes.weight).squeeze(0), sum_over(sum_g, axes.weight).squeeze(0)
 
 
 def sum_over(x: Tensor, dims: Collection[int]) -> Tensor:
@@ -143,76 +182,93 @@ def sum_over(x: Tensor, dims: Collection[int]) -> Tensor:
     return sums.sum(0, keepdim=True) if 0 in dims else sums
 
 
-def _shared(x: Tensor, weight: Tensor, over: Statistics) -> Shared:
+def _sum(x: Tensor, dims: Collection[int]) -> Tensor:
+    """The same, at once: where there are few positions behind the first, that takes a fifth of the time."""
+    return x.sum([*dims], keepdim=True) if dims else x
+
+
+def _sum_of_products(x: Tensor, factor: Tensor | None, dims: Collection[int], scratch: Tensor | None) -> Tensor:
+    """Σ factor · x, the products in scratch memory if there is some."""
+    if factor is not None:
+        x = x * factor if scratch is None else call_out(torch.mul, x, factor, out=scratch)
+    return _sum(x, dims)
+
+
+def _reduction_axes(x: Tensor, weight: Tensor, stats: Statistics) -> ReductionAxes:
     constant = {dim for dim in range(weight.dim()) if weight.shape[dim] == 1}
-    both, statistics = constant.intersection(over.dims), set(over.dims) - constant
+    both, statistics = constant.intersection(stats.dims), set(stats.dims) - constant
     interleaved = bool(both and statistics) and not x.is_contiguous()
-    return Shared(both, statistics, constant.difference(over.dims), interleaved)
+    return ReductionAxes(both, statistics, constant.difference(stats.dims), interleaved)
 
 
-def _groups(input: Tensor, weight: Tensor, over: Statistics) -> list[list[slice]]:
-    """The parts of the batch, those together that share their statistics."""
-    spans = [slice(0, input.shape[1])]
-    if weight.shape[1] == 1:
-        spans = slices(input, input.shape[1], input.shape[0] * math.prod(input.shape[2:]))
-    return [spans] if 1 in over.dims else [[span] for span in spans]
+def _sample_blocks(x: Tensor, weight: Tensor, stats: Statistics) -> list[slice]:
+    """Blocks of samples: one, where statistics reach from sample to sample or γ differs between them."""
+    if 0 in stats.dims or weight.shape[0] > 1:
+        return [slice(0, x.shape[0])]
+    return slices(x, x.shape[0], math.prod(x.shape[1:]))
 
 
-def _for_cores(x: Tensor, over: Statistics) -> Tensor:
+def _batch_blocks(x: Tensor) -> list[slice]:
+    """Blocks of the samples that each core has, (cores, n, …)."""
+    return slices(x, x.shape[1], x.shape[0] * math.prod(x.shape[2:]))
+
+
+def _by_core(x: Tensor) -> Tensor:
     """(N, …) → (cores, n, …), as a view.
 
-    Batch norm takes the statistics of all pictures, a few at a time. Each core has its own among those: it finds
-    them in its cache, as layers that are computed whole have left them there, where the other core would be asked.
+    A few samples are taken at a time, each core's own among them. It finds those in its cache, as layers that are
+    computed whole have left them there, where the other core would be asked.
     """
-    if 0 in over.dims and in_cpu_memory(x):
-        return by_core(x, math.gcd(x.shape[0], torch.get_num_threads()))
-    return x.unsqueeze(0)
+    return by_core(x, math.gcd(x.shape[0], torch.get_num_threads())) if in_cpu_memory(x) else x.unsqueeze(0)
 
 
-def _part(tensor: Tensor, span: slice) -> Tensor:
-    """What of `tensor` belongs to a part of the batch; all, if it does not vary along the batch."""
-    return tensor if tensor.shape[1] == 1 else part_of(tensor, span, 1)
+def _of_cores(stats: Statistics) -> Statistics:
+    """The same of a batch (cores, n, …)."""
+    return replace(stats, dims=(0, *(dim + 1 for dim in stats.dims)))
 
 
 def _moments(
-    parts: list[Tensor], weight: Tensor, over: Statistics, shared: Shared, buffer: Tensor
+    blocks: list[Tensor], weight: Tensor, stats: Statistics, axes: ReductionAxes, scratch: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """μ and σ² of all parts, from the sums of x − s and (x − s)²: s near μ keeps both accurate far from 0."""
-    count = sum([over.count(part) for part in parts])
-    shift = shared.sum(parts[0]) / over.count(parts[0]) if over.centred else parts[0].new_zeros([1] * parts[0].dim())
+    """μ and σ² of all blocks, from the sums of x − s and (x − s)²: s near μ keeps both accurate far from 0."""
+    count = sum([stats.count(block) for block in blocks])
+    shift = axes.sum(blocks[0]) / stats.count(blocks[0]) if stats.centred else blocks[0].new_zeros([1] * weight.dim())
     totals, squares = [], []
-    for part in parts:
-        deviation = _deviation(part, shared.by_weight(shift, weight), over, buffer)
-        if over.centred:
-            totals.append(shared.sum(deviation))
-        squares.append(shared.sum(call_out(torch.mul, deviation, deviation, out=_beginning(buffer, part))))
+    for block in blocks:
+        deviation = _deviation(block, axes.by_weight(shift, weight), stats, scratch)
+        if stats.centred:
+            totals.append(axes.sum(deviation))
+        squares.append(axes.sum(call_out(torch.mul, deviation, deviation, out=_narrow_to(scratch, block))))
     mean_square = _total(squares) / count
-    if not over.centred:
+    if not stats.centred:
         return torch.zeros_like(mean_square), mean_square
     mean = _total(totals) / count
     return shift + mean, (mean_square - mean * mean).clamp(min=0)
 
 
-def _deviation(x: Tensor, mean: Tensor, over: Statistics, memory: Tensor) -> Tensor:
-    """x − μ, in memory for the longest part; x itself where no mean is taken away."""
-    return call_out(torch.sub, x, mean, out=_beginning(memory, x)) if over.centred else x
+def _standardize(
+    x: Tensor, mean: Tensor, factors: Sequence[Tensor], bias: Tensor | None, stats: Statistics, output: Tensor
+) -> None:
+    """(x − μ)·∏factors + β, written to `output`."""
+    y = _deviation(x, mean, stats, output)
+    for factor in factors:
+        y = call_out(torch.mul, y, factor, out=output)
+    output.copy_(y if bias is None else call_out(torch.add, y, bias, out=output))
 
 
-def _sum_of_products(x: Tensor, factor: Tensor | None, dims: Collection[int], room: Tensor | None) -> Tensor:
-    """Σ factor · x, in memory for the products if there is some."""
-    if factor is not None:
-        x = x * factor if room is None else call_out(torch.mul, x, factor, out=room)
-    return sum_over(x, dims)
+def _deviation(x: Tensor, mean: Tensor, stats: Statistics, scratch: Tensor) -> Tensor:
+    """x − μ, in scratch memory for the longest block; x itself where no mean is taken away."""
+    return call_out(torch.sub, x, mean, out=_narrow_to(scratch, x)) if stats.centred else x
 
 
-def _beginning(memory: Tensor, x: Tensor) -> Tensor:
-    """As much of the memory for a part as this one takes."""
-    return memory.narrow(1, 0, x.shape[1])
+def _narrow_to(scratch: Tensor, block: Tensor) -> Tensor:
+    """As much of the memory for the longest block as this one takes."""
+    return scratch if scratch.shape == block.shape else scratch[tuple([slice(size) for size in block.shape])]
 
 
-def _total(parts: list[Tensor]) -> Tensor:
-    return functools.reduce(torch.add, parts)
+def _total(sums: list[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, sums)
 
 
-def _joined(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+def _joined(blocks: list[Tensor]) -> Tensor:
+    return torch.cat(blocks) if len(blocks) > 1 else blocks[0]
