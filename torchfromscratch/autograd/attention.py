@@ -27,7 +27,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.autograd.softmax import through_softmax
-from torchfromscratch.kernels.memory import call_out
+from torchfromscratch.kernels.buffers import call_out
 
 LARGEST_KEPT = 2**24  # elements of P that are kept for the backward pass: 64 MB in float32
 LARGEST_BLOCK = 2**20  # elements of P that a block computes at once: about what a processor's caches hold

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, mapped_first, save, saved
 from torchfromscratch.kernels import operations as kernel
+from torchfromscratch.kernels.execution import is_differentiating
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
-from torchfromscratch.kernels.memory import is_differentiating
 from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.windows import Windows
 

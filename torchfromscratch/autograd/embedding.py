@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.autograd.linear_map import linear_pair
-from torchfromscratch.kernels.memory import no_view
+from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.precision import widened
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from torchfromscratch.kernels.memory import is_differentiating
+from torchfromscratch.kernels.execution import is_differentiating
 
 # Asked for once: the Dynamo of older versions cannot trace the question.
 AUTOCAST_DEVICES = {name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name)}

@@ -27,7 +27,7 @@ from torchfromscratch.autograd.elementwise import elementwise, logsigmoid, sigmo
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.autograd.softmax import LogSoftmax, log_softmax_t, through_log_softmax
-from torchfromscratch.kernels.memory import in_cpu_memory, is_differentiating
+from torchfromscratch.kernels.execution import in_cpu_memory, is_differentiating
 from torchfromscratch.kernels.precision import widened
 
 # torch bounds the logarithm of a probability, and the denominator of its derivative, which may be 0.

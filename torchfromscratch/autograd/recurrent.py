@@ -37,7 +37,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd import elementwise
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
-from torchfromscratch.kernels.memory import is_differentiating
+from torchfromscratch.kernels.execution import is_differentiating
 
 States = Sequence[Tensor]
 

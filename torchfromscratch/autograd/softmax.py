@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
-from torchfromscratch.kernels.memory import call_out
+from torchfromscratch.kernels.buffers import call_out
 from torchfromscratch.kernels.precision import widened
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.linear_map import linear_pair
-from torchfromscratch.kernels.memory import no_view
+from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.windows import Windows
 
 # Few large planes are added up tap by tap in a tenth of the time that an index takes, which small ones are faster by.

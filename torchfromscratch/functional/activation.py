@@ -16,7 +16,7 @@ from torchfromscratch.autograd import elementwise as table
 from torchfromscratch.autograd import softmax as along
 from torchfromscratch.functional.arguments import has_values, not_implemented, overwritten
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.kernels.memory import is_tracing
+from torchfromscratch.kernels.execution import is_tracing
 from torchfromscratch.kernels.precision import rounded, widened
 
 __all__ = [

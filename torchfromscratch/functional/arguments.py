@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import is_differentiating, is_tracing
+from torchfromscratch.kernels.execution import is_differentiating, is_tracing
 
 Size = int | Sequence[int]
 

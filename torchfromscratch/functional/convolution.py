@@ -11,7 +11,7 @@ from torchfromscratch.algorithm import chosen_algorithm
 from torchfromscratch.autograd.convolution import correlation, full_convolution
 from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_memory
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.kernels.memory import no_view
+from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.windows import Windows
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.embedding import lookup
-from torchfromscratch.kernels.memory import without_derivative
+from torchfromscratch.kernels.execution import without_derivative
 
 __all__ = ["embedding"]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd import linear as autograd
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.kernels.memory import no_view
+from torchfromscratch.kernels.buffers import no_view
 
 __all__ = ["linear"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchfromscratch.autograd import loss as table
 from torchfromscratch.functional.arguments import has_values, scalar_type
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.kernels.memory import no_view
+from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.precision import widened
 
 __all__ = [

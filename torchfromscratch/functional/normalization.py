@@ -12,8 +12,9 @@ from torch.autograd import forward_ad
 from torchfromscratch.autograd.normalization import normalize, normalize_by_constants
 from torchfromscratch.functional.arguments import changeable
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.buffers import no_view
+from torchfromscratch.kernels.execution import without_derivative
 from torchfromscratch.kernels.layout import copy_to_memory_format, is_channels_last
-from torchfromscratch.kernels.memory import no_view, without_derivative
 from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import NARROW_TYPES
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torchfromscratch.autograd import pooling as autograd
 from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_memory
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.layout import any_channels_last
-from torchfromscratch.kernels.memory import no_view
 from torchfromscratch.kernels.spans import Spans, as_windows, dividing_spans, sliding_spans
 from torchfromscratch.kernels.windows import Windows
 

@@ -13,7 +13,7 @@ from torchfromscratch.autograd.recurrent import GRU, LSTM, Cell, ReLU, Tanh, Tim
 from torchfromscratch.functional.arguments import changeable, no_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.dropout import dropout as drop_out
-from torchfromscratch.kernels.memory import warn_of_constants
+from torchfromscratch.kernels.execution import warn_of_constants
 from torchfromscratch.kernels.precision import widened
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell"]

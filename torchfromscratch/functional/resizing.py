@@ -11,8 +11,8 @@ from torch import Tensor
 from torchfromscratch.autograd import resizing as autograd
 from torchfromscratch.functional.arguments import is_int, require_memory
 from torchfromscratch.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
+from torchfromscratch.kernels.execution import warn_of_constants
 from torchfromscratch.kernels.layout import is_channels_last
-from torchfromscratch.kernels.memory import warn_of_constants
 from torchfromscratch.kernels.precision import wide_type, widened
 from torchfromscratch.kernels.resampling import FILTERS, Axis, filtered, nearest
 

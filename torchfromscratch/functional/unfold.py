@@ -8,7 +8,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd import unfold as autograd
 from torchfromscratch.functional.arguments import Size, per_dimension
-from torchfromscratch.kernels.memory import no_view
+from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.windows import Windows
 
 __all__ = ["fold", "unfold"]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.memory import is_differentiating, is_tracing, may_be_looked_at
+from torchfromscratch.kernels.execution import is_differentiating, is_tracing, may_be_looked_at
 
 # Measured for the rows of im2col: 2 to 8 MiB are equally fast, the whole batch takes 1.5 to 5 times as long.
 BATCH_BLOCK_BYTES = 4 * 2**20

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels import depthwise, depthwise_runs, dilated, direct, fourier, im2col, planes, winograd
+from torchfromscratch.kernels.execution import in_cpu_memory, is_batched, is_tracing
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.memory import in_cpu_memory, is_batched, is_tracing
 from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.kernels.windows import Windows
 

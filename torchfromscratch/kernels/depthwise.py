@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import batch_blocks, part_of
+from torchfromscratch.kernels.buffers import call_out
+from torchfromscratch.kernels.execution import in_cpu_memory, is_tracing
 from torchfromscratch.kernels.layout import (
     any_channels_last,
     copy_to_memory_format,
@@ -27,7 +29,6 @@ from torchfromscratch.kernels.layout import (
     empty,
     to_memory_format,
 )
-from torchfromscratch.kernels.memory import call_out, in_cpu_memory, is_tracing
 from torchfromscratch.kernels.windows import Windows
 
 Pairs = list[tuple[Tensor, Tensor]]

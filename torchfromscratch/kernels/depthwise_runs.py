@@ -19,7 +19,7 @@ from torch import Tensor
 from torchfromscratch.kernels import depthwise
 from torchfromscratch.kernels.blocking import batch_blocks, part_of
 from torchfromscratch.kernels.depthwise import by_channel, factors, factors_by_tap, filters_from
-from torchfromscratch.kernels.memory import may_be_looked_at
+from torchfromscratch.kernels.execution import may_be_looked_at
 from torchfromscratch.kernels.rotation import as_correlation, rotate180
 from torchfromscratch.kernels.windows import Windows, every, spatial
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import elementwise_blocks
-from torchfromscratch.kernels.memory import in_compiled_cpu_code, in_cpu_memory
+from torchfromscratch.kernels.execution import in_compiled_cpu_code, in_cpu_memory
 from torchfromscratch.kernels.precision import widened
 
 # integers as wide as the floats whose bits they hold

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import batch_blocks, part_of, slices
+from torchfromscratch.kernels.execution import in_cpu_memory, is_exporting
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
-from torchfromscratch.kernels.memory import in_cpu_memory, is_exporting
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows

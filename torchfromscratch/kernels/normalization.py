@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import by_core, part_of, slices
+from torchfromscratch.kernels.buffers import call_out
+from torchfromscratch.kernels.execution import in_cpu_memory, is_batched
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
-from torchfromscratch.kernels.memory import call_out, in_cpu_memory, is_batched
 from torchfromscratch.kernels.precision import widened
 
 _minus_product = functools.partial(torch.addcmul, value=-1)

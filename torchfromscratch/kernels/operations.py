@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels import convolution, pooling
+from torchfromscratch.kernels.execution import in_compiled_cpu_code
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.memory import in_compiled_cpu_code
 from torchfromscratch.kernels.windows import Windows
 
 

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import batch_blocks, part_of
+from torchfromscratch.kernels.buffers import FreshMemory, Workspace, buffer_like
+from torchfromscratch.kernels.execution import is_batched, may_be_looked_at
 from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.memory import FreshMemory, Workspace, buffer_like, is_batched, may_be_looked_at
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.spans import FEW, Dividing, Spans, interleaved, sizes_are_open
 from torchfromscratch.kernels.windows import Windows, spatial

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import batch_blocks, part_of
-from torchfromscratch.kernels.memory import in_cpu_memory, is_tracing
+from torchfromscratch.kernels.execution import in_cpu_memory, is_tracing
 
 # Outputs for whom weights are computed at a time: of 2·10⁶, each step would take new memory from the system.
 BLOCK = 2**16

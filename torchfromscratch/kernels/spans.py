@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels.execution import is_exporting, is_tracing
 from torchfromscratch.kernels.layout import (
     any_channels_last,
     copy_to_memory_format,
@@ -23,7 +24,6 @@ from torchfromscratch.kernels.layout import (
     match_memory_format,
     to_memory_format,
 )
-from torchfromscratch.kernels.memory import is_exporting, is_tracing
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows
 
