@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from tests.cases import all_cases, all_module_cases
 from torchfromscratch import audit, from_scratch
 from torchfromscratch import functional as ours
+from torchfromscratch.functional.override import CAN_TRACE_MODES
 
 X = torch.linspace(-2, 2, 2 * 4 * 6 * 6, dtype=torch.float64).reshape(2, 4, 6, 6)
 WEIGHT = torch.linspace(-1, 1, 4, dtype=torch.float64)
@@ -282,3 +283,23 @@ def test_it_compiles_in_one_graph():
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(X), step(X))
+
+
+@pytest.mark.skipif(not CAN_TRACE_MODES, reason="before torch 2.11, what is traced cannot ask whether a mode is on")
+def test_kernels_of_torchs_fast_paths_are_not_compiled():
+    layer = torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).double().eval()
+    x, padding = X[0, :2, :3, :4], torch.tensor([[False, False, False], [False, True, True]])
+    arguments = (x, None, padding)
+    called = set()
+
+    def backend(graph, _):
+        called.update(getattr(node.target, "__name__", "") for node in graph.graph.nodes)
+        return graph.forward
+
+    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+    with torch.no_grad():
+        expected = layer(*arguments)
+        with from_scratch():
+            torch.testing.assert_close(compiled(*arguments), expected)
+    assert "addmm" in called
+    assert called.isdisjoint({"_transformer_encoder_layer_fwd", "_native_multi_head_attention", "linear"})

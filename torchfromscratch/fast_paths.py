@@ -3,6 +3,7 @@
 Evaluated without gradients, they take nested tensors, and `TransformerEncoder` packs the sequences of a padded batch
 and gives zeros for the padding. In any TorchFunctionMode they do neither, as they ask whether one is on before they
 call those kernels. A mode sees functions and no modules: so these modules have another `forward` while ours is on.
+What torch.compile traces is not told of modes, and would call the kernels.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ import torch.nn
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
 
+from torchfromscratch import nn
+from torchfromscratch.functional.override import CAN_TRACE_MODES
 from torchfromscratch.nn.attention import zero_padding
 
 __all__ = ["keep_fast_paths"]
 
 Forward = Callable[..., Any]
 
-_MODULES: tuple[Any, ...] = (
-    torch.nn.MultiheadAttention,
-    torch.nn.TransformerEncoderLayer,
-    torch.nn.TransformerEncoder,
-)
+_BY_HAND: dict[Any, Any] = {
+    torch.nn.MultiheadAttention: nn.MultiheadAttention,
+    torch.nn.TransformerEncoderLayer: nn.TransformerEncoderLayer,
+}
 _originals: dict[Any, Forward] = {}
 _lock = threading.Lock()
 _users = 0
@@ -54,15 +56,18 @@ def keep_fast_paths(mode: type[TorchFunctionMode]) -> Iterator[None]:
 
 
 def _replace_forwards(mode: type[TorchFunctionMode]) -> None:
-    for module in _MODULES:
+    encoder: Any = torch.nn.TransformerEncoder
+    for module in (*_BY_HAND, encoder):
         _originals[module] = module.forward
-        module.forward = _without_mode_if_nested(mode, module.forward)
-    torch.nn.TransformerEncoder.forward = _with_zero_padding(torch.nn.TransformerEncoder.forward)  # type: ignore
+    for module, ours in _BY_HAND.items():
+        module.forward = _without_mode_if_nested(mode, _by_hand_if_compiled(module.forward, ours.forward))
+    encoder.forward = _with_zero_padding(_without_mode_if_nested(mode, encoder.forward))
 
 
 def _restore_forwards() -> None:
-    for module in _MODULES:
-        module.forward = _originals.pop(module)
+    while _originals:
+        module, forward = _originals.popitem()
+        module.forward = forward
 
 
 def _without_mode_if_nested(mode: type[TorchFunctionMode], forward: Forward) -> Forward:
@@ -72,6 +77,16 @@ def _without_mode_if_nested(mode: type[TorchFunctionMode], forward: Forward) -> 
             return forward(self, *args, **kwargs)
         with _without(mode):
             return forward(self, *args, **kwargs)
+
+    return forward_inside
+
+
+def _by_hand_if_compiled(forward: Forward, by_hand: Forward) -> Forward:
+    @functools.wraps(forward)
+    def forward_inside(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling() and CAN_TRACE_MODES and torch._C._is_torch_function_mode_enabled():
+            return by_hand(self, *args, **kwargs)
+        return forward(self, *args, **kwargs)
 
     return forward_inside
 
