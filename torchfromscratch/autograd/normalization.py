@@ -42,18 +42,18 @@ class Normalize(Function):
     generate_vmap_rule = False
 
     @staticmethod
-    def forward(input: Tensor, weight: Tensor | None, bias: Tensor | None, over: Statistics) -> tuple:
-        return kernel.normalize(input, _gamma(weight, input, _shape(input, weight, bias)), bias, over)
+    def forward(input: Tensor, weight: Tensor | None, bias: Tensor | None, stats: Statistics) -> tuple:
+        return kernel.normalize(input, _gamma(weight, input, _shape(input, weight, bias)), bias, stats)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        input, weight, bias, ctx.over = inputs
+        input, weight, bias, ctx.stats = inputs
         _, mean, variance = output
         ctx.mark_non_differentiable(mean, variance)
         ctx.shape = _shape(input, weight, bias)
         needs_input, needs_weight, *_ = ctx.needs_input_grad
         needs_x = needs_input or needs_weight
-        needed = (needs_x, needs_input, needs_x and ctx.over.centred, needs_x)
+        needed = (needs_x, needs_input, needs_x and ctx.stats.centred, needs_x)
         save(ctx, (input, weight, mean, variance), needed)
 
     @staticmethod
@@ -64,7 +64,7 @@ class Normalize(Function):
         input, weight, mean, variance = saved(ctx)
         weight = _gamma(weight, input, ctx.shape)  # which dL/dγ and dL/dβ do not depend on
         mean = torch.zeros_like(variance) if mean is None else mean
-        grad_input, grad_weight, grad_bias = normalize_backward(grad_output, input, weight, mean, variance, ctx.over)
+        grad_input, grad_weight, grad_bias = normalize_backward(grad_output, input, weight, mean, variance, ctx.stats)
         gradients = zip((grad_input, grad_weight, grad_bias), ctx.needs_input_grad, strict=False)
         return *[gradient if needed else None for gradient, needed in gradients], None
 
@@ -75,9 +75,9 @@ class Normalize(Function):
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None, _: None) -> tuple:
         input, weight, mean, variance = saved(ctx)
-        deviation, rho = deviations(widened(input), mean, variance, ctx.over)
+        deviation, rho = deviations(widened(input), mean, variance, ctx.stats)
         x = deviation * rho
-        output_t = _gamma(weight, input, ctx.shape) * _pull_back(widened(input_t), x, rho, ctx.over)
+        output_t = _gamma(weight, input, ctx.shape) * _pull_back(widened(input_t), x, rho, ctx.stats)
         if weight_t is not None:
             output_t = output_t + weight_t * x
         if bias_t is not None:
@@ -99,30 +99,30 @@ class NormalizeBackward(Function):
 
     @staticmethod
     def forward(
-        grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, over: Statistics
+        grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, stats: Statistics
     ) -> tuple:
-        grad_input, grad_weight, grad_bias = kernel.gradients(grad_output, input, weight, mean, variance, over)
+        grad_input, grad_weight, grad_bias = kernel.gradients(grad_output, input, weight, mean, variance, stats)
         return grad_input, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        *tensors, ctx.over = inputs
+        *tensors, ctx.stats = inputs
         save(ctx, tensors)
 
     @staticmethod
     def backward(ctx: Any, grad_grad_input: Tensor, grad_grad_weight: Tensor, grad_grad_bias: Tensor) -> tuple:
         grad_output, input, weight, mean, variance = saved(ctx)
-        over = ctx.over
-        deviation, rho = deviations(widened(input), mean, variance, over)
+        stats = ctx.stats
+        deviation, rho = deviations(widened(input), mean, variance, stats)
         g, v, u, x = widened(grad_output), widened(grad_grad_input), grad_grad_weight, deviation * rho
-        h, v_pulled = weight * g, _pull_back(v, x, rho, over)
-        a, b = over.mean(h * x), over.mean(v * x)
+        h, v_pulled = weight * g, _pull_back(v, x, rho, stats)
+        a, b = stats.mean(h * x), stats.mean(v * x)
         constant = [dim for dim in range(input.dim()) if weight.shape[dim] == 1]
 
         grad_g = weight * v_pulled + u * x + grad_grad_bias
         grad_weight = sum_over(g * v_pulled, constant)
-        through_x = _pull_back(u * g - rho * (a * v + b * h), x, rho, over)
-        through_rho = over.mean(h * v) - over.centre(h) * over.centre(v) - a * b
+        through_x = _pull_back(u * g - rho * (a * v + b * h), x, rho, stats)
+        through_rho = stats.mean(h * v) - stats.centre(h) * stats.centre(v) - a * b
         grad_x = through_x - rho**2 * x * through_rho
         return grad_g.to(grad_output.dtype), grad_x.to(input.dtype), grad_weight.to(weight.dtype), None, None, None
 
@@ -133,17 +133,17 @@ class NormalizeBackward(Function):
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, input_t: Tensor, weight_t: Tensor, *_: Any) -> tuple:
         grad_output, input, weight, mean, variance = saved(ctx)
-        over = ctx.over
-        deviation, rho = deviations(widened(input), mean, variance, over)
+        stats = ctx.stats
+        deviation, rho = deviations(widened(input), mean, variance, stats)
         g, g_t, t, x = widened(grad_output), widened(grad_t), widened(input_t), deviation * rho
-        x_t, h = _pull_back(t, x, rho, over), weight * g
-        relative_rho_t = -rho * over.mean(x * t)
+        x_t, h = _pull_back(t, x, rho, stats), weight * g
+        relative_rho_t = -rho * stats.mean(x * t)
         constant = [dim for dim in range(input.dim()) if weight.shape[dim] == 1]
 
         grad_input_t = (
-            _pull_back(weight * g_t + weight_t * g, x, rho, over)
-            + _pull_back(h, x, rho, over) * relative_rho_t
-            - rho * (x_t * over.mean(h * x) + x * over.mean(h * x_t))
+            _pull_back(weight * g_t + weight_t * g, x, rho, stats)
+            + _pull_back(h, x, rho, stats) * relative_rho_t
+            - rho * (x_t * stats.mean(h * x) + x * stats.mean(h * x_t))
         )
         grad_weight_t = sum_over(g_t * x + g * x_t, constant).to(weight.dtype)
         return grad_input_t.to(grad_output.dtype), grad_weight_t, sum_over(g_t, constant).to(weight.dtype)
@@ -157,25 +157,25 @@ class Deviations(Function):
     """
 
     @staticmethod
-    def forward(x: Tensor, mean: Tensor, variance: Tensor, over: Statistics) -> tuple[Tensor, Tensor]:
-        return x - mean, (variance + over.eps).rsqrt()
+    def forward(x: Tensor, mean: Tensor, variance: Tensor, stats: Statistics) -> tuple[Tensor, Tensor]:
+        return x - mean, (variance + stats.eps).rsqrt()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        *tensors, ctx.over = inputs
+        *tensors, ctx.stats = inputs
         save(ctx, tensors)
 
     @staticmethod
     def backward(ctx: Any, grad_deviation: Tensor, grad_rho: Tensor) -> tuple:
-        deviation, rho = deviations(*saved(ctx), ctx.over)
-        centred = grad_deviation - ctx.over.centre(grad_deviation)
-        grad_x = centred - deviation * (grad_rho * rho**3 / ctx.over.count(deviation))
+        deviation, rho = deviations(*saved(ctx), ctx.stats)
+        centred = grad_deviation - ctx.stats.centre(grad_deviation)
+        grad_x = centred - deviation * (grad_rho * rho**3 / ctx.stats.count(deviation))
         return grad_x, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-        deviation, rho = deviations(*saved(ctx), ctx.over)
-        return x_t - ctx.over.centre(x_t), -(rho**3) * ctx.over.mean(deviation * x_t)
+        deviation, rho = deviations(*saved(ctx), ctx.stats)
+        return x_t - ctx.stats.centre(x_t), -(rho**3) * ctx.stats.mean(deviation * x_t)
 
 
 class NormalizeByConstants(Function):
@@ -251,17 +251,17 @@ def _sum_over_batch(terms: Tensor, shape: Sequence[int]) -> Tensor:
     return sum_over(widened(terms), [dim for dim, size in enumerate(shape) if size == 1])
 
 
-def _pull_back(h: Tensor, x: Tensor, rho: Tensor, over: Statistics) -> Tensor:
+def _pull_back(h: Tensor, x: Tensor, rho: Tensor, stats: Statistics) -> Tensor:
     """A(h) = ρ·(h − mean(h) − x̂·mean(h·x̂)), for x = x̂."""
-    return rho * (h - over.centre(h) - x * over.mean(h * x))
+    return rho * (h - stats.centre(h) - x * stats.mean(h * x))
 
 
 def _mapped(function: Callable[..., tuple], info: Any, in_dims: tuple, *args: Any) -> tuple:
     """`function` of tensors that all have the mapped dimension in front."""
-    *tensors, over = args
+    *tensors, stats = args
     in_front = [
         None if tensor is None else mapped_first(tensor, dim, info.batch_size)
         for tensor, dim in zip(tensors, in_dims[: len(tensors)], strict=True)
     ]
-    outputs = function(*in_front, replace(over, dims=tuple(dim + 1 for dim in over.dims)))
+    outputs = function(*in_front, replace(stats, dims=tuple(dim + 1 for dim in stats.dims)))
     return outputs, (0,) * len(outputs)

@@ -66,10 +66,10 @@ def batch_norm(
     if not training:
         mean, variance = _given(running_mean, running_var)
         return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
-    over = Statistics(tuple(dim for dim in range(input.dim()) if dim != axis), eps)
-    output, mean, variance = normalize(input, weight, bias, over)
+    stats = Statistics(tuple(dim for dim in range(input.dim()) if dim != axis), eps)
+    output, mean, variance = normalize(input, weight, bias, stats)
     if input.numel():
-        _update_running(running_mean, running_var, mean, variance, momentum, over.count(input))
+        _update_running(running_mean, running_var, mean, variance, momentum, stats.count(input))
     return output
 
 
@@ -111,10 +111,10 @@ def instance_norm(
     if not use_input_stats:
         mean, variance = _given(running_mean, running_var)
         return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
-    over = Statistics(tuple(range(2, input.dim())), eps)
-    output, mean, variance = normalize(input, weight, bias, over)
+    stats = Statistics(tuple(range(2, input.dim())), eps)
+    output, mean, variance = normalize(input, weight, bias, stats)
     if input.numel():
-        _update_running(running_mean, running_var, mean.mean(0), variance.mean(0), momentum, over.count(input))
+        _update_running(running_mean, running_var, mean.mean(0), variance.mean(0), momentum, stats.count(input))
     return output
 
 
@@ -141,8 +141,8 @@ def layer_norm(
     _check(input, weight, bias)
     input = input.contiguous()
     weight, bias = _shaped([*[1] * (input.dim() - len(shape)), *shape], weight, bias)
-    over = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps)
-    return normalize(input, weight, bias, over)[0]
+    stats = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps)
+    return normalize(input, weight, bias, stats)[0]
 
 
 @autocast(cpu="as given", cuda="float32")
@@ -171,8 +171,8 @@ def rms_norm(
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
     input = _without_gaps(input)
     (weight,) = _shaped([*[1] * (input.dim() - len(shape)), *shape], weight)
-    over = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps, centred=False)
-    return normalize(input, weight, None, over)[0]
+    stats = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps, centred=False)
+    return normalize(input, weight, None, stats)[0]
 
 
 @autocast(cpu="as given", cuda="float32")
@@ -210,8 +210,8 @@ def group_norm(
     _check(input, weight, bias)
     grouped = _without_gaps(input).view(batch, num_groups, channels // num_groups, *space)
     weight, bias = _shaped([1, *grouped.shape[1:3], *[1] * len(space)], weight, bias)
-    over = Statistics(tuple(range(2, grouped.dim())), eps)
-    return no_view(normalize(grouped, weight, bias, over)[0], input.shape)
+    stats = Statistics(tuple(range(2, grouped.dim())), eps)
+    return no_view(normalize(grouped, weight, bias, stats)[0], input.shape)
 
 
 def _without_gaps(input: Tensor) -> Tensor:
