@@ -122,7 +122,7 @@ fetch, fetch_transpose = linear_pair(
 average, average_transpose = linear_pair(
     "Average",  # y[n, c, o] = Σ x[n, c, i] over the span of o, divided by its divisor
     span_kernel.average,
-    span_kernel.spread,
+    span_kernel.average_transpose,
     # torch's averages keep no other format than channels last in two dimensions
     remember=lambda x, spans: (x.shape[2:], x.dim() == 4 and any_channels_last(x)),
     per_sample=True,

@@ -16,7 +16,7 @@ from torchfromscratch.kernels import resampling as kernel
 resample, resample_transpose = linear_pair(
     "Resample",
     kernel.weighted_sum,
-    kernel.weighted_shares,
+    kernel.weighted_sum_transpose,
     remember=lambda x, position, weight, dim: (x.shape[dim],),
     per_sample=True,
 )

@@ -261,11 +261,11 @@ def _max_spans(data: Tensor, spans: Sequence[Dividing], exact: bool) -> tuple[Te
 
 def _rows(dim: int, data: Found, span: Dividing) -> list[tuple[int, Found]]:
     """What the spans look at, and along which dimension."""
-    values = span.seen(data.values, dim)
+    values = span.views(data.values, dim)
     if values is None:
-        numbers = None if data.numbers is None else span.taken(data.numbers, dim, beyond=0)
-        return [(dim, Found(span.taken(data.values, dim, beyond=-math.inf), numbers))]
-    each = [None] * len(values) if data.numbers is None else span.seen(data.numbers, dim)
+        numbers = None if data.numbers is None else span.gather(data.numbers, dim, beyond=0)
+        return [(dim, Found(span.gather(data.values, dim, beyond=-math.inf), numbers))]
+    each = [None] * len(values) if data.numbers is None else span.views(data.numbers, dim)
     return [(dim + 1, Found(*of_outputs)) for of_outputs in zip(values, each or [], strict=True)]
 
 

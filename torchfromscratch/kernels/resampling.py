@@ -144,7 +144,9 @@ def weighted_sum(input: Tensor, position: Tensor, weight: Tensor | None, dim: in
     return output
 
 
-def weighted_shares(grad_output: Tensor, position: Tensor, weight: Tensor | None, dim: int, inputs: int) -> Tensor:
+def weighted_sum_transpose(
+    grad_output: Tensor, position: Tensor, weight: Tensor | None, dim: int, inputs: int
+) -> Tensor:
     """Σ w[k, o] y[o] over all k, o with i(k, o) = i, the transpose of `weighted_sum`: (*, O, *) → (*, I, *)."""
     shape = (*grad_output.shape[:dim], inputs, *grad_output.shape[dim + 1 :])
     grad_input = grad_output.new_zeros(shape)

@@ -2,8 +2,8 @@
 
 Average pooling sums over spans [start, end) of each dimension. There are two kinds: those that slide over the
 input, cut off where they reach over it, and those that divide it, of adaptive pooling, which overlap and vary in
-length by one. Each kind knows its sums, and how to spread shares over its spans, which is the transpose. Positions
-are arithmetic, in slices or in tensors: nothing is done in Python once for each span or position.
+length by one. Each kind has its sums and their transpose, which adds to each position the shares of all spans that
+hold it. Positions are arithmetic, in slices or in tensors: no Python loop runs over spans or positions.
 """
 
 from __future__ import annotations
@@ -55,64 +55,64 @@ class Sliding:
         """What each window's sum is divided by: one number, or (outputs)."""
         if self.divisor is not None:
             return self.divisor
-        room = self.inputs + self.padding * self.counts_padding
-        if not sizes_are_open() and self._reach - self.padding <= room and (self.counts_padding or self.padding == 0):
+        size = self.inputs + self.padding * self.counts_padding
+        if not sizes_are_open() and self._reach - self.padding <= size and (self.counts_padding or self.padding == 0):
             return self.kernel
         start = torch.arange(self.outputs, device=device) * self.stride - self.padding
-        end = (start + self.kernel).clamp(max=room)
+        end = (start + self.kernel).clamp(max=size)
         return end - (start if self.counts_padding else start.clamp(min=0))
 
     def sums(self, data: Tensor, dim: int) -> Tensor:
         """The sum over each window: `inputs` positions along the dimension → `outputs`."""
         behind = self._reach - self.inputs - self.padding
         if not is_tracing() and self.kernel <= FEW and (self.padding or behind > 0):
-            return self._sums_inside(data, dim)
+            return self._sums_by_tap(data, dim)
         if sizes_are_open():
             behind = self.padding + self.kernel  # enough for any size
         padded = _padded(data, dim, self.padding, max(0, behind))
         return sums_of_neighbours(padded, dim, self.kernel, self.stride, self.outputs)
 
-    def spread(self, shares: Tensor, dim: int) -> Tensor:
+    def sums_transpose(self, shares: Tensor, dim: int) -> Tensor:
         """The transpose of `sums`: each window's share goes to all of its positions, `outputs` → `inputs`."""
         if sizes_are_open():
-            return self._spread_around(shares, dim)
+            return self._transpose_around(shares, dim)
         if self.kernel <= FEW:
             total = _zeros(shares, dim, self.inputs)
             for tap in range(self.kernel):
-                seen, of_outputs = self._inside(tap, total, shares, dim)
-                seen.add_(of_outputs)
+                input_view, output_view = self._overlap(tap, total, shares, dim)
+                input_view.add_(output_view)
             return total
-        return self._spread_in_blocks(shares, dim)
+        return self._transpose_in_blocks(shares, dim)
 
     @property
     def _reach(self) -> int:
         """From the start of the first window to the end of the last one."""
         return (self.outputs - 1) * self.stride + self.kernel
 
-    def _inside(self, tap: int, inputs: Tensor, outputs: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        """What the n-th position of the windows sees of the input, and the outputs for which it does: views."""
+    def _overlap(self, tap: int, inputs: Tensor, outputs: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        """The inputs at one tap of the windows but in the padding, and the outputs of those windows: views."""
         offset = tap - self.padding
         first = max(0, -(offset // self.stride))
         count = max(0, min(self.outputs, (self.inputs - 1 - offset) // self.stride + 1) - first)
-        seen = strided_taps(inputs, dim, first * self.stride + offset if count else 0, self.stride, count)
-        return seen, outputs.narrow(dim, first if count else 0, count)
+        input_view = strided_taps(inputs, dim, first * self.stride + offset if count else 0, self.stride, count)
+        return input_view, outputs.narrow(dim, first if count else 0, count)
 
-    def _sums_inside(self, data: Tensor, dim: int) -> Tensor:
+    def _sums_by_tap(self, data: Tensor, dim: int) -> Tensor:
         """Without a padded copy, position by position of the window."""
         total = _zeros(data, dim, self.outputs)
         for tap in range(self.kernel):
-            seen, sums = self._inside(tap, data, total, dim)
-            sums.add_(seen)
+            input_view, output_view = self._overlap(tap, data, total, dim)
+            output_view.add_(input_view)
         return total
 
-    def _spread_around(self, shares: Tensor, dim: int) -> Tensor:
+    def _transpose_around(self, shares: Tensor, dim: int) -> Tensor:
         """Over the input and what is around it, which is cut off then: for any size."""
         total = _zeros(shares, dim, self.padding + self.inputs + self.padding + self.kernel)
         for tap in range(self.kernel):
             strided_taps(total, dim, tap, self.stride, self.outputs).add_(shares)
         return total.narrow(dim, self.padding, self.inputs).clone()
 
-    def _spread_in_blocks(self, shares: Tensor, dim: int) -> Tensor:
+    def _transpose_in_blocks(self, shares: Tensor, dim: int) -> Tensor:
         """In blocks of `stride` positions: a window covers so many of them whole, and the beginning of one more.
 
         All positions that a block shares between these two have the same sum of shares.
@@ -124,13 +124,13 @@ class Sliding:
         if covered:
             whole = sums_of_neighbours(_padded(shares, dim, around, around), dim, covered, 1, blocks - 1)
         if rest == 0:
-            spread = _merged(_repeated(whole, dim, self.stride), dim)
+            total = _merged(_repeated(whole, dim, self.stride), dim)
         else:
             whole = _padded(whole, dim, 0, blocks - whole.shape[dim])
             begun = whole + _padded(shares, dim, covered, 0)
             parts = [(begun, rest), (whole, self.stride - rest)]
-            spread = _merged(torch.cat([_repeated(sums, dim, count) for sums, count in parts], dim + 1), dim)
-        return _padded(spread, dim, -self.padding, self.padding + self.inputs - spread.shape[dim])
+            total = _merged(torch.cat([_repeated(sums, dim, count) for sums, count in parts], dim + 1), dim)
+        return _padded(total, dim, -self.padding, self.padding + self.inputs - total.shape[dim])
 
 
 @dataclass(frozen=True)
@@ -169,10 +169,10 @@ class Dividing:
         common = math.gcd(self.inputs, self.outputs)
         return common, self.inputs // common, self.outputs // common
 
-    def seen(self, data: Tensor, dim: int) -> list[Tensor] | None:
-        """What the spans look at, as views (…, g, length, …), one for each that there is in a period, if they are few.
+    def views(self, data: Tensor, dim: int) -> list[Tensor] | None:
+        """The positions of the spans, a view (…, g, length, …) for each span of a period; None, if these are many.
 
-        What is computed of them is to be `interleaved`.
+        `interleaved` brings what is computed of the views into the order of the outputs.
         """
         if sizes_are_open() or self.outputs == 0:
             return None
@@ -183,15 +183,15 @@ class Dividing:
         bounds = [(o * step // different, -((o + 1) * step // -different)) for o in range(different)]
         return [periods.narrow(dim + 1, start, end - start) for start, end in bounds]
 
-    def taken(self, data: Tensor, dim: int, beyond: float) -> Tensor:
+    def gather(self, data: Tensor, dim: int, beyond: float) -> Tensor:
         """The spans written out, (…, longest, outputs, …): where one is shorter than the longest, `beyond`."""
         start, end = self.bounds(data.device)
         position = (start + torch.arange(self.longest, device=data.device).unsqueeze(1)).minimum(end - 1)
         shape = *data.shape[:dim], self.longest, self.outputs, *data.shape[dim + 1 :]
-        taken = data.index_select(dim, position.flatten()).view(shape)
+        spans = data.index_select(dim, position.flatten()).view(shape)
         last = (end - start < self.longest).view(-1, *[1] * (data.dim() - dim - 1))
         return torch.cat(
-            [taken.narrow(dim, 0, self.longest - 1), taken.narrow(dim, self.longest - 1, 1).masked_fill(last, beyond)],
+            [spans.narrow(dim, 0, self.longest - 1), spans.narrow(dim, self.longest - 1, 1).masked_fill(last, beyond)],
             dim,
         )
 
@@ -199,20 +199,20 @@ class Dividing:
         """The sum over each span: `inputs` positions along the dimension → `outputs`."""
         if not sizes_are_open() and self.outputs % self.inputs == 0:
             return _merged(_repeated(data, dim, self.outputs // self.inputs), dim)
-        views = self.seen(data, dim)
+        views = self.views(data, dim)
         if views is not None:
             return interleaved([sum_along(view, dim + 1) for view in views], dim)
-        return sum_along(self.taken(data, dim, beyond=0), dim)
+        return sum_along(self.gather(data, dim, beyond=0), dim)
 
-    def spread(self, shares: Tensor, dim: int) -> Tensor:
+    def sums_transpose(self, shares: Tensor, dim: int) -> Tensor:
         """The transpose of `sums`: each span's share goes to all of its positions, `outputs` → `inputs`."""
         transpose = Dividing(self.outputs, self.inputs)
         times, _, different = (0, 0, FEW + 1) if sizes_are_open() else self.period()
         if different > FEW:
             return transpose.sums(shares, dim)
-        total, parts = _zeros(shares, dim, self.inputs), _split(shares, dim, times, different)
-        for seen, part in zip(self.seen(total, dim) or [], parts.split(1, dim + 1), strict=True):
-            seen.add_(part)
+        total, periods = _zeros(shares, dim, self.inputs), _split(shares, dim, times, different)
+        for view, of_output in zip(self.views(total, dim) or [], periods.split(1, dim + 1), strict=True):
+            view.add_(of_output)
         return total
 
 
@@ -264,7 +264,7 @@ def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
     return match_memory_format(result.to(input.dtype), input)
 
 
-def spread(
+def average_transpose(
     grad_output: Tensor, spans: Sequence[Spans], input_size: Sequence[int], channels_last: bool = False
 ) -> Tensor:
     """The transpose of `average`: every output's share goes to each position of its span."""
@@ -273,7 +273,7 @@ def spread(
     result, whole = widened(grad_output) / _divisors(spans, grad_output.device), _whole(spans)
     for dim, span in reversed(list(enumerate(spans, 2))):
         if dim not in whole:
-            result = span.spread(result, dim)
+            result = span.sums_transpose(result, dim)
     result = result.to(grad_output.dtype)
     if whole:
         return copy_to_memory_format(result.expand(-1, -1, *input_size), channels_last)
@@ -306,8 +306,8 @@ def sums_of_neighbours(data: Tensor, dim: int, count: int, step: int, outputs: i
 
 def strided_taps(data: Tensor, dim: int, start: int, step: int, outputs: int) -> Tensor:
     """So many positions along a dimension, `step` apart: a view."""
-    seen = data.narrow(dim, start, max(0, (outputs - 1) * step + 1))
-    return seen if step == 1 else seen[(slice(None),) * dim + (slice(None, None, step),)]
+    view = data.narrow(dim, start, max(0, (outputs - 1) * step + 1))
+    return view if step == 1 else view[(slice(None),) * dim + (slice(None, None, step),)]
 
 
 def sum_along(data: Tensor, dim: int) -> Tensor:
@@ -317,7 +317,7 @@ def sum_along(data: Tensor, dim: int) -> Tensor:
 
 
 def interleaved(views: list[Tensor], dim: int) -> Tensor:
-    """What was computed of views that were `seen`, in the order of the outputs."""
+    """What was computed of each of the `views`, in the order of the outputs."""
     return views[0] if len(views) == 1 else _merged(torch.stack(views, dim + 1), dim)
 
 
