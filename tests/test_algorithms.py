@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,23 +20,24 @@ import torchfromscratch.functional as F
 from tests.subjects import answers, assert_equal, largest_error, outcome, random_tensors, scale, strides
 from tests.test_convolution import calls
 from torchfromscratch import nn
-from torchfromscratch.kernels import (
-    blocking,
-    depthwise,
-    depthwise_runs,
-    dilated,
-    direct,
-    fourier,
-    im2col,
-    planes,
-    winograd,
-)
-from torchfromscratch.kernels.convolution import ALGORITHMS, choose
+from torchfromscratch.kernels import blocking
+from torchfromscratch.kernels.convolution import reference, winograd, winograd_3d
+from torchfromscratch.kernels.convolution.depthwise import DEPTHWISE
+from torchfromscratch.kernels.convolution.depthwise_runs import DEPTHWISE_RUNS
+from torchfromscratch.kernels.convolution.dispatch import ALGORITHMS, KERNELS, choose
+from torchfromscratch.kernels.convolution.fft import FFT
+from torchfromscratch.kernels.convolution.im2col import IM2COL
+from torchfromscratch.kernels.convolution.kernel import Kernel, Task
+from torchfromscratch.kernels.convolution.pointwise import POINTWISE
+from torchfromscratch.kernels.convolution.winograd import WINOGRAD
+from torchfromscratch.kernels.convolution.winograd_3d import WINOGRAD_3D
+from torchfromscratch.kernels.convolution.winograd_dilated import WINOGRAD_DILATED
 from torchfromscratch.kernels.layout import copy_to_memory_format
 from torchfromscratch.kernels.windows import Windows
 
 FORMATS = [torch.contiguous_format, torch.channels_last]
 FORMAT_NAMES = ["contiguous", "channels last"]
+BY_NAME = {name: next(kernel for kernel in KERNELS if kernel.name == name) for name in ALGORITHMS}
 
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "winograd"])
@@ -47,6 +49,74 @@ def test_as_torch_for_random_options(name: str, call: tuple[str, list[tuple[int,
     with torchfromscratch.algorithm(name):
         actual = outcome(lambda *given: getattr(F, function)(*given, **options), random_tensors(*shapes))
     assert_equal(actual, expected)
+
+
+COUNTS = st.integers(1, 3)
+
+# What each algorithm fits, of what `tasks` draws.
+ANY = {"dims": (1, 3), "kernel": (1, 4), "stride": (1, 3), "dilation": (1, 3), "groups": (1, 3), "per_group": (1, 2)}
+OF_WINOGRAD = {"dims": (2, 2), "kernel": (3, 3), "stride": (1, 1), "groups": (1, 1), "per_group": (1, 5)}
+FITS: list[tuple[Kernel, dict[str, tuple[int, int]]]] = [
+    (POINTWISE, {"kernel": (1, 1)}),
+    (DEPTHWISE_RUNS, {"groups": (2, 4), "per_group": (1, 1)}),
+    (DEPTHWISE, {"groups": (2, 4), "per_group": (1, 1)}),
+    (WINOGRAD, {**OF_WINOGRAD, "dilation": (1, 1)}),
+    (WINOGRAD_DILATED, OF_WINOGRAD),
+    (WINOGRAD_3D, {**OF_WINOGRAD, "dims": (3, 3), "dilation": (1, 1)}),
+    (FFT, {}),
+    (IM2COL, {}),
+]
+
+
+@st.composite
+def tasks(draw: st.DrawFn, **given: tuple[int, int]) -> Task:
+    """A convolution of float64 numbers, each window of which sees some of the input."""
+    ranges = {**ANY, **given}
+    dims, groups, batch = draw(st.integers(*ranges["dims"])), draw(st.integers(*ranges["groups"])), draw(COUNTS)
+
+    def each(name: str) -> tuple[int, ...]:
+        """Where there are volumes alone, for Winograd, they have any kernel, stride and dilation along their depth."""
+        along_depth = [ANY[name]] if ranges["dims"] == (3, 3) else []
+        return tuple(draw(st.integers(*ends)) for ends in (*along_depth, *[ranges[name]] * (dims - len(along_depth))))
+
+    kernel, stride, dilation = each("kernel"), each("stride"), each("dilation")
+    extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    padding = tuple(draw(st.integers(0, min(2, span - 1))) for span in extent)
+    size = tuple(max(1, span - 2 * p) + draw(st.integers(0, 5)) for span, p in zip(extent, padding, strict=True))
+    channels = groups * draw(st.integers(*ranges["per_group"])), groups * draw(COUNTS)
+    windows = Windows(kernel, stride, padding, dilation, groups)
+    return Task(batch, channels, size, windows, torch.float64, draw(st.booleans()), on_cpu=True, is_tracing=False)
+
+
+@pytest.mark.parametrize(("kernel", "fitting"), FITS, ids=[kernel.correlate.__module__[34:] for kernel, _ in FITS])
+@hypothesis.given(data=st.data())
+def test_as_the_reference(kernel: Kernel, fitting: dict[str, tuple[int, int]], data: st.DataObject) -> None:
+    """In float64, all three partial derivatives of the trilinear form, those of gradients that come in pairs too."""
+    task = data.draw(tasks(**fitting))
+    if kernel is DEPTHWISE_RUNS:
+        task = replace(task, channels_last=False)
+    assert kernel.fits(task)
+    windows, (channels, filters) = task.windows, task.channels
+    # what output_padding, which is less than a stride or a dilation, makes room for is no output
+    room = [(max(s, d) - 1) // s for s, d in zip(windows.stride, windows.dilation, strict=True)]
+    outputs = windows.output_size(task.input_size)
+    size = tuple(max(1, o - data.draw(st.integers(0, most))) for o, most in zip(outputs, room, strict=True))
+    x, w, b, g = (
+        copy_to_memory_format(t.detach(), task.channels_last)
+        for t in random_tensors(
+            (task.batch, channels, *task.input_size),
+            (filters, channels // windows.groups, *windows.kernel_size),
+            (filters, 1, 1),
+            (task.batch, filters, *size),
+        )
+    )
+    b = b.flatten()
+    assert_equal([kernel.correlate(x, w, b, windows)], [reference.correlate(x, w, b, windows)])
+    both = kernel.full_convolution(g, w, windows, task.input_size), kernel.weight_gradient(x, g, windows)
+    expected = reference.full_convolution(g, w, windows, task.input_size), reference.weight_gradient(x, g, windows)
+    assert_equal([*both], [*expected])
+    if kernel.gradients is not None and windows.all_see_input:
+        assert_equal([*kernel.gradients(x, w, g, windows)], [*expected])
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_NAMES)
@@ -101,7 +171,7 @@ def test_winograd_as_torch(
     stride=st.integers(1, 3),
     dilation=st.integers(1, 3),
     followed=st.sampled_from([(True, True), (True, False), (False, True)]),
-    part_bytes=st.sampled_from([1, planes.PART_BYTES]),
+    part_bytes=st.sampled_from([1, winograd_3d.PART_BYTES]),
 )
 def test_winograd_of_planes_as_torch(
     memory_format: torch.memory_format,
@@ -125,7 +195,7 @@ def test_winograd_of_planes_as_torch(
     tensors = [x, w.requires_grad_(follow_w), b.requires_grad_()]
     options: dict[str, Any] = {"padding": padding, "stride": (stride, 1, 1), "dilation": (dilation, 1, 1)}
     with pytest.MonkeyPatch.context() as patch, torchfromscratch.algorithm("winograd"):
-        patch.setattr(planes, "PART_BYTES", part_bytes)
+        patch.setattr(winograd_3d, "PART_BYTES", part_bytes)
         actual = answers(lambda *given: F.conv3d(*given, **options), tensors)
     assert_equal(actual, answers(lambda *given: TF.conv3d(*given, **options), tensors))
     assert strides(actual[0]) == strides(F.conv3d(*tensors, **options))
@@ -223,7 +293,7 @@ def test_gradients_take_the_algorithm_of_their_forward_pass(name: str, monkeypat
     called = set()
 
     def spied(operation: str) -> Any:
-        real = getattr(ALGORITHMS[name], operation)
+        real = getattr(BY_NAME[name], operation)
 
         def spy(*args: Any) -> Any:
             called.add(operation)
@@ -232,7 +302,7 @@ def test_gradients_take_the_algorithm_of_their_forward_pass(name: str, monkeypat
         return spy
 
     for operation in {"full_convolution", "weight_gradient"} | both:
-        monkeypatch.setattr(ALGORITHMS[name], operation, spied(operation))
+        monkeypatch.setattr(BY_NAME[name], operation, spied(operation))
     x, w = (tensor.detach() for tensor in random_tensors((2, 2, 6, 7), (3, 2, 3, 3)))
     for followed, expected in (([x], {"full_convolution"}), ([w], {"weight_gradient"}), ([x, w], both)):
         called.clear()
@@ -259,8 +329,8 @@ def test_chosen_inside_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None
     """For the convolutions of its block alone, forward and backward, and in a graph without breaks."""
     torch.compiler.reset()
     called = []
-    for name, method in ALGORITHMS.items():
-        for operation in ("correlate", "weight_gradient"):
+    for name, method in BY_NAME.items():
+        for operation in ("correlate", "full_convolution", "weight_gradient"):
             real = getattr(method, operation)
             spy = lambda *args, real=real, name=name: called.append(name) or real(*args)  # noqa: E731
             monkeypatch.setattr(method, operation, spy)
@@ -272,7 +342,7 @@ def test_chosen_inside_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None
 
     answers(torch.compile(both, backend="aot_eager", fullgraph=True), random_tensors((1, 2, 6, 7), (2, 2, 3, 3)))
     assert {*called[:2]} == {"fft", "im2col"}
-    assert sorted(called[2:]) == ["fft", "fft", "im2col", "im2col"]  # dL/dx is a correlation, too
+    assert sorted(called[2:]) == ["fft", "fft", "im2col", "im2col"]
 
 
 def test_algorithms_nest_and_end() -> None:
@@ -286,28 +356,28 @@ def test_algorithms_nest_and_end() -> None:
 
 
 def test_unknown_algorithm() -> None:
-    with pytest.raises(ValueError, match="unknown algorithm 'strassen'; choose one of 'direct', 'im2col'"):
+    with pytest.raises(ValueError, match="unknown algorithm 'strassen'; choose one of 'reference', 'im2col'"):
         torchfromscratch.algorithm("strassen").__enter__()
 
 
 @pytest.mark.parametrize(
     ("shape", "weight", "options", "method"),
     [
-        ((128, 64, 16, 16), (64, 64, 3, 3), {"padding": (1, 1)}, winograd),
-        ((1, 64, 8, 8), (64, 64, 3, 3), {"padding": (1, 1)}, im2col),
-        ((128, 64, 16, 16), (64, 64, 3, 3), {"padding": (1, 1), "stride": (2, 2)}, im2col),
-        ((16, 64, 32, 32), (64, 64, 3, 3), {"padding": (2, 2), "dilation": (2, 2)}, dilated),
-        ((16, 64, 32, 32), (64, 64, 3, 3), {"padding": (4, 4), "dilation": (4, 4)}, im2col),
-        ((4, 16, 16, 32, 32), (16, 16, 3, 3, 3), {"padding": (1, 1, 1)}, planes),
-        ((4, 16, 16, 32, 32), (16, 16, 3, 3, 3), {"padding": (1, 1, 1), "stride": (2, 2, 2)}, im2col),
-        ((128, 64, 16, 16), (64, 64, 1, 1), {}, direct),
-        ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64}, depthwise_runs),
-        ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64, "padding": (3, 1)}, im2col),
-        ((4, 64, 64, 64), (64, 64, 31, 31), {"padding": (15, 15)}, fourier),
-        ((1, 4, 512, 512), (4, 1, 1, 255), {"padding": (0, 127), "groups": 4}, fourier),
-        ((1, 4, 512, 512), (4, 1, 1, 17), {"padding": (0, 8), "groups": 4}, depthwise_runs),
-        ((0, 64, 16, 16), (64, 64, 3, 3), {}, im2col),
-        ((128, 0, 16, 16), (64, 0, 1, 1), {}, im2col),
+        ((128, 64, 16, 16), (64, 64, 3, 3), {"padding": (1, 1)}, WINOGRAD),
+        ((1, 64, 8, 8), (64, 64, 3, 3), {"padding": (1, 1)}, IM2COL),
+        ((128, 64, 16, 16), (64, 64, 3, 3), {"padding": (1, 1), "stride": (2, 2)}, IM2COL),
+        ((16, 64, 32, 32), (64, 64, 3, 3), {"padding": (2, 2), "dilation": (2, 2)}, WINOGRAD_DILATED),
+        ((16, 64, 32, 32), (64, 64, 3, 3), {"padding": (4, 4), "dilation": (4, 4)}, IM2COL),
+        ((4, 16, 16, 32, 32), (16, 16, 3, 3, 3), {"padding": (1, 1, 1)}, WINOGRAD_3D),
+        ((4, 16, 16, 32, 32), (16, 16, 3, 3, 3), {"padding": (1, 1, 1), "stride": (2, 2, 2)}, IM2COL),
+        ((128, 64, 16, 16), (64, 64, 1, 1), {}, POINTWISE),
+        ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64}, DEPTHWISE_RUNS),
+        ((128, 64, 16, 16), (64, 1, 3, 3), {"groups": 64, "padding": (3, 1)}, IM2COL),
+        ((4, 64, 64, 64), (64, 64, 31, 31), {"padding": (15, 15)}, FFT),
+        ((1, 4, 512, 512), (4, 1, 1, 255), {"padding": (0, 127), "groups": 4}, FFT),
+        ((1, 4, 512, 512), (4, 1, 1, 17), {"padding": (0, 8), "groups": 4}, DEPTHWISE_RUNS),
+        ((0, 64, 16, 16), (64, 64, 3, 3), {}, IM2COL),
+        ((128, 0, 16, 16), (64, 0, 1, 1), {}, IM2COL),
     ],
 )
 def test_rule(shape: Any, weight: Any, options: dict[str, Any], method: Any) -> None:
@@ -315,10 +385,10 @@ def test_rule(shape: Any, weight: Any, options: dict[str, Any], method: Any) -> 
     defaults = {"stride": (1,) * dims, "padding": (0,) * dims, "dilation": (1,) * dims}
     windows = Windows(weight[2:], **{**defaults, **options})
     operands = torch.empty(shape), torch.empty(weight)
-    assert choose(operands, (shape[1], weight[0]), shape[2:], windows) is method
-    if method is depthwise_runs:
+    assert choose(operands, (shape[1], weight[0]), shape[2:], windows, None) is method
+    if method is DEPTHWISE_RUNS:
         last = operands[0].contiguous(memory_format=torch.channels_last), operands[1]
-        assert choose(last, (shape[1], weight[0]), shape[2:], windows) is depthwise
+        assert choose(last, (shape[1], weight[0]), shape[2:], windows, None) is DEPTHWISE
 
 
 @pytest.mark.parametrize(

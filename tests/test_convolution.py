@@ -21,7 +21,7 @@ import torchfromscratch.functional as F
 from tests.subjects import answers, assert_as_torch, assert_equal, assert_same_outcome, outcome, random_tensors, strides
 from torchfromscratch import nn
 from torchfromscratch.autograd.convolution import correlation, full_convolution, weight_gradient
-from torchfromscratch.kernels.rotation import rotate180
+from torchfromscratch.kernels.convolution.rotation import rotate180
 from torchfromscratch.kernels.windows import Windows
 
 GRID = [
@@ -83,11 +83,11 @@ def test_one_trilinear_form(stride: Any, padding: Any, dilation: Any, groups: in
     pair: Callable[[Any], tuple[int, int]] = lambda value: value if isinstance(value, tuple) else (value, value)  # noqa: E731
     windows = Windows((3, 2), pair(stride), pair(padding), pair(dilation), groups)
     x, w = random_tensors((2, 4, 7, 8), (6, 4 // groups, 3, 2))
-    y = correlation(x, w, None, windows)
+    y = correlation(x, w, None, windows, None)
     (g,) = random_tensors(tuple(y.shape))
     form = (g * y).sum()
-    assert_equal([(x * full_convolution(g, w, None, windows, x.shape[2:])).sum()], [form])
-    assert_equal([(w * weight_gradient(x, g, windows)).sum()], [form])
+    assert_equal([(x * full_convolution(g, w, None, windows, x.shape[2:], None)).sum()], [form])
+    assert_equal([(w * weight_gradient(x, g, windows, None)).sum()], [form])
 
 
 @pytest.mark.parametrize(("stride", "padding", "dilation", "groups"), GRID)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torchfromscratch.kernels.convolution import ALGORITHMS
+from torchfromscratch.kernels.convolution.dispatch import ALGORITHMS
 
 __all__ = ["algorithm", "chosen_algorithm"]
 
@@ -25,9 +25,9 @@ _choice = _Choice()
 def algorithm(name: str) -> Iterator[None]:
     """Compute every convolution called inside, and its gradients of every order, by one algorithm.
 
-    "direct" adds up one tap of the kernel after the other, "im2col" multiplies the matrix of all windows,
-    "winograd" saves three multiplications of four for 3×3 kernels with stride 1, and "fft" multiplies in
-    the frequency domain (stride 1). The gradients take the algorithm of their forward pass, wherever
+    "reference" is the definition, to be read: it adds up one tap of the kernel after the other. "im2col" multiplies
+    the matrix of all windows, "winograd" saves three multiplications of four for 3×3 kernels with stride 1, and
+    "fft" multiplies in the frequency domain. The gradients take the algorithm of their forward pass, wherever
     `backward` is called. Also a decorator; nests; what another thread computes is left alone.
 
     Raises ValueError for an unknown name here, and for a kernel that the algorithm is not made for at its call.

@@ -25,11 +25,11 @@ from typing import Any
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, mapped_first, save, saved
-from torchfromscratch.kernels import operations as kernel
+from torchfromscratch.kernels.convolution import dispatch as kernel
 from torchfromscratch.kernels.execution import is_differentiating
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.precision import wide_type
-from torchfromscratch.kernels.windows import Windows
+from torchfromscratch.kernels.windows import Windows, crop_to
 
 
 class Correlation(Function):
@@ -41,12 +41,12 @@ class Correlation(Function):
     generate_vmap_rule = False
 
     @staticmethod
-    def forward(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
-        return kernel.correlate(input, weight, bias, windows)
+    def forward(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, algorithm: str | None) -> Tensor:
+        return kernel.correlate(input, weight, bias, windows, algorithm)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        input, weight, _, ctx.windows = inputs
+        input, weight, _, ctx.windows, ctx.algorithm = inputs
         ctx.input_size, ctx.channels_last = input.shape[2:], any_channels_last(input, weight)
         needs_input, needs_weight, *_ = ctx.needs_input_grad
         save(ctx, (input, weight), needed=(needs_weight, needs_input))
@@ -55,27 +55,33 @@ class Correlation(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight = saved(ctx)
         grad_output = to_memory_format(grad_output, ctx.channels_last)
-        needs_input, needs_weight, needs_bias, _ = ctx.needs_input_grad
+        needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad_input = grad_weight = grad_bias = None
         if needs_input and needs_weight and not is_differentiating():  # the next two lines' work, shared
-            grad_input, grad_weight = kernel.gradients(input.conj(), weight.conj(), grad_output, ctx.windows)
+            grad_input, grad_weight = kernel.gradients(
+                input.conj(), weight.conj(), grad_output, ctx.windows, ctx.algorithm
+            )
         else:
             if needs_input:
-                grad_input = full_convolution(grad_output, weight.conj(), None, ctx.windows, ctx.input_size)
+                grad_input = full_convolution(
+                    grad_output, weight.conj(), None, ctx.windows, ctx.input_size, ctx.algorithm
+                )
             if needs_weight:
-                grad_weight = weight_gradient(input.conj(), grad_output, ctx.windows)
+                grad_weight = weight_gradient(input.conj(), grad_output, ctx.windows, ctx.algorithm)
         if needs_bias:
             grad_bias = sum_per_channel(grad_output)
-        return grad_input, grad_weight, grad_bias, None
+        return grad_input, grad_weight, grad_bias, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
         return _map_over_data(correlation, info.batch_size, in_dims, *args)
 
     @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, _: None) -> Tensor:
+    def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, *_: None) -> Tensor:
         input, weight = saved(ctx)
-        return correlation(input_t, weight, bias_t, ctx.windows) + correlation(input, weight_t, None, ctx.windows)
+        return correlation(input_t, weight, bias_t, ctx.windows, ctx.algorithm) + correlation(
+            input, weight_t, None, ctx.windows, ctx.algorithm
+        )
 
 
 class FullConvolution(Function):
@@ -88,15 +94,20 @@ class FullConvolution(Function):
 
     @staticmethod
     def forward(
-        grad_output: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, input_size: Sequence[int]
+        grad_output: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        windows: Windows,
+        input_size: Sequence[int],
+        algorithm: str | None,
     ) -> Tensor:
-        grad_input = kernel.full_convolution(grad_output, weight, windows, input_size)
+        grad_input = kernel.full_convolution(grad_output, weight, windows, input_size, algorithm)
         return grad_input if bias is None else grad_input + bias.view(-1, *[1] * windows.dims)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        grad_output, weight, _, ctx.windows, ctx.input_size = inputs
-        ctx.output_size, ctx.channels_last = grad_output.shape, any_channels_last(grad_output, weight)
+        grad_output, weight, _, ctx.windows, ctx.input_size, ctx.algorithm = inputs
+        ctx.output_size, ctx.channels_last = grad_output.shape[2:], any_channels_last(grad_output, weight)
         needs_output, needs_weight, *_ = ctx.needs_input_grad
         save(ctx, (grad_output, weight), needed=(needs_weight, needs_output))
 
@@ -107,12 +118,13 @@ class FullConvolution(Function):
         needs_output, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad_grad_output = grad_weight = grad_bias = None
         if needs_output:
-            grad_grad_output = _begin(correlation(grad, weight.conj(), None, ctx.windows), ctx.output_size)
+            output = correlation(grad, weight.conj(), None, ctx.windows, ctx.algorithm)
+            grad_grad_output = crop_to(output, ctx.output_size)
         if needs_weight:
-            grad_weight = weight_gradient(grad, grad_output.conj(), ctx.windows)
+            grad_weight = weight_gradient(grad, grad_output.conj(), ctx.windows, ctx.algorithm)
         if needs_bias:
             grad_bias = sum_per_channel(grad)
-        return grad_grad_output, grad_weight, grad_bias, None, None
+        return grad_grad_output, grad_weight, grad_bias, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -121,8 +133,8 @@ class FullConvolution(Function):
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, *_: None) -> Tensor:
         grad_output, weight = saved(ctx)
-        return full_convolution(grad_t, weight, bias_t, ctx.windows, ctx.input_size) + full_convolution(
-            grad_output, weight_t, None, ctx.windows, ctx.input_size
+        return full_convolution(grad_t, weight, bias_t, ctx.windows, ctx.input_size, ctx.algorithm) + full_convolution(
+            grad_output, weight_t, None, ctx.windows, ctx.input_size, ctx.algorithm
         )
 
 
@@ -135,40 +147,43 @@ class WeightGradient(Function):
     generate_vmap_rule = False
 
     @staticmethod
-    def forward(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
-        return kernel.weight_gradient(input, grad_output, windows)
+    def forward(input: Tensor, grad_output: Tensor, windows: Windows, algorithm: str | None) -> Tensor:
+        return kernel.weight_gradient(input, grad_output, windows, algorithm)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        input, grad_output, ctx.windows = inputs
-        ctx.input_size, ctx.output_size = input.shape[2:], grad_output.shape
-        needs_input, needs_output, _ = ctx.needs_input_grad
+        input, grad_output, ctx.windows, ctx.algorithm = inputs
+        ctx.input_size, ctx.output_size = input.shape[2:], grad_output.shape[2:]
+        needs_input, needs_output, *_ = ctx.needs_input_grad
         save(ctx, (input, grad_output), needed=(needs_output, needs_input))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
         input, grad_output = saved(ctx)
-        needs_input, needs_output, _ = ctx.needs_input_grad
+        needs_input, needs_output, *_ = ctx.needs_input_grad
         grad_input = grad_grad_output = None
         if needs_input:
-            grad_input = full_convolution(grad_output.conj(), grad, None, ctx.windows, ctx.input_size)
+            grad_input = full_convolution(grad_output.conj(), grad, None, ctx.windows, ctx.input_size, ctx.algorithm)
         if needs_output:
-            grad_grad_output = _begin(correlation(input.conj(), grad, None, ctx.windows), ctx.output_size)
-        return grad_input, grad_grad_output, None
+            output = correlation(input.conj(), grad, None, ctx.windows, ctx.algorithm)
+            grad_grad_output = crop_to(output, ctx.output_size)
+        return grad_input, grad_grad_output, None, None
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, input: Tensor, grad_output: Tensor, windows: Windows) -> tuple:
+    def vmap(info: Any, in_dims: tuple, input: Tensor, grad_output: Tensor, windows: Windows, _: str | None) -> tuple:
         # one weight gradient for each mapped pair: as many times the groups
         size = info.batch_size
         input = _into_channels(input, in_dims[0], size)
         grad_output = _into_channels(grad_output, in_dims[1], size)
-        grad_weight = weight_gradient(input, grad_output, _grouped(windows, size))
+        grad_weight = weight_gradient(input, grad_output, _grouped(windows, size), None)
         return grad_weight.unflatten(0, (size, -1)), 0
 
     @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, grad_t: Tensor, _: None) -> Tensor:
+    def jvp(ctx: Any, input_t: Tensor, grad_t: Tensor, *_: None) -> Tensor:
         input, grad_output = saved(ctx)
-        return weight_gradient(input_t, grad_output, ctx.windows) + weight_gradient(input, grad_t, ctx.windows)
+        return weight_gradient(input_t, grad_output, ctx.windows, ctx.algorithm) + weight_gradient(
+            input, grad_t, ctx.windows, ctx.algorithm
+        )
 
 
 correlation = differentiable(Correlation)
@@ -182,13 +197,6 @@ def sum_per_channel(grad_output: Tensor) -> Tensor:
     return of_pictures.sum(0).to(grad_output.dtype)
 
 
-def _begin(output: Tensor, shape: Sequence[int]) -> Tensor:
-    """As many positions of `output` as `shape` has: a wide output_padding makes room for further windows."""
-    for dim, size in enumerate(shape):
-        output = output.narrow(dim, 0, size) if output.shape[dim] > size else output
-    return output
-
-
 def _map_over_data(
     function: Callable[..., Tensor],
     size: int,
@@ -199,7 +207,10 @@ def _map_over_data(
     windows: Windows,
     *rest: Any,
 ) -> tuple[Tensor, int]:
-    """`function` for `size` inputs at once: more pictures, or, if each has its own weight, more groups."""
+    """`function` for `size` inputs at once: more samples or, if each has its own weight, more groups.
+
+    For those groups the caller's algorithm, the last argument, was not chosen.
+    """
     data_dim, weight_dim, bias_dim, *_ = in_dims
     if weight_dim is None and bias_dim is None:
         result = function(data.movedim(data_dim, 0).flatten(0, 1), weight, bias, windows, *rest)
@@ -209,14 +220,14 @@ def _map_over_data(
         mapped_first(weight, weight_dim, size).flatten(0, 1),
         None if bias is None else mapped_first(bias, bias_dim, size).flatten(0, 1),
         _grouped(windows, size),
-        *rest,
+        *rest[:-1],
+        None,
     )
     return result.unflatten(1, (size, -1)), 1
 
 
 def _grouped(windows: Windows, size: int) -> Windows:
-    """`size` times the groups, for which the caller's choice of an algorithm was not made."""
-    return replace(windows, groups=size * windows.groups, algorithm=None)
+    return replace(windows, groups=size * windows.groups)
 
 
 def _into_channels(data: Tensor, dim: int | None, size: int) -> Tensor:

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, save, saved
 from torchfromscratch.autograd.linear_map import linear_pair
-from torchfromscratch.kernels import operations
 from torchfromscratch.kernels import pooling as kernel
 from torchfromscratch.kernels import spans as span_kernel
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
@@ -41,7 +40,7 @@ class MaxPool(Function):
 
     @staticmethod
     def forward(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-        return operations.max_windows(input, windows)
+        return kernel.max_windows(input, windows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -81,7 +80,7 @@ class MaxPosition(Function):
     def forward(input: Tensor, windows: Windows | Sequence[Spans]) -> tuple[Tensor, Tensor]:
         if not isinstance(windows, Windows):
             return kernel.max_positions(input, windows)
-        output, winners = operations.max_windows(input, windows)
+        output, winners = kernel.max_windows(input, windows)
         positions = torch.empty_like(output, dtype=torch.int64)
         return output, positions.copy_(kernel.flat_positions(winners, windows, input.shape[2:]))
 
@@ -114,7 +113,7 @@ max_position = differentiable(MaxPosition)
 fetch, fetch_transpose = linear_pair(
     "Fetch",  # y[n, c, o] = x[n, c, winner of o]
     kernel.fetch,
-    operations.send_back,
+    kernel.send_back,
     saves=1,
     remember=lambda x, winners, windows: (x.shape[2:],),
     per_sample=True,

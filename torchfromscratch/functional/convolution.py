@@ -160,7 +160,6 @@ def _convolution(
         per_dimension("padding", padding, dims),
         dilation,
         groups,
-        algorithm=chosen_algorithm(),
     )
     _check_windows(windows)
     if batch.shape[1] != weight.shape[1] * groups:
@@ -176,7 +175,7 @@ def _convolution(
         )
     _check_positions(batch)
     require_memory((batch.shape[0], weight.shape[0], *windows.output_size(batch.shape[2:])), batch)
-    output = correlation(batch, weight, bias, windows)
+    output = correlation(batch, weight, bias, windows, chosen_algorithm())
     return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 
 
@@ -206,7 +205,6 @@ def _transposed(
         per_dimension("padding", padding, dims),
         per_dimension("dilation", dilation, dims),
         groups,
-        algorithm=chosen_algorithm(),
     )
     _check_windows(windows)
     output_padding = per_dimension("output_padding", output_padding, dims)
@@ -226,7 +224,7 @@ def _transposed(
         )
     _check_positions(batch)
     require_memory((batch.shape[0], weight.shape[1] * groups, *output_size), batch)
-    output = full_convolution(batch, weight, bias, windows, output_size)
+    output = full_convolution(batch, weight, bias, windows, output_size, chosen_algorithm())
     return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.blocking import batch_blocks, part_of
 from torchfromscratch.kernels.buffers import FreshMemory, Workspace, buffer_like
+from torchfromscratch.kernels.custom_ops import custom_op
 from torchfromscratch.kernels.execution import is_batched, may_be_looked_at
 from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
@@ -40,6 +41,14 @@ MOST_TAPS = 32
 MOST_NUMBERS = 2**24
 
 
+def empty_maxima(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """Memory for the largest element of each window and for its number, in one byte if that is enough."""
+    shape = (*input.shape[:2], *windows.output_size(input.shape[2:]))
+    largest = empty(shape, any_channels_last(input), like=input)
+    return largest, torch.empty_like(largest, dtype=torch.int8 if windows.tap_count <= 2**7 else torch.int32)
+
+
+@custom_op(like=empty_maxima)
 def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """The largest element of each window, and the number of the tap that saw it.
 
@@ -80,13 +89,6 @@ def padded_parts(input: Tensor, windows: Windows, value: float, parts: list[slic
             padded[: pictures.shape[0]][inside] = pictures
             pictures = padded[: pictures.shape[0]]
         yield pictures
-
-
-def empty_maxima(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """Memory for the largest element of each window and for its number, in one byte if that is enough."""
-    shape = (*input.shape[:2], *windows.output_size(input.shape[2:]))
-    largest = empty(shape, any_channels_last(input), like=input)
-    return largest, torch.empty_like(largest, dtype=torch.int8 if windows.tap_count <= 2**7 else torch.int32)
 
 
 def _may_count_in_floats(input: Tensor, numbers: int) -> bool:
@@ -285,6 +287,12 @@ def fetch(input: Tensor, winners: Tensor, windows: Windows | None) -> Tensor:
     return _planes(input).gather(2, _planes(positions)).view(winners.shape)
 
 
+def empty_input(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
+    """Memory for dL/dx."""
+    return empty((*grad_output.shape[:2], *input_size), any_channels_last(grad_output), like=grad_output)
+
+
+@custom_op(like=empty_input)
 def send_back(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
     """dL/dx: each window's dL/dy added to its winner, 0 everywhere else."""
     if windows is None or windows.tap_count > TAPS_ONE_BY_ONE:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,19 +26,42 @@ def spatial(index: Iterable[int | slice]) -> tuple[int | slice, ...]:
     return (slice(None), slice(None), *index)
 
 
-def every(step: int, start: int, padding: int, size: int) -> tuple[slice, slice]:
+def phases(
+    steps: Sequence[int], padding: Sequence[int], size: Sequence[int]
+) -> Iterator[tuple[Tap, tuple[int | slice, ...], tuple[int | slice, ...]]]:
+    """(N, C, *size) split into the positions that lie s apart: a phase r for each position −p + r to begin with.
+
+    Of each phase its number, and which of its positions lie inside: an index of the phase and one of the whole.
+    """
+    for phase in itertools.product(*map(range, steps)):
+        along = zip(steps, phase, padding, size, strict=True)
+        of_phase, of_whole = zip(*[strided_overlap(s, r, p, length) for s, r, p, length in along], strict=True)
+        yield phase, spatial(of_phase), spatial(of_whole)
+
+
+def strided_overlap(step: int, start: int, padding: int, size: int) -> tuple[slice, slice]:
     """Of positions −padding + start, a step apart, those within a size: their numbers, and the positions."""
     first = max(0, -((start - padding) // step))
     position = first * step + start - padding
     return slice(first, first + max(0, -((position - size) // step))), slice(position, None, step)
 
 
+def crop_to(tensor: Tensor, size: Sequence[int], at: int = 2) -> Tensor:
+    """The first positions of `tensor`, as many as `size` has, a view.
+
+    A wide output_padding makes room for further windows than there are outputs.
+    """
+    for dim, length in enumerate(size, at):
+        tensor = tensor.narrow(dim, 0, length) if tensor.shape[dim] > length else tensor
+    return tensor
+
+
 @dataclass(frozen=True)
 class Windows:
     """Kernel size, stride, padding and dilation in each spatial dimension.
 
-    `groups` splits the channels of a convolution, and `algorithm` is its caller's choice of one;
-    `ceil_mode` lets a last window hang over the end of the input, as pooling may.
+    `groups` splits the channels of a convolution; `ceil_mode` lets a last window hang over the end of the input, as
+    pooling may.
     """
 
     kernel_size: tuple[int, ...]
@@ -47,7 +70,6 @@ class Windows:
     dilation: tuple[int, ...]
     groups: int = 1
     ceil_mode: bool = False
-    algorithm: str | None = None
 
     @property
     def dims(self) -> int:

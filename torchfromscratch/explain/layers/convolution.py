@@ -22,6 +22,7 @@ from torchfromscratch.explain.layers.common import (
     product_step,
     sum_pass,
 )
+from torchfromscratch.kernels.convolution.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -48,8 +49,7 @@ def conv2d(
     windows = Windows(tuple(weight.shape[2:]), stride, padding, dilation, groups)
     back = Windows(windows.kernel_size, (1, 1), (0, 0), dilation, groups)
 
-    padded, spread = windows.pad(input), _spread(grad, windows, input.shape[2:])
-    rotated = _rotated(weight, groups)
+    padded, (spread, rotated) = windows.pad(input), _spread_and_rotated(grad, weight, windows, input.shape[2:])
 
     grids = {
         "x": Grid(padded, padded_note(padding, "zeros"), windows.pad(torch.ones_like(input)) == 0),
@@ -62,7 +62,7 @@ def conv2d(
         "dL/dy spread": Grid(
             spread,
             _spread_note(windows),
-            _spread(torch.ones_like(grad), windows, input.shape[2:]) == 0,
+            _spread_and_rotated(torch.ones_like(grad), weight, windows, input.shape[2:])[0] == 0,
         ),
         "w rotated": Grid(rotated, "turned by 180°, its two channel indices swapped"),
         "dL/dx": Grid(ours["dL/dx"], torch=theirs["dL/dx"]),
@@ -136,16 +136,15 @@ def conv_transpose2d(
     grad, output_size = ours["dL/dy"], ours["y"].shape[2:]
     windows = Windows(tuple(weight.shape[2:]), stride, padding, dilation, groups)
     forth = Windows(windows.kernel_size, (1, 1), (0, 0), dilation, groups)
-    padded, spread, rotated = windows.pad(grad), _spread(input, windows, output_size), _rotated(weight, groups)
+    padded, (spread, rotated) = windows.pad(grad), _spread_and_rotated(input, weight, windows, output_size)
+    gaps = _spread_and_rotated(torch.ones_like(input), weight, windows, output_size)[0] == 0
     filler = windows.pad(torch.ones_like(grad)) == 0
     grids = {
         "x": Grid(input),
         "w": Grid(weight),
         **({} if bias is None else {"b": Grid(bias)}),
         "dL/dy": Grid(padded, padded_note(padding, "zeros"), filler),
-        "x spread": Grid(
-            spread, _spread_note(windows, "x"), _spread(torch.ones_like(input), windows, output_size) == 0
-        ),
+        "x spread": Grid(spread, _spread_note(windows, "x"), gaps),
         "w rotated": Grid(rotated, "turned by 180°, its two channel indices swapped"),
         **{name: Grid(ours[name], torch=theirs[name]) for name in ours if name != "dL/dy"},
     }
@@ -224,23 +223,12 @@ def _bias_pass(grids: dict[str, Grid], grads: Tensor, inside: Tensor | None = No
     return sum_pass("dL/db", "Gradient of the bias: add up dL/dy", steps)
 
 
-def _spread(grad: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """Cells with s − 1 zeros between them and so many around that rotated windows reach all of `input_size`."""
-    gapped = [(o - 1) * s + 1 for o, s in zip(grad.shape[2:], windows.stride, strict=True)]
-    spread = grad.new_zeros(*grad.shape[:2], *gapped)
-    spread[..., :: windows.stride[0], :: windows.stride[1]] = grad
-    before = [extent - 1 - p for extent, p in zip(windows.extent, windows.padding, strict=True)]
-    after = [
-        size + extent - 1 - first - length
-        for size, extent, first, length in zip(input_size, windows.extent, before, gapped, strict=True)
-    ]
-    return torch.constant_pad_nd(spread, [before[1], after[1], before[0], after[0]])
-
-
-def _rotated(weight: Tensor, groups: int) -> Tensor:
-    """w (O, C/groups, k) turned by 180°, with the roles of O and C swapped inside each group: (C, O/groups, k)."""
-    by_group = weight.reshape(groups, -1, *weight.shape[1:])
-    return by_group.transpose(1, 2).flatten(0, 1).flip(2, 3)
+def _spread_and_rotated(
+    grad: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """dL/dy with s − 1 zeros between its cells and so many around that rotated windows reach all of `input_size`; w."""
+    spread, rotated, _, back = as_correlation(grad, weight, windows, input_size)
+    return back.pad(spread), rotated
 
 
 def _spread_note(windows: Windows, name: str = "dL/dy") -> str:

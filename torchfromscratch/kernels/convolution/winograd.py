@@ -35,14 +35,17 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import by_core, evenly
+from torchfromscratch.kernels.convolution.kernel import Kernel, Task
+from torchfromscratch.kernels.convolution.rotation import as_correlation
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
-from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows
 
 # Elements of each point that a core computes at a time, of the operand with fewer channels. The shortest steps write
 # four times as many: torch's grain size of 2^15, from which on it takes a further thread. All 36 points fit the cache
 # of a core.
 ELEMENTS_PER_CORE = 2**13
+FEWEST_CHANNELS = 8  # with fewer, the transforms cost more than what they save
+PREPARATION = 2**25  # so many multiplications take as long as preparing the steps
 LEAST_TILES = 64  # that pay for the reading of the filters
 TILE = 4  # outputs of a tile along each dimension
 SEEN = 6  # inputs that they see; as many points
@@ -75,14 +78,29 @@ FILTER_TRANSFORM = (
 )
 
 
-def fits(windows: Windows) -> bool:
-    """Whether the windows are of the kind that this method is made for."""
+def is_made_for(windows: Windows) -> bool:
+    """Whether each window is a square of 3×3 neighbours, one position apart."""
     return (
         windows.kernel_size == (3, 3)
         and set(windows.stride) == {1}
         and set(windows.dilation) == {1}
         and windows.groups == 1
     )
+
+
+def fits(task: Task) -> bool:
+    return is_made_for(task.windows)
+
+
+def cost(task: Task) -> float:
+    if not pays(task):
+        return math.inf
+    return multiplications(task.batch, task.channels, task.input_size, task.windows) + PREPARATION
+
+
+def pays(task: Task) -> bool:
+    """Whether the transforms may cost less than what they save."""
+    return task.may_round and min(task.channels) >= FEWEST_CHANNELS
 
 
 def multiplications(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> int:
@@ -380,3 +398,6 @@ def filters_from(points: Tensor | None, cores: int) -> Tensor:
 def filter_transform(like: Tensor) -> Tensor:
     """G, in the type and on the device of `like`."""
     return like.new_tensor(FILTER_TRANSFORM)
+
+
+WINOGRAD = Kernel("winograd", fits, cost, correlate, full_convolution, weight_gradient, gradients)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.blocking import batch_blocks, part_of
 from torchfromscratch.kernels.buffers import call_out
+from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.execution import in_cpu_memory, is_tracing
 from torchfromscratch.kernels.layout import (
     any_channels_last,
@@ -31,8 +32,20 @@ from torchfromscratch.kernels.layout import (
 )
 from torchfromscratch.kernels.windows import Windows
 
+# A multiplication of elements takes about as long as so many of a product of matrices.
+ELEMENTWISE_COST = 5
+
 Pairs = list[tuple[Tensor, Tensor]]
 Term = tuple[tuple, Tensor, Tensor]  # an index of where to add, what to add, and how often
+
+
+def fits(task: Task) -> bool:
+    """A window over nothing but padding is one that no view shows."""
+    return task.is_depthwise and task.windows.all_see_input
+
+
+def cost(task: Task) -> float:
+    return ELEMENTWISE_COST * task.multiplications
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
@@ -131,3 +144,6 @@ def factors_by_tap(weight: Tensor, windows: Windows) -> list[Tensor]:
 def factors(values: Tensor, windows: Windows) -> Tensor:
     """A number for each kernel, (G·m) → (G, m, 1, …)."""
     return values.view(windows.groups, -1, *[1] * windows.dims)
+
+
+DEPTHWISE = Kernel("depthwise", fits, cost, correlate, full_convolution, weight_gradient)

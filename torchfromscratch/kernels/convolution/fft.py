@@ -18,20 +18,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import slices
+from torchfromscratch.kernels.convolution.kernel import Kernel, Task
+from torchfromscratch.kernels.convolution.rotation import as_correlation, insert_zeros
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.rotation import as_correlation
 from torchfromscratch.kernels.windows import Windows, spatial
 
 # Measured on a CPU: what transforming one element costs, in multiplications of two complex matrices' elements.
 TRANSFORM_COST = 80
+# One multiplication of complex numbers takes as long as so many of real ones.
+COMPLEX_COST = 5
+# Of a depthwise kernel: with 127 taps in a row, or 13×13, the transform takes 0.4 to 0.8 of the taps' time, with 63 or
+# 9×9 up to 1.8 times as long.
+FEWEST_TAPS = 64
 # Block sizes that are tried, in kernel sizes.
 BLOCK_FACTORS = (1.5, 2, 3, 4, 6, 8, math.inf)
+
+
+def cost(task: Task) -> float:
+    """No transform for what Winograd's method is made for, nor for a stride."""
+    windows = task.windows
+    is_winograds = windows.kernel_size[-2:] == (3, 3) and windows.groups == 1
+    few_taps = task.is_depthwise and windows.tap_count < FEWEST_TAPS
+    if not task.may_round or set(windows.stride) != {1} or is_winograds or few_taps:
+        return math.inf
+    blocks = choose_blocks(task.batch, task.channels, task.input_size, windows)
+    return COMPLEX_COST * blocks.multiplications(task.batch, task.channels, windows.groups)
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
@@ -42,7 +59,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     output = empty((batch, out_channels, *size), any_channels_last(input, weight), like=input)
     picked = [slice(0, (o - 1) * s + 1, s) for o, s in zip(size, windows.stride, strict=True)]
     x = spectrum(blocks.seen(input), groups, blocks.periods)
-    kernels = spaced(conjugate(weight), windows.dilation)
+    kernels = insert_zeros(conjugate(weight), windows.dilation)
     kernels = kernels.unflatten(0, (groups, -1)).transpose(0, 1)  # (O/G, G, C/G, *extent)
     outputs_by_group = output.unflatten(1, (groups, -1))
     for part in slices(input, out_channels // groups, 2 * blocks.frequencies * groups * (channels + x.shape[2])):
@@ -55,9 +72,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx, shapes as in `convolution.full_convolution`."""
-    spread = spaced(grad_output, windows.stride)
-    stride_one = replace(windows, stride=(1,) * windows.dims)
-    return correlate(*as_correlation(spread, weight, stride_one, input_size))
+    return correlate(*as_correlation(grad_output, weight, windows, input_size))
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
@@ -67,7 +82,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     shape = (out_channels, channels // groups, *windows.kernel_size)
     grad_weight = empty(shape, any_channels_last(input, grad_output), like=input)
     x = spectrum(blocks.seen(input), groups, blocks.periods)
-    gradients = spaced(conjugate(grad_output), windows.stride).unflatten(1, (groups, -1))
+    gradients = insert_zeros(conjugate(grad_output), windows.stride).unflatten(1, (groups, -1))
     taps = [slice(0, extent, d) for extent, d in zip(windows.extent, windows.dilation, strict=True)]
     kernels = grad_weight.unflatten(0, (groups, -1)).transpose(0, 1)  # (O/G, G, C/G, *k)
     for part in slices(input, out_channels // groups, 2 * blocks.frequencies * (channels + groups * x.shape[2])):
@@ -169,16 +184,6 @@ def conjugate(data: Tensor) -> Tensor:
     return data.conj().resolve_conj()
 
 
-def spaced(data: Tensor, distance: Sequence[int]) -> Tensor:
-    """`data` with its positions so far apart, and zeros between them: a strided output, or a dilated kernel."""
-    if set(distance) == {1}:
-        return data
-    size = [(positions - 1) * d + 1 for positions, d in zip(data.shape[2:], distance, strict=True)]
-    wide = data.new_zeros((*data.shape[:2], *size))
-    wide[spatial(slice(None, None, d) for d in distance)] = data
-    return wide
-
-
 def padded_to(data: Tensor, before: Sequence[int], ends: Sequence[int]) -> Tensor:
     """`data` (N, C, *size) with zeros before it and behind it, up to `ends`."""
     amounts = [
@@ -195,3 +200,6 @@ def cut(data: Tensor, sizes: Sequence[int], steps: Sequence[int]) -> Tensor:
     for dim, (size, step) in enumerate(zip(sizes, steps, strict=True), 2):
         data = data.unfold(dim, size, step)
     return data.movedim(1, 1 + dims).flatten(0, dims)
+
+
+FFT = Kernel("fft", lambda task: True, cost, correlate, full_convolution, weight_gradient)

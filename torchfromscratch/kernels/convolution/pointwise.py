@@ -1,11 +1,8 @@
-"""Convolution by its definition: one tap of the kernel after the other, for all windows at once.
+"""Convolution with a kernel of one tap: one product of matrices, of which nothing is copied.
 
-What tap k of every window sees is a strided view of the padded input, xₖ. With wₖ, the kernel's matrix at
-that tap, the convolution and its two gradients are
+What the tap sees of the input is a strided view x₀ of the padded input. With the kernel's matrix w₀,
 
-    y = Σₖ wₖ · xₖ        (dL/dx)ₖ += wₖᵀ · dL/dy        dL/dwₖ = dL/dy · xₖᵀ
-
-For a kernel of a single tap, this is one matrix product and nothing is copied.
+    y = w₀ · x₀        dL/dx₀ = w₀ᵀ · dL/dy        dL/dw₀ = dL/dy · x₀ᵀ
 """
 
 from __future__ import annotations
@@ -17,54 +14,60 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import batch_blocks
+from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.layout import any_channels_last, empty, is_channels_last
-from torchfromscratch.kernels.windows import Tap, Windows, spatial
+from torchfromscratch.kernels.precision import NARROW_TYPES
+from torchfromscratch.kernels.windows import Windows
+
+
+def fits(task: Task) -> bool:
+    return task.windows.tap_count == 1 and task.on_cpu and task.dtype not in NARROW_TYPES
+
+
+def cost(task: Task) -> float:
+    return task.cost_of_matrices
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
-    """y, shapes as in `convolution.correlate`."""
+    """y, shapes as in the package."""
     size = windows.output_size(input.shape[2:])
-    padded = windows.pad(input)
     output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
-    first, *others = windows.taps
-    multiply(matrix_of(first, weight, windows), windows.seen_by(first, padded, size), out=output)
-    share = torch.empty_like(output) if others else output
-    for tap in others:
-        output += multiply(matrix_of(tap, weight, windows), windows.seen_by(tap, padded, size), out=share)
+    multiply(matrix_of(weight, windows), seen(input, windows, size), out=output)
     if bias is not None:
         output += bias.view(-1, *[1] * windows.dims)
     return output
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx, shapes as in `convolution.full_convolution`."""
+    """dL/dx, shapes as in the package."""
     batch, channels = grad_output.shape[0], weight.shape[1] * windows.groups
-    channels_last = any_channels_last(grad_output, weight)
-    share = empty((batch, channels, *grad_output.shape[2:]), channels_last, like=grad_output)
-    taps = windows.taps
-    if len(taps) == 1 and share.shape[2:] == tuple(input_size) and not any(windows.padding):
-        return multiply(matrix_of(taps[0], weight, windows).mT, grad_output, out=share)
+    channels_last, size = any_channels_last(grad_output, weight), grad_output.shape[2:]
+    share = empty((batch, channels, *size), channels_last, like=grad_output)
+    multiply(matrix_of(weight, windows).mT, grad_output, out=share)
+    if size == tuple(input_size) and not any(windows.padding):
+        return share
     padded = empty((batch, channels, *windows.padded_size(input_size)), channels_last, like=grad_output).zero_()
-    for tap in taps:
-        there = windows.seen_by(tap, padded, grad_output.shape[2:])
-        there += multiply(matrix_of(tap, weight, windows).mT, grad_output, out=share)
+    windows.seen_by((0,) * windows.dims, padded, size).copy_(share)
     return windows.unpad(padded, input_size)
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
-    """dL/dw, shapes as in `convolution.weight_gradient`."""
-    size, padded = grad_output.shape[2:], windows.pad(input)
+    """dL/dw, shapes as in the package."""
     shape = (grad_output.shape[1], input.shape[1] // windows.groups, *windows.kernel_size)
     grad_weight = empty(shape, any_channels_last(input, grad_output), like=input)
-    for tap in windows.taps:
-        seen = windows.seen_by(tap, padded, size)
-        grad_weight[spatial(tap)] = products(grad_output, seen, windows.groups).flatten(0, 1)
+    x = seen(input, windows, grad_output.shape[2:])
+    matrix_of(grad_weight, windows).copy_(products(grad_output, x, windows.groups))
     return grad_weight
 
 
-def matrix_of(tap: Tap, weight: Tensor, windows: Windows) -> Tensor:
-    """wₖ of the kernel (O, C/G, *k): (G, O/G, C/G)."""
-    return weight[spatial(tap)].unflatten(0, (windows.groups, -1))
+def seen(input: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
+    """x₀ (N, C, *output), as a view of the padded input."""
+    return windows.seen_by((0,) * windows.dims, windows.pad(input), output_size)
+
+
+def matrix_of(weight: Tensor, windows: Windows) -> Tensor:
+    """w₀ of the kernel (O, C/G, *1): (G, O/G, C/G)."""
+    return weight.flatten(1).unflatten(0, (windows.groups, -1))
 
 
 def multiply(matrix: Tensor, data: Tensor, out: Tensor) -> Tensor:
@@ -96,3 +99,6 @@ def rows(data: Tensor, groups: int) -> Tensor:
 def columns(data: Tensor, groups: int) -> Tensor:
     """(n, G·C, *size) → (n, G, C, size), a view where the data are contiguous."""
     return data.reshape(data.shape[0], groups, data.shape[1] // groups, data.shape[2:].numel())
+
+
+POINTWISE = Kernel("pointwise", fits, cost, correlate, full_convolution, weight_gradient, rounds_once=True)

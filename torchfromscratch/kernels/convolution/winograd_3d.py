@@ -18,8 +18,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels import winograd
 from torchfromscratch.kernels.blocking import evenly
+from torchfromscratch.kernels.convolution import winograd
+from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
 from torchfromscratch.kernels.windows import Windows
 
@@ -29,15 +30,20 @@ PART_BYTES = 32 * 2**20
 Part = tuple[slice, slice]  # of a batch of volumes, and of the planes of their outputs
 
 
-def fits(windows: Windows) -> bool:
-    """Whether the windows are of the kind that this method is made for."""
-    return windows.dims == 3 and winograd.fits(in_plane(windows))
+def fits(task: Task) -> bool:
+    return task.windows.dims == 3 and winograd.is_made_for(in_plane(task.windows))
 
 
-def multiplications(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> int:
-    """What a convolution costs."""
-    pictures, deep = batch * windows.output_size(input_size)[0], windows.kernel_size[0]
-    return deep * winograd.multiplications(pictures, channels, input_size[1:], in_plane(windows))
+def cost(task: Task) -> float:
+    """That of the planes, which are to save half of the multiplications, as they have to be made first."""
+    windows = task.windows
+    if set(windows.stride) != {1} or not winograd.pays(task):
+        return math.inf
+    planes = task.batch * windows.output_size(task.input_size)[0]
+    cost = windows.kernel_size[0] * winograd.multiplications(
+        planes, task.channels, task.input_size[1:], in_plane(windows)
+    )
+    return cost + max(cost, winograd.PREPARATION)
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
@@ -151,3 +157,6 @@ def of_pictures(weight: Tensor) -> Tensor:
 def of_volumes(weight: Tensor, windows: Windows, channels_last: bool) -> Tensor:
     """The inverse of `of_pictures`, in the memory format asked for."""
     return copy_to_memory_format(weight.unflatten(1, (windows.kernel_size[0], -1)).transpose(1, 2), channels_last)
+
+
+WINOGRAD_3D = Kernel("winograd", fits, cost, correlate, full_convolution, weight_gradient, gradients)

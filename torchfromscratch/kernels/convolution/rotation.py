@@ -1,4 +1,4 @@
-"""The full convolution with stride 1 is a correlation: with the kernel rotated by 180°."""
+"""The full convolution is a correlation: of dL/dy, with zeros in its gaps and around it, with the rotated kernel."""
 
 from __future__ import annotations
 
@@ -9,29 +9,41 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format
-from torchfromscratch.kernels.windows import Windows
+from torchfromscratch.kernels.windows import Windows, spatial
 
 
 def as_correlation(
     grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]
 ) -> tuple[Tensor, Tensor, None, Windows]:
-    """What to correlate for dL/dx[n, c, j] = Σ_{o,k} w[o, c, k] · dL/dy[n, o, j + p − k·d].
+    """What to correlate for dL/dx[n, c, j] = Σ_{o,k} w[o, c, k] · dL/dy[n, o, i], i·s = j + p − k·d.
 
-    dL/dy, padded by d(k − 1) − p, is correlated with the rotated kernel.
+    dL/dy, its elements s apart and padded by d(k − 1) − p, is correlated with the rotated kernel.
     """
+    grad_output = insert_zeros(grad_output, windows.stride)
     before = [extent - 1 - p for extent, p in zip(windows.extent, windows.padding, strict=True)]
     after = [
         size + extent - 1 - output - pad
         for size, extent, output, pad in zip(input_size, windows.extent, grad_output.shape[2:], before, strict=True)
     ]
+    padding = tuple(before)
+    if before != after or min(before) < 0:
+        around = [amount for pair in zip(reversed(before), reversed(after), strict=True) for amount in pair]
+        grad_output = torch.constant_pad_nd(grad_output, around)  # negative amounts cut off
+        padding = (0,) * windows.dims
     rotated = rotate180(weight, windows.groups)
     if any_channels_last(weight):
         rotated = copy_to_memory_format(rotated, channels_last=True)
-    if before == after and min(before) >= 0:
-        return grad_output, rotated, None, replace(windows, padding=tuple(before))
-    around = [amount for pair in zip(reversed(before), reversed(after), strict=True) for amount in pair]
-    padded = torch.constant_pad_nd(grad_output, around)  # negative amounts cut off
-    return padded, rotated, None, replace(windows, padding=(0,) * windows.dims)
+    return grad_output, rotated, None, replace(windows, stride=(1,) * windows.dims, padding=padding)
+
+
+def insert_zeros(data: Tensor, steps: Sequence[int]) -> Tensor:
+    """`data` (N, C, *size) with its positions so many steps apart, and zeros between them."""
+    if set(steps) == {1}:
+        return data
+    size = [(positions - 1) * step + 1 for positions, step in zip(data.shape[2:], steps, strict=True)]
+    spread = data.new_zeros((*data.shape[:2], *size))
+    spread[spatial(slice(None, None, step) for step in steps)] = data
+    return spread
 
 
 def rotate180(weight: Tensor, groups: int = 1) -> Tensor:

@@ -14,11 +14,16 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import batch_blocks, part_of, slices
+from torchfromscratch.kernels.convolution.kernel import Kernel, Task
+from torchfromscratch.kernels.convolution.rotation import as_correlation
 from torchfromscratch.kernels.execution import in_cpu_memory, is_exporting
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
 from torchfromscratch.kernels.precision import widened
-from torchfromscratch.kernels.rotation import as_correlation
-from torchfromscratch.kernels.windows import Windows
+from torchfromscratch.kernels.windows import Windows, crop_to
+
+
+def cost(task: Task) -> float:
+    return task.cost_of_matrices
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
@@ -173,10 +178,7 @@ def window_view(pictures: Tensor, windows: Windows, output_size: Sequence[int]) 
     else:
         padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
     by_group = padded.view(pictures.shape[0], groups, channels, *padded.shape[2:])
-    view = windows.slide(by_group, at=3)  # (n, G, C/G, *output, *k)
-    for dim, outputs in enumerate(output_size, 3):
-        if view.shape[dim] > outputs:  # as a wide output_padding makes room for further windows
-            view = view.narrow(dim, 0, outputs)
+    view = crop_to(windows.slide(by_group, at=3), output_size, at=3)  # (n, G, C/G, *output, *k)
     return view.movedim(2, -1).transpose(0, 1)
 
 
@@ -200,3 +202,6 @@ def output_rows(grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dy (n, O, *output) as rows (G, n·output, O/G), one a window."""
     last = grad_output.movedim(1, -1)
     return last.reshape(math.prod(last.shape[:-1]), windows.groups, last.shape[-1] // windows.groups).transpose(0, 1)
+
+
+IM2COL = Kernel("im2col", lambda task: True, cost, correlate, full_convolution, weight_gradient, rounds_once=True)

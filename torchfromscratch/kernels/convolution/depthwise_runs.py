@@ -9,19 +9,24 @@ long as those in memory. What is behind the outputs in a row is of no use:
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels import depthwise
 from torchfromscratch.kernels.blocking import batch_blocks, part_of
-from torchfromscratch.kernels.depthwise import by_channel, factors, factors_by_tap, filters_from
+from torchfromscratch.kernels.convolution import depthwise
+from torchfromscratch.kernels.convolution.depthwise import by_channel, factors, factors_by_tap, filters_from
+from torchfromscratch.kernels.convolution.kernel import Kernel, Task
+from torchfromscratch.kernels.convolution.rotation import as_correlation, rotate180
 from torchfromscratch.kernels.execution import may_be_looked_at
-from torchfromscratch.kernels.rotation import as_correlation, rotate180
-from torchfromscratch.kernels.windows import Windows, every, spatial
+from torchfromscratch.kernels.windows import Windows, phases
+
+
+def fits(task: Task) -> bool:
+    """What depthwise windows see of channels that lie apart from each other; what is recorded has no memory."""
+    return depthwise.fits(task) and not task.channels_last and not task.is_tracing
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
@@ -153,10 +158,8 @@ class Seen:
     def by_taps(self, pictures: Tensor) -> list[Tensor]:
         """Of some pictures (n, G, *input)."""
         windows, batch = self.windows, pictures.shape[0]
-        for phase in itertools.product(*map(range, windows.stride)):
-            along = zip(windows.stride, phase, windows.padding, pictures.shape[2:], strict=True)
-            there, here = zip(*[every(s, r, p, length) for s, r, p, length in along], strict=True)
-            self.memory[phase][:batch][spatial(there)] = pictures[spatial(here)]
+        for phase, of_phase, of_whole in phases(windows.stride, windows.padding, pictures.shape[2:]):
+            self.memory[phase][:batch][of_phase] = pictures[of_whole]
         return [view[:batch] for view in self.views]
 
     def _seen_by(self, tap: Sequence[int], size: Sequence[int]) -> Tensor:
@@ -167,3 +170,6 @@ class Seen:
         offset = sum(position // s * step for position, s, step in zip(at, stride, steps, strict=True))
         shape, strides = (*apart.shape[:2], 1, *size), (*apart.stride()[:2], 0, *steps)
         return apart.as_strided(shape, strides, apart.storage_offset() + offset)
+
+
+DEPTHWISE_RUNS = Kernel("depthwise", fits, depthwise.cost, correlate, full_convolution, weight_gradient, gradients)
