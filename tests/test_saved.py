@@ -38,9 +38,7 @@ MORE_MEMORY = {
         "P is kept, which torch's fused attention computes again",
     ),
     "attention dropout": "P and its noise are kept, torch keeps their product if the values alone need a gradient",
-    "multi_head_attention_forward": "a mask's rows that are −∞ throughout are marked: a byte for each element",
-    "cross_entropy label_smoothing": "the smoothed density of each class is kept beside its weight",
-    "rms_norm": "x and its mean squares are kept, where torch keeps x̂ if the weight alone needs a gradient",
+    "rms_norm": "x and one mean square a row are kept, torch keeps x̂ alone if the weight alone needs a gradient",
 }
 
 # Cases where another argument is kept than torch.nn's layer keeps, which must not be changed then.
@@ -55,11 +53,13 @@ OTHER_ARGUMENTS = {
             "attention grouped queries",
             "attention dropout",
         ],
-        "queries, keys and values are kept themselves, as in torch's fused kernel, where its other one scales copies",
+        "queries, keys and values are kept themselves, as in torch's fused kernel, where its other one, which it takes "
+        "for these, keeps copies that it has scaled, or repeated: as many bytes",
     ),
     "tanhshrink": "x is kept, of which tanh²x is exact near 0; torch keeps tanh x, of which 1 − (1 − tanh²x) is not",
-    "kl_div log_target": "the target is kept itself, where torch keeps a copy's exponential",
-    "rms_norm": "x, as above",
+    "kl_div log_target": "input and target are kept themselves, where torch keeps the target's exponential and their "
+    "difference: as many bytes",
+    "rms_norm": "x, as above: x̂ is no output, and computed again from it",
 }
 
 

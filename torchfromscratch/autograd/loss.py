@@ -107,21 +107,29 @@ log_divergence = elementwise(
 class SoftmaxCrossEntropy(Function):
     """L = − Σ_c Y_c · x_c with x = log softmax(z) and Y = h · onehot(t) + S, over the classes c along `dim`; and x.
 
-    What h is, `Classes` says. x is kept for the backward pass: z may be changed before. As an output, it leads
-    what differentiates again back to z.
+    What h is, `Classes` says; S is given or, of label smoothing, a share of w for every class. x is kept for the
+    backward pass: z may be changed before. As an output, it leads what differentiates again back to z.
     z (N, C, …); t (N, 1, …) and w (C), or None; S (N, C, …), or None → L (N, 1, …) in float32 or wider, x (N, C, …).
     """
 
     @staticmethod
     def forward(
-        z: Tensor, t: Tensor | None, w: Tensor | None, s: Tensor | None, dim: int, factor: float, ignore_index: int
+        z: Tensor,
+        t: Tensor | None,
+        w: Tensor | None,
+        s: Tensor | None,
+        dim: int,
+        factor: float,
+        ignore_index: int,
+        share: float,
     ) -> tuple[Tensor, Tensor]:
         x = LogSoftmax.forward(widened(z), dim)
+        s = _density(s, w, share, x, dim)
         return _cross_entropy(x, _classes(t, w, factor, ignore_index), s, dim), x.to(z.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        _, t, w, s, ctx.dim, ctx.factor, ctx.ignore_index = inputs
+        _, t, w, s, ctx.dim, ctx.factor, ctx.ignore_index, ctx.share = inputs
         _, x = output
         ctx.set_materialize_grads(False)  # no zeros for dL/dx in a first derivative: None, and so with tangents
         needs_z, *_ = ctx.needs_input_grad
@@ -130,6 +138,7 @@ class SoftmaxCrossEntropy(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, grad_x: Tensor | None) -> tuple:
         x, t, w, s = saved(ctx)
+        s = _density(s, w, ctx.share, x, ctx.dim)
         needs_z, _, _, needs_s, *_ = ctx.needs_input_grad
         grad_z = grad_s = None
         if grad_output is not None:
@@ -139,14 +148,14 @@ class SoftmaxCrossEntropy(Function):
             grad_s = -grad_output * widened(x) if needs_s else None
         if grad_x is not None and needs_z:
             grad_z = through_log_softmax(grad_x, x, ctx.dim) + (0 if grad_z is None else grad_z)
-        return grad_z, None, None, grad_s, None, None, None
+        return grad_z, None, None, grad_s, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, z_t: Tensor | None, _: None, __: None, s_t: Tensor | None, *___: None) -> tuple[Tensor, Tensor]:
         x, t, w, s = saved(ctx)
         classes, wide = _classes(t, w, ctx.factor, ctx.ignore_index), widened(x)
         x_t = torch.zeros_like(wide) if z_t is None else log_softmax_t(widened(z_t), x, ctx.dim)
-        loss_t = _cross_entropy(x_t, classes, s, ctx.dim)
+        loss_t = _cross_entropy(x_t, classes, _density(s, w, ctx.share, x, ctx.dim), ctx.dim)
         if s_t is not None:
             through_s = (s_t * wide).sum(ctx.dim, keepdim=True)
             loss_t = loss_t - (through_s if classes is None else classes.counted(through_s))
@@ -234,6 +243,14 @@ def _huber_error(d: Tensor, delta: float) -> Tensor:
 
 def _classes(t: Tensor | None, w: Tensor | None, factor: float, ignore_index: int) -> Classes | None:
     return None if t is None else Classes(t, w, factor, ignore_index)
+
+
+def _density(s: Tensor | None, w: Tensor | None, share: float, x: Tensor, dim: int) -> Tensor | None:
+    """S or, of label smoothing, the share of the weight of each class."""
+    if share == 0:
+        return s
+    weights = widened(x.new_ones(x.shape[dim]) if w is None else w)
+    return share * weights.view([-1 if other == dim else 1 for other in range(x.dim())])
 
 
 def _cross_entropy(x: Tensor, classes: Classes | None, s: Tensor | None, dim: int) -> Tensor:

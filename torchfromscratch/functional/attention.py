@@ -157,7 +157,8 @@ def _attention_and_weights(
     if mask is not None:
         if mask.dtype != query.dtype:
             raise RuntimeError(f"a floating-point mask must have the query's dtype {query.dtype}, but got {mask.dtype}")
-        mask = mask.masked_fill((mask == -torch.inf).all(-1, keepdim=True), torch.nan)
+        forbidden = (mask == -torch.inf).all(-1, keepdim=True)
+        mask = mask + mask.new_zeros(forbidden.shape).masked_fill(forbidden, torch.nan)
     arguments = _arguments(widened(query), widened(key), widened(value), mask, dropout_p, None)
     output, weights = autograd.attention(*arguments)
     *_, noise, _ = arguments

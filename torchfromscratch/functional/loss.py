@@ -65,11 +65,8 @@ def cross_entropy(
         return _cross_entropy_of_probabilities(input, target, weight, reduction, smoothing)
     dim = _class_dim(input)
     t = _class_target(input, target, weight)
-    density = None
-    if smoothing:
-        spread = widened(input.new_ones(()) if weight is None else _along_classes(weight, input))
-        density = (smoothing / max(input.shape[dim], 1) * spread).expand(input.shape)
-    losses, _ = table.softmax_cross_entropy(input, t, weight, density, dim, 1 - smoothing, ignore_index)
+    share = smoothing / max(input.shape[dim], 1)
+    losses, _ = table.softmax_cross_entropy(input, t, weight, None, dim, 1 - smoothing, ignore_index, share)
     return _reduced_of_classes(losses, reduction, t, weight, ignore_index, dim).to(input.dtype)
 
 
@@ -288,7 +285,7 @@ def _cross_entropy_of_probabilities(
     if weight is not None:
         dtype = torch.promote_types(dtype, weight.dtype)
         density = density * widened(_along_classes(weight, input))
-    losses, _ = table.softmax_cross_entropy(input, None, None, density, dim, 0, 0)
+    losses, _ = table.softmax_cross_entropy(input, None, None, density, dim, 0, 0, 0)
     return _reduced(losses.squeeze(dim), reduction).to(dtype)
 
 
