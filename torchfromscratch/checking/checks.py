@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -392,6 +393,12 @@ class CheckOfLayer(Check):
         return program(case, self.subject, self.layer)
 
 
+def _moved(x: Any, by: int) -> Any:
+    """A tensor of real numbers with each of them moved on by so many elements."""
+    is_real = isinstance(x, Tensor) and x.is_floating_point()
+    return x.flatten().roll(by).view(x.shape) if is_real else x
+
+
 class CheckOfInputs(Check):
     """A check beside finite differences, at given inputs."""
 
@@ -406,7 +413,7 @@ class CheckOfInputs(Check):
         self.layer: Unknown = Unknown(self.subject.function, names)
 
     def cases(self) -> list[Case]:
-        """Every kind of dL/dy, and every arrangement in memory."""
+        """Every kind of dL/dy, every arrangement in memory, and the same numbers in other places."""
         cotangents = [Numbers(style, seed) for seed in range(3) for style in STYLES]
         found = [Case(self.inputs, cotangent) for cotangent in cotangents]
         for layout in LAYOUTS[1:]:
@@ -420,6 +427,11 @@ class CheckOfInputs(Check):
             raise
         except Exception as error:
             raise CannotCheckError(f"{self.subject.name} fails: {type(error).__name__}: {error}") from error
+        for by in (1, 3):
+            moved = Case({n: _moved(x, by) for n, x in self.inputs.items()}, Numbers("whole", 3))
+            with suppress(Exception):  # a function may not take its numbers in every order
+                self.layer.truth(moved)
+                found.append(moved)
         return found
 
     def find_second(self, case: Case) -> Second:

@@ -1,12 +1,14 @@
 """The truth of a function that nobody knows: its own values, and finite differences of them.
 
-Where the differences to both sides are not the same, the function has a kink, and every slope between them is right.
+Where the differences to both sides are not the same, the function has a kink. There a gradient is right that lies
+between those of points nearby, and that tells how the function moves along every direction in which it has no kink:
+all of several largest elements together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +24,9 @@ COARSE_STEP = 2.0**-7  # where a function computes in float32
 TOLERANCE = 1e-5  # of the largest element, for the step above
 COARSE_TOLERANCE = 2e-2
 KINK = 1e-3  # how far the slopes of both sides are apart at a kink, at least
+APART = 1e-4  # of points nearby: far for the step, near for the function
+NEARBY = 12  # points, the first with all numbers above, the second with all below
+NEAR_TOLERANCE = 1e-3  # how far slopes at such points may be apart without a kink
 MOST = 4096  # elements of all inputs: each costs two calls
 
 
@@ -48,7 +53,7 @@ class Unknown:
     derivation: str = ""
     constants: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    known: dict[str, Slopes] = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, **arguments: Any) -> tuple[Tensor, ...]:
         """The outputs."""
@@ -61,9 +66,18 @@ class Unknown:
 
     def slopes(self, case: Case) -> Slopes:
         """The differences at this case's tensors, made once."""
-        key = str({name: x.tolist() for name, x in case.tensors.items()})
+        found: Slopes = self._once("here", case, lambda: self._slopes(case))
+        return found
+
+    def nearby(self, case: Case) -> list[Slopes]:
+        """The differences at points nearby, made once."""
+        found: list[Slopes] = self._once("nearby", case, lambda: [self._slopes(near) for near in _neighbours(case)])
+        return found
+
+    def _once(self, what: str, case: Case, make: Callable[[], Any]) -> Any:
+        key = f"{what} {[x.tolist() for x in case.tensors.values()]}"
         if key not in self.known:
-            self.known[key] = self._slopes(case)
+            self.known[key] = make()
         return self.known[key]
 
     def _values(self, case: Case, moved: Mapping[str, Tensor]) -> Tensor:
@@ -102,6 +116,21 @@ class Unknown:
         return Slopes(outputs, left, right)
 
 
+def _neighbours(case: Case) -> list[Case]:
+    """All numbers moved up, all moved down, and each its own way."""
+    generator = torch.Generator().manual_seed(5)
+    found = []
+    for i in range(NEARBY):
+        moved = {}
+        for name, x in case.tensors.items():
+            way = torch.rand(x.shape, generator=generator, dtype=x.dtype) + 0.5
+            if i > 1:
+                way = way * (torch.randint(2, x.shape, generator=generator) * 2 - 1)
+            moved[name] = x.detach() + APART * (way if i != 1 else -way)
+        found.append(replace(case, arguments={**case.arguments, **moved}))
+    return found
+
+
 def _copies(case: Case) -> dict[str, Any]:
     return {name: x.clone() if isinstance(x, Tensor) else x for name, x in case.arguments.items()}
 
@@ -110,7 +139,8 @@ class DifferencesTruth(Truth):
     """What finite differences give in one case."""
 
     def __init__(self, function: Unknown, case: Case) -> None:
-        self.layer, self.case = function, case  # type: ignore[assignment]
+        self.layer: Unknown = function  # type: ignore[assignment]
+        self.case = case
         self.slopes = function.slopes(case)
         self.tensors = {name: x.detach() for name, x in case.tensors.items()}
         self.arguments = dict(case.arguments)
@@ -138,16 +168,34 @@ class DifferencesTruth(Truth):
         raise ValueError("a function that nobody knows has no other output")
 
     def accepts(self, what: str, yours: Tensor) -> Tensor:
-        """Elements that lie between the slopes of both sides, at kinks."""
+        """Elements at kinks that lie between the slopes of both sides and of points nearby."""
         name = what.removesuffix(".grad")
-        together = torch.cat([part.flatten() for part in self.gs]).unsqueeze(1)
-        left, right = together * self.slopes.left[name], together * self.slopes.right[name]
-        has_kink = (self.slopes.left[name] - self.slopes.right[name]).abs() > KINK * (
-            1 + self.slopes.middle(name).abs()
-        )
-        low, high = (side.sum(0).view(yours.shape) for side in (torch.minimum(left, right), torch.maximum(left, right)))
-        margin = self.tolerance * (1 + high.abs() + low.abs())
-        return has_kink.any(0).view(yours.shape) & (yours >= low - margin) & (yours <= high + margin)
+        left, right = self.slopes.left[name], self.slopes.right[name]
+        has_kink = ((left - right).abs() > KINK * (1 + self.slopes.middle(name).abs())).any(0)
+        if not has_kink.any() or self.tolerance == COARSE_TOLERANCE:
+            return has_kink.view(yours.shape)
+        together = torch.cat([part.flatten() for part in self.gs])
+        near = torch.stack([together @ slopes.middle(name) for slopes in self.layer.nearby(self.case)])
+        sides = together.unsqueeze(1) * left, together.unsqueeze(1) * right
+        low = torch.cat([near, torch.minimum(*sides).sum(0, keepdim=True)]).amin(0)
+        high = torch.cat([near, torch.maximum(*sides).sum(0, keepdim=True)]).amax(0)
+        margin = NEAR_TOLERANCE * (1 + high.abs() + low.abs())
+        given = yours.flatten()
+        accepted = has_kink & (given >= low - margin) & (given <= high + margin)
+        return (accepted & ~self._ties(name, given, has_kink, near)).view(yours.shape)
+
+    def _ties(self, name: str, yours: Tensor, has_kink: Tensor, near: Tensor) -> Tensor:
+        """Equal elements whose gradients do not add up to what the output does if all of them are moved at once."""
+        x = self.tensors[name].flatten()
+        found = torch.zeros_like(has_kink)
+        for value in x[has_kink].unique():
+            tied = has_kink & (x == value)
+            sums = near[:, tied].sum(1)
+            margin = NEAR_TOLERANCE * (1 + float(near[:, tied].abs().sum(1).max()))
+            is_smooth = float(sums.max() - sums.min()) <= margin
+            if is_smooth and abs(float(yours[tied].sum() - sums.mean())) > margin:
+                found |= tied
+        return found
 
     def tangents(self, tangents: Sequence[Tensor]) -> list[Tensor]:
         """How the outputs move with these tangents."""

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.checking.mistakes.row import Mistake
-from torchfromscratch.checking.patterns import FACTORS, common, elements
+from torchfromscratch.checking.patterns import CERTAIN, FACTORS, common, elements
 from torchfromscratch.checking.trial import Trial, close, close_elements
 
 SAMPLE = 24  # wrong cases that every row is compared with; a row that fits them is compared with all
+GUESSES = {sentence for sentence, _ in FACTORS[CERTAIN:]}
 FEW = 3  # cases that several rows may fit by chance
 LEAST_SHARE = (
     0.75  # of the wrong cases that a row must fit to be told: numbers that are small and positive fit many rows
@@ -43,6 +44,10 @@ def name(what: str, table: Sequence[Mistake], wrong: Sequence[Trial], right: Seq
     if all(trial.given[what] is None for trial in wrong):
         return Name(f"There is no gradient: None in place of dL/d {what.removesuffix('.grad')}.")
     fitting = [row for row in rows if _fits_all(row, what, wrong)]
+    guesses = [row.sentence for row in fitting if row.sentence in GUESSES]
+    factor = _constant_factor(what, wrong) if not table and guesses else None
+    if factor is not None:
+        return Name(f"It is {factor:.6g} times what is right. Perhaps: {' Or: '.join(guesses)}")
     if fitting:
         output_is_wrong = any(trial.is_wrong(other) for trial in wrong for other in trial.given if "output" in other)
         best = max(
@@ -54,7 +59,8 @@ def name(what: str, table: Sequence[Mistake], wrong: Sequence[Trial], right: Seq
             ),
         )
         return Name(best.sentence, best.explanation, is_exact=True)
-    return _scaled(what, table, wrong) or _mostly(what, rows, wrong) or _pattern(what, wrong, right)
+    nearly = (_scaled(what, table, wrong) or _mostly(what, rows, wrong)) if table else None
+    return nearly or _pattern(what, wrong, right)
 
 
 def value(row: Mistake, what: str, trial: Trial) -> Tensor | None:
@@ -129,7 +135,7 @@ def _pattern(what: str, wrong: Sequence[Trial], right: Sequence[Trial]) -> Name:
     same_shape = [t for t in wrong if isinstance(t.given[what], Tensor) and not _has_other_shape(what, t)]
     places = [_places(what, trial) for trial in same_shape]
     partly = any(_is_partly_right(what, trial) for trial in same_shape)
-    common_places = sorted(set.intersection(*places)) if places and partly else []
+    common_places = sorted(set.intersection(*places), reverse=True) if places and partly else []
     words = [f"only elements {place} are wrong" for place in common_places]
     conditions = [f"only cases with {condition} are wrong" for condition in _conditions(wrong, right)]
     said = "; ".join([*words[:2], *conditions[:2]])

@@ -29,6 +29,8 @@ def over(count: float) -> float:
     return 1 / count if count else math.nan
 
 
+# A factor is a fact; for inputs of one shape alone, what those after the first few mean is a guess
+CERTAIN = 4
 FACTORS: tuple[tuple[str, Callable[[Truth], float]], ...] = (
     ("The sign is wrong.", lambda t: -1),
     ("It is twice what is right.", lambda t: 2),
@@ -116,6 +118,11 @@ def for_gradients() -> Iterator[Mistake]:
     yield Mistake(
         "It is 0: something was detached, or forgotten.", "", _of_gradient(lambda t, w: torch.zeros_like(t.right[w]))
     )
+    yield Mistake(
+        "It is multiplied with what it is taken by.",
+        "",
+        _of_gradient(lambda t, what: t.right[what] * t.tensors[_name(what)].detach()),
+    )
     for sentence, explanation, change in COTANGENTS:
         yield Mistake(
             sentence,
@@ -192,11 +199,11 @@ def elements(
     for dim in range(right.dim()):
         size = right.shape[dim]
         along = wrong.movedim(dim, 0)
-        if not along[1:-1].any():
+        if size > 2 and not along[1:-1].any():
             found.add(f"at the border of dimension {dim - right.dim()}")
-        if not along[: size - 1].any():
+        if size > 1 and not along[: size - 1].any():
             found.add(f"at the last index of dimension {dim - right.dim()}")
-        if not along[1:].any():
+        if size > 1 and not along[1:].any():
             found.add(f"at the first index of dimension {dim - right.dim()}")
     if right.dim() > 3 and not wrong[..., 1:-1, 1:-1].any():
         found.add("at the border")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,22 +17,26 @@ import torch
 
 @dataclass(frozen=True)
 class Wrong:
-    """A wrong implementation of the layer `like`; a report on it matches `named`, a regular expression."""
+    """A wrong implementation of the layer `like`, or of none, called with `inputs`.
+
+    What a report calls the mistake matches `named`, a regular expression; empty where no name is known.
+    """
 
     name: str
     function: Callable[..., Any]
-    like: str
+    like: str | None
     named: str
+    inputs: Callable[[], tuple] | None = None
 
 
 @dataclass(frozen=True)
 class Right:
-    """A right implementation of the layer `like`, in some other style."""
+    """A right implementation of the layer `like`, or of none, in some other style."""
 
     name: str
     function: Callable[..., Any]
-    like: str
-    options: dict[str, Any] = field(default_factory=dict)
+    like: str | None
+    inputs: Callable[[], tuple] | None = None
 
 
 WRONG: list[Wrong] = []
@@ -49,11 +53,31 @@ def wrong(like: str, named: str) -> Callable[[Any], Any]:
     return register
 
 
-def right(like: str, **options: Any) -> Callable[[Any], Any]:
+def right(like: str) -> Callable[[Any], Any]:
     """Registers a Function, or a function, that is right."""
 
     def register(implementation: Any) -> Any:
-        RIGHT.append(Right(_name(implementation), _callable(implementation), like, options))
+        RIGHT.append(Right(_name(implementation), _callable(implementation), like))
+        return implementation
+
+    return register
+
+
+def wrong_alone(inputs: Callable[[], tuple], named: str) -> Callable[[Any], Any]:
+    """Registers what no layer is like, and goes wrong in the way that `named` matches."""
+
+    def register(implementation: Any) -> Any:
+        WRONG.append(Wrong(_name(implementation), _callable(implementation), None, named, inputs))
+        return implementation
+
+    return register
+
+
+def right_alone(inputs: Callable[[], tuple]) -> Callable[[Any], Any]:
+    """Registers what no layer is like, and is right."""
+
+    def register(implementation: Any) -> Any:
+        RIGHT.append(Right(_name(implementation), _callable(implementation), None, inputs))
         return implementation
 
     return register
