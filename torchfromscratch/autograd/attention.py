@@ -49,6 +49,13 @@ class Attention(Function):
         return _times(weights, noise) @ value, weights
 
     @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, grad_weights: Tensor | None) -> tuple:
+        query, key, value, noise, weights = saved(ctx)
+        return _gradients(ctx, query, key, value, noise, weights, grad_output, grad_weights)
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         query, key, value, _, noise, ctx.scale = inputs
         _, weights = output
@@ -56,11 +63,6 @@ class Attention(Function):
         needs_query, needs_key, _, needs_bias, *_ = ctx.needs_input_grad
         needs_scores = needs_query or needs_key or needs_bias
         save(ctx, (query, key, value, noise, weights), needed=(needs_key, needs_query, needs_scores, True, True))
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor | None, grad_weights: Tensor | None) -> tuple:
-        query, key, value, noise, weights = saved(ctx)
-        return _gradients(ctx, query, key, value, noise, weights, grad_output, grad_weights)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:
@@ -88,16 +90,18 @@ class BlockOfQueries(Function):
         return output
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        *tensors, ctx.scale, ctx.first = inputs
-        needs_query, needs_key, _, needs_bias, *_ = ctx.needs_input_grad
-        save(ctx, tensors, needed=(True, True, needs_query or needs_key or needs_bias, True, True))
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         query, key, value, bias, noise = saved(ctx)
         weights = _weights(query, key, _bias(query, key, bias, ctx.first), ctx.scale)
         return *_gradients(ctx, query, key, value, noise, weights, grad_output, None), None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        *tensors, ctx.scale, ctx.first = inputs
+        needs_query, needs_key, _, needs_bias, *_ = ctx.needs_input_grad
+        save(ctx, tensors, needed=(True, True, needs_query or needs_key or needs_bias, True, True))
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -173,30 +177,6 @@ def _gradients(
     return grad_query, grad_key, grad_value, grad_scores if needs_bias else None, None, None
 
 
-def _tangents(
-    scale: float,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    noise: Tensor | None,
-    weights: Tensor,
-    query_t: Tensor | None,
-    key_t: Tensor | None,
-    value_t: Tensor | None,
-    bias_t: Tensor | None,
-    *_: Any,
-) -> tuple[Tensor, Tensor]:
-    """The tangents of Y and P; None stands for zero."""
-    scores_t = torch.zeros_like(weights) if bias_t is None else bias_t
-    if query_t is not None:
-        scores_t = scores_t + query_t @ key.mT * scale
-    if key_t is not None:
-        scores_t = scores_t + query @ key_t.mT * scale
-    weights_t = through_softmax(scores_t, weights, -1)
-    output_t = _times(weights_t, noise) @ value
-    return output_t if value_t is None else output_t + _times(weights, noise) @ value_t, weights_t
-
-
 def _weights(query: Tensor, key: Tensor, bias: Tensor | None, scale: float) -> Tensor:
     """P alone, from values of no width."""
     _, weights = attention(query, key, key.narrow(-1, 0, 0), bias, None, scale)
@@ -219,3 +199,30 @@ def _times(weights: Tensor, noise: Tensor | None) -> Tensor:
 
 def _plus(tensor: Tensor, other: Tensor | None) -> Tensor:
     return tensor if other is None else tensor + other
+
+
+# ---------------- torch's side: what is saved, vmap, forward mode
+
+
+def _tangents(
+    scale: float,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    noise: Tensor | None,
+    weights: Tensor,
+    query_t: Tensor | None,
+    key_t: Tensor | None,
+    value_t: Tensor | None,
+    bias_t: Tensor | None,
+    *_: Any,
+) -> tuple[Tensor, Tensor]:
+    """The tangents of Y and P; None stands for zero."""
+    scores_t = torch.zeros_like(weights) if bias_t is None else bias_t
+    if query_t is not None:
+        scores_t = scores_t + query_t @ key.mT * scale
+    if key_t is not None:
+        scores_t = scores_t + query @ key_t.mT * scale
+    weights_t = through_softmax(scores_t, weights, -1)
+    output_t = _times(weights_t, noise) @ value
+    return output_t if value_t is None else output_t + _times(weights, noise) @ value_t, weights_t

@@ -18,4 +18,6 @@ def _drop(input: Tensor, mask: Tensor, q: float) -> Tensor:
     return input * (scale if q == 1 else scale.div_(q))
 
 
+# ---------------- torch's side: what is saved, vmap, forward mode
+
 drop = linear_map("Drop", _drop, saves=1)

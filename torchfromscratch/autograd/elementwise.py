@@ -66,12 +66,6 @@ def elementwise(
             return in_wide(value, *args)
 
         @staticmethod
-        def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-            ctx.constants, given = inputs[count:], (*inputs, output)
-            needed = None if count == 1 else needed_for(ctx.needs_input_grad)
-            save(ctx, [given[n] for n in kept], needed)
-
-        @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
             given = (*saved(ctx), *ctx.constants)
             gradients = [
@@ -81,6 +75,14 @@ def elementwise(
             if contiguous:
                 gradients = [None if gradient is None else gradient.contiguous() for gradient in gradients]
             return *gradients, *(None for _ in ctx.constants)
+
+        # ---------------- torch's side: what is saved, vmap, forward mode
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+            ctx.constants, given = inputs[count:], (*inputs, output)
+            needed = None if count == 1 else needed_for(ctx.needs_input_grad)
+            save(ctx, [given[n] for n in kept], needed)
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Tensor:

@@ -43,12 +43,6 @@ class Lookup(Function):
         return _gather(weight, index)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        weight, index, ctx.padding_idx, ctx.by_frequency, ctx.sparse = inputs
-        ctx.rows = weight.shape[0]
-        save(ctx, (index,))
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         (index,) = saved(ctx)
         if ctx.sparse:
@@ -60,6 +54,14 @@ class Lookup(Function):
         if ctx.by_frequency:
             grad_output = grad_output / _frequency(index, ctx.rows).unsqueeze(-1)
         return scatter_add(grad_output, index, ctx.rows), None, None, None, None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        weight, index, ctx.padding_idx, ctx.by_frequency, ctx.sparse = inputs
+        ctx.rows = weight.shape[0]
+        save(ctx, (index,))
 
     @staticmethod
     def jvp(ctx: Any, weight_t: Tensor, *_: None) -> Tensor:

@@ -21,4 +21,6 @@ def _unflatten(grad_output: Tensor, start_dim: int, end_dim: int, input_size: to
     return grad_output.reshape(input_size)
 
 
+# ---------------- torch's side: what is saved, vmap, forward mode
+
 flatten = linear_map("Flatten", _flatten, _unflatten, remember=lambda x, *_: (x.shape,))

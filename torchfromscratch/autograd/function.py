@@ -1,7 +1,7 @@
 """What every hand-written layer's Function has in common.
 
-A Function states forward, setup_context, backward, vmap (where the rule cannot be generated) and jvp,
-in this order. `differentiable` turns it into a plain function of tensors.
+A Function states forward and backward; then, below a rule, what torch asks for besides: setup_context, vmap (where
+the rule cannot be generated) and jvp, in this order. `differentiable` turns it into a plain function of tensors.
 """
 
 from __future__ import annotations

@@ -26,12 +26,6 @@ class Linear(Function):
         return input @ weight.mT if bias is None else torch.addmm(bias, input, weight.mT)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        input, weight, _ = inputs
-        needs_input, needs_weight, _ = ctx.needs_input_grad
-        save(ctx, (input, weight), needed=(needs_weight, needs_input))
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight = saved(ctx)
         needs_input, needs_weight, needs_bias = ctx.needs_input_grad
@@ -39,6 +33,14 @@ class Linear(Function):
         grad_weight = grad_output.mT @ input.conj() if needs_weight else None
         grad_bias = grad_output.sum(0) if needs_bias else None
         return grad_input, grad_weight, grad_bias
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, weight, _ = inputs
+        needs_input, needs_weight, _ = ctx.needs_input_grad
+        save(ctx, (input, weight), needed=(needs_weight, needs_input))
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None) -> Tensor:

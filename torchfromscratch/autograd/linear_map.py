@@ -66,14 +66,7 @@ def linear_map(
     count = _constants(apply)
 
     class LinearMap(Function):
-        generate_vmap_rule = not per_sample
         forward = staticmethod(apply)
-
-        @staticmethod
-        def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-            ctx.constants = inputs[1 + saves :] if remember is None else (*inputs[1 + saves :], *remember(*inputs))
-            if saves:
-                save(ctx, inputs[1 : 1 + saves])
 
         @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
@@ -81,10 +74,15 @@ def linear_map(
             transpose_map = transpose or LINEAR[name]
             return transpose_map(grad_output, *tensors, *ctx.constants), *[None] * count
 
+        # ---------------- torch's side: what is saved, vmap, forward mode
+
+        generate_vmap_rule = not per_sample
+
         @staticmethod
-        def jvp(ctx: Any, x_t: Tensor, *_: None) -> Tensor:
-            tensors = saved(ctx) if saves else ()
-            return LINEAR[name](x_t, *tensors, *ctx.constants[: count - saves])
+        def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+            ctx.constants = inputs[1 + saves :] if remember is None else (*inputs[1 + saves :], *remember(*inputs))
+            if saves:
+                save(ctx, inputs[1 : 1 + saves])
 
         if per_sample:
 
@@ -96,6 +94,11 @@ def linear_map(
                     return LINEAR[name](*folded, *constants)
 
                 return map_over_batch(of_batch, info.batch_size, in_dims[: len(tensors)], *tensors)
+
+        @staticmethod
+        def jvp(ctx: Any, x_t: Tensor, *_: None) -> Tensor:
+            tensors = saved(ctx) if saves else ()
+            return LINEAR[name](x_t, *tensors, *ctx.constants[: count - saves])
 
     LINEAR[name] = differentiable(type(name, (LinearMap,), {}))
     return LINEAR[name]

@@ -128,14 +128,6 @@ class SoftmaxCrossEntropy(Function):
         return _cross_entropy(x, _classes(t, w, factor, ignore_index), s, dim), x.to(z.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        _, t, w, s, ctx.dim, ctx.factor, ctx.ignore_index, ctx.share = inputs
-        _, x = output
-        ctx.set_materialize_grads(False)  # no zeros for dL/dx in a first derivative: None, and so with tangents
-        needs_z, *_ = ctx.needs_input_grad
-        save(ctx, (x, t, w, s), needed=(True, True, needs_z, needs_z))
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, grad_x: Tensor | None) -> tuple:
         x, t, w, s = saved(ctx)
         s = _density(s, w, ctx.share, x, ctx.dim)
@@ -149,6 +141,16 @@ class SoftmaxCrossEntropy(Function):
         if grad_x is not None and needs_z:
             grad_z = through_log_softmax(grad_x, x, ctx.dim) + (0 if grad_z is None else grad_z)
         return grad_z, None, None, grad_s, None, None, None, None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        _, t, w, s, ctx.dim, ctx.factor, ctx.ignore_index, ctx.share = inputs
+        _, x = output
+        ctx.set_materialize_grads(False)  # no zeros for dL/dx in a first derivative: None, and so with tangents
+        needs_z, *_ = ctx.needs_input_grad
+        save(ctx, (x, t, w, s), needed=(True, True, needs_z, needs_z))
 
     @staticmethod
     def jvp(ctx: Any, z_t: Tensor | None, _: None, __: None, s_t: Tensor | None, *___: None) -> tuple[Tensor, Tensor]:

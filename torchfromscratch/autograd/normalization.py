@@ -39,22 +39,9 @@ class Normalize(Function):
     x of any shape; γ, β and the statistics of as many dimensions, which are 1 where they do not vary.
     """
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(input: Tensor, weight: Tensor | None, bias: Tensor | None, stats: Statistics) -> tuple:
         return kernel.normalize(input, _gamma(weight, input, _shape(input, weight, bias)), bias, stats)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        input, weight, bias, ctx.stats = inputs
-        _, mean, variance = output
-        ctx.mark_non_differentiable(mean, variance)
-        ctx.shape = _shape(input, weight, bias)
-        needs_input, needs_weight, *_ = ctx.needs_input_grad
-        needs_x = needs_input or needs_weight
-        needed = (needs_x, needs_input, needs_x and ctx.stats.centred, needs_x)
-        save(ctx, (input, weight, mean, variance), needed)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple:
@@ -67,6 +54,21 @@ class Normalize(Function):
         grad_input, grad_weight, grad_bias = normalize_backward(grad_output, input, weight, mean, variance, ctx.stats)
         gradients = zip((grad_input, grad_weight, grad_bias), ctx.needs_input_grad, strict=False)
         return *[gradient if needed else None for gradient, needed in gradients], None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        input, weight, bias, ctx.stats = inputs
+        _, mean, variance = output
+        ctx.mark_non_differentiable(mean, variance)
+        ctx.shape = _shape(input, weight, bias)
+        needs_input, needs_weight, *_ = ctx.needs_input_grad
+        needs_x = needs_input or needs_weight
+        needed = (needs_x, needs_input, needs_x and ctx.stats.centred, needs_x)
+        save(ctx, (input, weight, mean, variance), needed)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -95,19 +97,12 @@ class NormalizeBackward(Function):
         dL/dx = A(u·g − ρ·(a·v + b·h)) − ρ²·x̂·(mean(h·v) − mean(h)·mean(v) − a·b)
     """
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(
         grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, stats: Statistics
     ) -> tuple:
         grad_input, grad_weight, grad_bias = kernel.gradients(grad_output, input, weight, mean, variance, stats)
         return grad_input, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        *tensors, ctx.stats = inputs
-        save(ctx, tensors)
 
     @staticmethod
     def backward(ctx: Any, grad_grad_input: Tensor, grad_grad_weight: Tensor, grad_grad_bias: Tensor) -> tuple:
@@ -125,6 +120,15 @@ class NormalizeBackward(Function):
         through_rho = stats.mean(h * v) - stats.centre(h) * stats.centre(v) - a * b
         grad_x = through_x - rho**2 * x * through_rho
         return grad_g.to(grad_output.dtype), grad_x.to(input.dtype), grad_weight.to(weight.dtype), None, None, None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        *tensors, ctx.stats = inputs
+        save(ctx, tensors)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -161,16 +165,18 @@ class Deviations(Function):
         return x - mean, (variance + stats.eps).rsqrt()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        *tensors, ctx.stats = inputs
-        save(ctx, tensors)
-
-    @staticmethod
     def backward(ctx: Any, grad_deviation: Tensor, grad_rho: Tensor) -> tuple:
         deviation, rho = deviations(*saved(ctx), ctx.stats)
         centred = grad_deviation - ctx.stats.centre(grad_deviation)
         grad_x = centred - deviation * (grad_rho * rho**3 / ctx.stats.count(deviation))
         return grad_x, None, None, None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        *tensors, ctx.stats = inputs
+        save(ctx, tensors)
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -190,14 +196,6 @@ class NormalizeByConstants(Function):
         return (widened(input) * scale + shift).to(input.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        input, weight, _, mean, variance, ctx.eps = inputs
-        ctx.dtype, ctx.shape, ctx.channels_last = input.dtype, mean.shape, any_channels_last(input)
-        needs_input, needs_weight, *_ = ctx.needs_input_grad
-        needed = (needs_weight, needs_input, needs_weight, needs_input or needs_weight)
-        save(ctx, (input, weight, mean, variance), needed)
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight, mean, variance = saved(ctx)
         needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
@@ -212,6 +210,16 @@ class NormalizeByConstants(Function):
         if needs_bias:
             grad_bias = _sum_over_batch(g, ctx.shape)
         return grad_input, grad_weight, grad_bias, None, None, None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, weight, _, mean, variance, ctx.eps = inputs
+        ctx.dtype, ctx.shape, ctx.channels_last = input.dtype, mean.shape, any_channels_last(input)
+        needs_input, needs_weight, *_ = ctx.needs_input_grad
+        needed = (needs_weight, needs_input, needs_weight, needs_input or needs_weight)
+        save(ctx, (input, weight, mean, variance), needed)
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None, *_: Any) -> Tensor:
@@ -254,6 +262,9 @@ def _sum_over_batch(terms: Tensor, shape: Sequence[int]) -> Tensor:
 def _pull_back(h: Tensor, x: Tensor, rho: Tensor, stats: Statistics) -> Tensor:
     """A(h) = ρ·(h − mean(h) − x̂·mean(h·x̂)), for x = x̂."""
     return rho * (h - stats.centre(h) - x * stats.mean(h * x))
+
+
+# ---------------- torch's side: what is saved, vmap, forward mode
 
 
 def _mapped(function: Callable[..., tuple], info: Any, in_dims: tuple, *args: Any) -> tuple:

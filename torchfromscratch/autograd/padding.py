@@ -88,19 +88,21 @@ class PadConstant(Function):
     `pad` names left and right of the last dimension first, as torch.nn.functional.pad does.
     """
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(input: Tensor, pad: Sequence[int], value: float) -> Tensor:
         return torch.constant_pad_nd(input, pad, value)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, ctx.pad, _ = inputs
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         return pad_constant(grad_output, [-width for width in ctx.pad], 0), None, None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, ctx.pad, _ = inputs
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, input: Tensor, *args: Any) -> tuple:

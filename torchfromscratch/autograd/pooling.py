@@ -36,11 +36,20 @@ class MaxPool(Function):
     x (N, C, *input) → y (N, C, *output), winners (N, C, *output).
     """
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
         return kernel.max_windows(input, windows)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
+        (winners,) = saved(ctx)
+        return fetch_transpose(
+            to_memory_format(grad_output, ctx.channels_last), winners, ctx.windows, ctx.input_size
+        ), None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
@@ -50,13 +59,6 @@ class MaxPool(Function):
         ctx.channels_last = any_channels_last(input)
         ctx.mark_non_differentiable(winners)
         save(ctx, (winners,))
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
-        (winners,) = saved(ctx)
-        return fetch_transpose(
-            to_memory_format(grad_output, ctx.channels_last), winners, ctx.windows, ctx.input_size
-        ), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -74,8 +76,6 @@ class MaxPosition(Function):
     x (N, C, *input) → y (N, C, *output), positions (N, C, *output).
     """
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(input: Tensor, windows: Windows | Sequence[Spans]) -> tuple[Tensor, Tensor]:
         if not isinstance(windows, Windows):
@@ -85,6 +85,15 @@ class MaxPosition(Function):
         return output, positions.copy_(kernel.flat_positions(winners, windows, input.shape[2:]))
 
     @staticmethod
+    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
+        (positions,) = saved(ctx)
+        return fetch_transpose(to_memory_format(grad_output, ctx.channels_last), positions, None, ctx.input_size), None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
+
+    @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         input, _ = inputs
         _, positions = output
@@ -92,11 +101,6 @@ class MaxPosition(Function):
         ctx.channels_last = any_channels_last(input)
         ctx.mark_non_differentiable(positions)
         save(ctx, (positions,))
-
-    @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
-        (positions,) = saved(ctx)
-        return fetch_transpose(to_memory_format(grad_output, ctx.channels_last), positions, None, ctx.input_size), None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:

@@ -300,17 +300,6 @@ class Recurrence(Function):
         return tuple([timeline.join(steps) for steps in scan(timeline, step, start, u)])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        u, weight, bias, projection, ctx.cell, ctx.timeline, *start = inputs
-        _, needs_weight, *_ = ctx.needs_input_grad
-        needs_start = any(ctx.needs_input_grad[-len(start) :])
-        gated, repeated = ctx.cell.gated, len(ctx.timeline.sizes) > 1 or needs_start
-        needed_of_start = [gated or needs_weight] * len(start)
-        needed_of_output = [not gated or len(ctx.timeline.sizes) > 1, *[True] * (len(output) - 1)]
-        needed = (gated, gated or repeated, gated, True, *needed_of_start, *needed_of_output)
-        save(ctx, (u, weight, bias, projection, *start, *output), needed)
-
-    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         weight, projection, h, m, slopes = _linearise(ctx)
         cell, timeline = ctx.cell, ctx.timeline.backwards
@@ -341,6 +330,19 @@ class Recurrence(Function):
             None,
             *[beginnings(steps[::-1]) for steps in grads_before],
         )
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        u, weight, bias, projection, ctx.cell, ctx.timeline, *start = inputs
+        _, needs_weight, *_ = ctx.needs_input_grad
+        needs_start = any(ctx.needs_input_grad[-len(start) :])
+        gated, repeated = ctx.cell.gated, len(ctx.timeline.sizes) > 1 or needs_start
+        needed_of_start = [gated or needs_weight] * len(start)
+        needed_of_output = [not gated or len(ctx.timeline.sizes) > 1, *[True] * (len(output) - 1)]
+        needed = (gated, gated or repeated, gated, True, *needed_of_start, *needed_of_output)
+        save(ctx, (u, weight, bias, projection, *start, *output), needed)
 
     @staticmethod
     def jvp(

@@ -32,14 +32,16 @@ class Softmax(Function):
         return call_out(torch.div, exponential, total, out=exponential).to(input.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, ctx.dim = inputs
-        save(ctx, (output,))
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         (output,) = saved(ctx)
         return through_softmax(grad_output, output, ctx.dim), None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, ctx.dim = inputs
+        save(ctx, (output,))
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
@@ -57,14 +59,16 @@ class LogSoftmax(Function):
         return call_out(torch.sub, below, log_sum, out=below).to(input.dtype)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        _, ctx.dim = inputs
-        save(ctx, (output,))
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         (output,) = saved(ctx)
         return through_log_softmax(grad_output, output, ctx.dim), None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        _, ctx.dim = inputs
+        save(ctx, (output,))
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
@@ -95,6 +99,9 @@ def through_log_softmax(grad_output: Tensor, output: Tensor, dim: int) -> Tensor
     """dL/dx from dL/dy of y = log softmax(x), the `output`."""
     grad, y = widened(grad_output), widened(output).exp()
     return (grad - y * grad.sum(dim, keepdim=True)).to(grad_output.dtype)
+
+
+# ---------------- torch's side: what is saved, vmap, forward mode
 
 
 def log_softmax_t(input_t: Tensor, output: Tensor, dim: int) -> Tensor:

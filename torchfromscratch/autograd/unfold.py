@@ -56,4 +56,6 @@ def _positions(windows: Windows, input_size: Sequence[int], device: torch.device
     return seen.reshape(-1, math.prod(windows.kernel_size)).mT.contiguous()
 
 
+# ---------------- torch's side: what is saved, vmap, forward mode
+
 unfold, fold = linear_pair("Unfold", _unfold, _fold, remember=lambda x, windows: (x.shape[2:],), per_sample=True)
