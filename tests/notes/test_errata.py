@@ -186,10 +186,10 @@ def test_e15_a_convolution_with_the_rotated_kernel_rotates_twice():
     rotated = w.flip(2, 3)
 
     def convolve_fully(g, kernel):
-        return full_convolution(g, kernel, None, windows, x.shape[2:])
+        return full_convolution(g, kernel, None, windows, x.shape[2:], None)
 
     def correlate_fully(g, kernel):
-        return correlation(F.pad(g, (2, 2, 2, 2)), kernel, None, windows)
+        return correlation(F.pad(g, (2, 2, 2, 2)), kernel, None, windows, None)
 
     assert torch.equal(convolve_fully(grad, w), of_x)
     assert torch.equal(correlate_fully(grad, rotated), of_x)
@@ -450,7 +450,7 @@ def test_e40_convolution_adds_up_and_does_not_average():
 def test_e41_flipping_costs_nothing_since_the_kernel_is_learnt():
     x, w = whole(1, 1, 6, 6), whole(1, 1, 3, 3, seed=1)
     windows = Windows((3, 3), (1, 1), (2, 2), (1, 1))
-    true_convolution = full_convolution(x, w, None, windows, (4, 4))
+    true_convolution = full_convolution(x, w, None, windows, (4, 4), None)
     assert torch.equal(true_convolution, F.conv2d(x, w.flip(2, 3)))  # the same functions, each weight in another place
 
 
