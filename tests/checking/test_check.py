@@ -174,8 +174,8 @@ def test_of_an_unknown_function_the_numbers_tell() -> None:
     generator = torch.Generator().manual_seed(0)
     inputs = (torch.randn(3, 2, generator=generator), torch.randn(2, 4, generator=generator))
     found = {finding.what: finding.mistake for finding in check(Unknown.apply, inputs=inputs).findings}
-    assert found["x.grad"] == "It is half of what is right."
-    assert found["w.grad"] == "The mean over the batch in place of the sum."
+    assert found["x.grad"].startswith("It is half of what is right.")
+    assert found["w.grad"].startswith("It is 0.333333 times what is right. Perhaps: The mean over the batch")
 
 
 @pytest.mark.parametrize("function", [F.relu, torch.abs, torch.tanh, lambda x: x.float().exp()])

@@ -14,7 +14,7 @@ from torchfromscratch.checking.patterns import CERTAIN, FACTORS, common, element
 from torchfromscratch.checking.trial import Trial, close, close_elements
 
 SAMPLE = 24  # wrong cases that every row is compared with; a row that fits them is compared with all
-GUESSES = {sentence for sentence, _ in FACTORS[CERTAIN:]}
+FACTS, GUESSES = ({sentence for sentence, _ in part} for part in (FACTORS[:CERTAIN], FACTORS[CERTAIN:]))
 FEW = 3  # cases that several rows may fit by chance
 LEAST_SHARE = (
     0.75  # of the wrong cases that a row must fit to be told: numbers that are small and positive fit many rows
@@ -47,7 +47,9 @@ def name(what: str, table: Sequence[Mistake], wrong: Sequence[Trial], right: Seq
     guesses = [row.sentence for row in fitting if row.sentence in GUESSES]
     factor = _constant_factor(what, wrong) if not table and guesses else None
     if factor is not None:
-        return Name(f"It is {factor:.6g} times what is right. Perhaps: {' Or: '.join(guesses)}")
+        certain = [row.sentence for row in fitting if row.sentence in FACTS]
+        fact = certain[0] if certain else f"It is {factor:.6g} times what is right."
+        return Name(f"{fact} Perhaps: {' Or: '.join(guesses)}")
     if fitting:
         output_is_wrong = any(trial.is_wrong(other) for trial in wrong for other in trial.given if "output" in other)
         best = max(
