@@ -12,8 +12,8 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 
 import torchfromscratch
+from tests import lacks, test_modules
 from tests import subjects as harness
-from tests import test_modules
 from tests.subjects import Subject, answers, assert_as_accurate, assert_equal, loss, repeatable, tensors_of
 
 
@@ -134,24 +134,36 @@ def one_of_each_function() -> list[Any]:
     return parameters
 
 
-def compiled_answers(subject: Subject, device: str, backend: str) -> list[Tensor]:
+def compiled_answers(subject: Subject, device: str, backend: str, fullgraph: bool = True) -> list[Tensor]:
     torch._dynamo.reset()
     inputs = subject.inputs(device=device)
     torch.manual_seed(0)
-    output = torch.compile(subject.ours, fullgraph=True, backend=backend)(*inputs)
+    output = torch.compile(subject.ours, fullgraph=fullgraph, backend=backend)(*inputs)
     return harness.pull_back(output, inputs)
+
+
+def assert_compiles(subject: Subject, device: str, backend: str) -> None:
+    """Traced whole, forward and backward; right but in parts, and skipped, where Dynamo cannot."""
+    expected = answers(subject.ours, subject.inputs(device=device))
+    try:
+        compiled = compiled_answers(subject, device, backend)
+    except torch._dynamo.exc.Unsupported:
+        if not (reason := lacks.strides_in_traced_backward()):
+            raise
+        assert_equal(compiled_answers(subject, device, backend, fullgraph=False), expected)
+        pytest.skip(reason)
+    assert_equal(compiled, expected)
 
 
 @pytest.mark.parametrize("traced", one_of_each_function())
 def test_compile(traced: Subject, device: str, request: pytest.FixtureRequest) -> None:
-    """Traced whole, forward and backward."""
     harness.skip_if_left_out(request, traced.leave_out)
-    assert_equal(compiled_answers(traced, device, "aot_eager"), answers(traced.ours, traced.inputs(device=device)))
+    assert_compiles(traced, device, "aot_eager")
 
 
 @pytest.mark.slow
 def test_compile_with_inductor(subject: Subject, device: str) -> None:
-    assert_equal(compiled_answers(subject, device, "inductor"), answers(subject.ours, subject.inputs(device=device)))
+    assert_compiles(subject, device, "inductor")
 
 
 def test_checkpoint(subject: Subject, device: str) -> None:

@@ -52,7 +52,7 @@ class Normalize(Function):
         weight = _gamma(weight, input, ctx.shape)  # which dL/dγ and dL/dβ do not depend on
         mean = torch.zeros_like(variance) if mean is None else mean
         grad_input, grad_weight, grad_bias = normalize_backward(grad_output, input, weight, mean, variance, ctx.stats)
-        gradients = zip((grad_input, grad_weight, grad_bias), ctx.needs_input_grad, strict=False)
+        gradients = zip((grad_input, grad_weight, grad_bias), ctx.needs_input_grad[:3], strict=True)
         return *[gradient if needed else None for gradient, needed in gradients], None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
@@ -241,7 +241,8 @@ normalize_by_constants = differentiable(NormalizeByConstants)
 
 def _shape(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Sequence[int]:
     """That of γ and β, which is 1 along the dimensions that they do not vary along, be they given or not."""
-    return next((given.shape for given in (weight, bias) if given is not None), [1] * input.dim())
+    parameter = bias if weight is None else weight
+    return [1] * input.dim() if parameter is None else parameter.shape
 
 
 def _gamma(weight: Tensor | None, input: Tensor, shape: Sequence[int]) -> Tensor:

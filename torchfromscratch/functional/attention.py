@@ -211,15 +211,18 @@ def _project(
 ) -> list[Tensor]:
     """Query, key and value, each through its linear layer."""
     biases = (None, None, None) if bias is None else bias.chunk(3)
-    rows = {id(tensor): tensor.contiguous() for tensor in tensors}  # of self-attention once, for the three to keep
+    query, key, value = tensors
+    q = query.contiguous()
+    k = q if key is query else key.contiguous()  # of self-attention once, for the three to keep
+    v = q if value is query else k if value is key else value.contiguous()
     projected = []
-    for name, tensor, weight, b in zip("qkv", tensors, weights, biases, strict=True):
+    for name, rows, weight, b in zip("qkv", (q, k, v), weights, biases, strict=True):
         if weight is None:
             raise AssertionError(
                 f"the projection of {name} has no weight: pass {name}_proj_weight with use_separate_proj_weight, "
                 "in_proj_weight without"
             )
-        projected.append(linear(rows[id(tensor)], weight, b))
+        projected.append(linear(rows, weight, b))
     return projected
 
 

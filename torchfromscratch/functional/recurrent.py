@@ -124,7 +124,7 @@ def _sequence(name: str, cell: type[Cell], args: tuple, kwargs: dict[str, Any]) 
     """One call in either of the two signatures."""
     packed = "batch_sizes" in kwargs or (len(args) > 1 and _is_integer(args[1]))
     names = _PACKED if packed else _PADDED
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    given = {**dict(zip(names, args)), **kwargs}  # noqa: B905, as torch 2.6 compiles strict=False to True
     if len(args) + len(kwargs) != len(names) or given.keys() != set(names):
         raise TypeError(
             f"{name} takes either ({', '.join(_PADDED)}) or ({', '.join(_PACKED)}), but got {len(args)} positional "

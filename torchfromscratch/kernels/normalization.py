@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -225,7 +225,7 @@ def _by_core(x: Tensor) -> Tensor:
 
 def _of_cores(stats: Statistics) -> Statistics:
     """The same of a batch (cores, n, …)."""
-    return replace(stats, dims=(0, *(dim + 1 for dim in stats.dims)))
+    return Statistics((0, *[dim + 1 for dim in stats.dims]), stats.eps, stats.centred)
 
 
 def _moments(

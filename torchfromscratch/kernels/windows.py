@@ -177,10 +177,17 @@ class Windows:
 
 
 def _smaller(a: Any, b: Any) -> Any:
-    """The smaller of two sizes; torch.jit.trace has tensors for them, and records no branch."""
-    return torch.minimum(a, b) if isinstance(a, Tensor) else torch.sym_min(a, b)
+    """The smaller of two sizes; torch.jit.trace has tensors for them, and records no branch.
+
+    Dynamo knows Python's min of symbolic sizes, and older ones torch.sym_min of none but those.
+    """
+    if isinstance(a, Tensor):
+        return torch.minimum(a, b)
+    return min(a, b) if torch.compiler.is_dynamo_compiling() else torch.sym_min(a, b)
 
 
 def _larger(a: Any, least: int) -> Any:
     """A size, or what it is at least; likewise."""
-    return a.clamp(min=least) if isinstance(a, Tensor) else torch.sym_max(a, least)
+    if isinstance(a, Tensor):
+        return a.clamp(min=least)
+    return max(a, least) if torch.compiler.is_dynamo_compiling() else torch.sym_max(a, least)
