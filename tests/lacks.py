@@ -6,6 +6,7 @@ A test that needs such a thing is left out where it is missing, with the reason 
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import pytest
@@ -31,3 +32,18 @@ def strides_in_traced_backward() -> str:
     except torch._dynamo.exc.Unsupported:
         return "Dynamo traces no Function whose backward asks for strides; uncompiled it is right"
     return ""
+
+
+def decoupled_weight_decay() -> pytest.MarkDecorator:
+    takes = "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters
+    return pytest.mark.skipif(not takes, reason="torch.optim.Adam takes no decoupled_weight_decay")
+
+
+def rate_with_a_dimension() -> pytest.MarkDecorator:
+    parameter = torch.ones(1, requires_grad=True)
+    parameter.grad = torch.ones(1)
+    try:
+        torch.optim.SGD([parameter], lr=torch.ones(1), foreach=False).step()
+    except TypeError as error:
+        return pytest.mark.skip(reason=f"torch.optim takes no lr of shape (1,): {error}")
+    return pytest.mark.skipif(False, reason="")

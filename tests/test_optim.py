@@ -10,11 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests import lacks
 from torchfromscratch import optim
 
 STEPS = 8
 
-RATES = [{}, {"lr": 0.05}, {"lr": torch.tensor(0.05)}, {"lr": torch.tensor([0.05])}, {"maximize": True}]
+RATES = [
+    {},
+    {"lr": 0.05},
+    {"lr": torch.tensor(0.05)},
+    pytest.param({"lr": torch.tensor([0.05])}, marks=lacks.rate_with_a_dimension()),
+    {"maximize": True},
+]
 SGD_OPTIONS = [
     {},
     {"momentum": 0.9},
@@ -32,7 +39,7 @@ ADAM_OPTIONS = [
 OPTIONS = [
     *[("SGD", options) for options in SGD_OPTIONS],
     *[(name, options) for name in ("Adam", "AdamW") for options in ADAM_OPTIONS],
-    ("Adam", {"decoupled_weight_decay": True, "weight_decay": 0.3}),
+    pytest.param("Adam", {"decoupled_weight_decay": True, "weight_decay": 0.3}, marks=lacks.decoupled_weight_decay()),
 ]
 
 
@@ -212,8 +219,7 @@ def test_bad_options_raise_as_in_torch(name: str, options: dict) -> None:
     ids=str,
 )
 def test_differentiable_steps_have_torchs_gradient(name: str, options: dict) -> None:
-    gradients = []
-    for namespace in (optim, torch.optim):
+    def gradients(namespace: Any) -> tuple[Tensor, ...]:
         start = torch.tensor([0.5, -1.0], dtype=torch.float64, requires_grad=True)
         rate = torch.tensor(0.1, dtype=torch.float64, requires_grad=True)
         tensor = start.clone()
@@ -222,8 +228,14 @@ def test_differentiable_steps_have_torchs_gradient(name: str, options: dict) -> 
             (tensor.grad,) = torch.autograd.grad((tensor - 2).pow(4).sum(), tensor, create_graph=True)
             optimizer.step()
         inputs = [start, rate, *[option for option in options.values() if isinstance(option, Tensor)]]
-        gradients.append(torch.autograd.grad(tensor.sum(), inputs))
-    torch.testing.assert_close(*gradients)  # same formula, products taken in another order
+        return torch.autograd.grad(tensor.sum(), inputs)
+
+    ours = gradients(optim)
+    try:
+        theirs = gradients(torch.optim)
+    except (TypeError, RuntimeError) as error:
+        pytest.skip(f"torch: {error}")
+    torch.testing.assert_close(ours, theirs)  # same formula, products taken in another order
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam"])

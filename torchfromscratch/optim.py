@@ -87,31 +87,8 @@ class SGD(_ByHand, torch.optim.SGD):
             parameter.add_(grad, alpha=-lr)
 
 
-class Adam(_ByHand, torch.optim.Adam):
-    """Steps divided by the root of a running mean of g², for the gradient g = dL/dw + λ·w.
-
-        m ← β₁·m + (1 − β₁)·g           m̂ = m / (1 − β₁ᵗ)
-        v ← β₂·v + (1 − β₂)·g²          v̂ = v / (1 − β₂ᵗ)
-        w ← w − η·m̂ / (√v̂ + ε)
-
-    m̂ and v̂ undo the pull of both means towards the zeros that they start from.
-
-    Args:
-        params: parameters, named parameters or parameter groups.
-        lr: the learning rate η, a number or a tensor of one element.
-        betas, eps, weight_decay: (β₁, β₂), ε and λ.
-        amsgrad: divide by the largest v so far.
-        decoupled_weight_decay: shrink w by η·λ·w instead of adding λ·w to the gradient, as AdamW does.
-        maximize: climb instead, along −dL/dw.
-        capturable: keep the step count on the device, for CUDA graphs.
-        differentiable: let autograd see the update.
-
-    Raises ValueError for a negative rate, ε or decay and for β outside [0, 1), RuntimeError for sparse
-    gradients.
-
-    Source: D. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2015; S. Reddi et al., "On
-    the Convergence of Adam and Beyond", 2018, for `amsgrad`.
-    """
+class _AdamStep(_ByHand):
+    """The step that `Adam` describes, with the weight decay inside the gradient or decoupled from it."""
 
     def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
         if grad.is_sparse:
@@ -124,7 +101,7 @@ class Adam(_ByHand, torch.optim.Adam):
         kept = torch.clone if group["differentiable"] else torch.Tensor.detach
 
         lr = _scalar(group["lr"])
-        if group["decoupled_weight_decay"]:
+        if group.get("decoupled_weight_decay", isinstance(self, torch.optim.AdamW)):
             if group["weight_decay"] != 0:
                 parameter.mul_(1 - lr * group["weight_decay"])
         else:
@@ -151,7 +128,39 @@ class Adam(_ByHand, torch.optim.Adam):
             w.addcdiv_(m, denominator, value=-step_size)
 
 
-class AdamW(Adam, torch.optim.AdamW):
+class Adam(_AdamStep, torch.optim.Adam):
+    """Steps divided by the root of a running mean of g², for the gradient g = dL/dw + λ·w.
+
+        m ← β₁·m + (1 − β₁)·g           m̂ = m / (1 − β₁ᵗ)
+        v ← β₂·v + (1 − β₂)·g²          v̂ = v / (1 − β₂ᵗ)
+        w ← w − η·m̂ / (√v̂ + ε)
+
+    m̂ and v̂ undo the pull of both means towards the zeros that they start from.
+
+    Args:
+        params: parameters, named parameters or parameter groups.
+        lr: the learning rate η, a number or a tensor of one element.
+        betas, eps, weight_decay: (β₁, β₂), ε and λ.
+        amsgrad: divide by the largest v so far.
+        decoupled_weight_decay: shrink w by η·λ·w instead of adding λ·w to the gradient, as AdamW does; where
+            torch.optim.Adam takes it, which it does not before torch 2.7.
+        maximize: climb instead, along −dL/dw.
+        capturable: keep the step count on the device, for CUDA graphs.
+        differentiable: let autograd see the update.
+
+    Raises ValueError for a negative rate, ε or decay and for β outside [0, 1), RuntimeError for sparse
+    gradients.
+
+    Source: D. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", 2015; S. Reddi et al., "On
+    the Convergence of Adam and Beyond", 2018, for `amsgrad`.
+    """
+
+
+# torch's AdamW is an Adam, as are its groups; before torch 2.7 it is none, and decouples without a word in its groups
+_AdamWBase: Any = Adam if issubclass(torch.optim.AdamW, torch.optim.Adam) else _AdamStep
+
+
+class AdamW(_AdamWBase, torch.optim.AdamW):
     """Adam with the weight decay taken out of the gradient: w ← w − η·λ·w, then Adam's step with λ = 0.
 
     Arguments and errors are Adam's; weight_decay is 0.01 unless given.
