@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import torchfromscratch
-from tests.cases import Case, ModuleCase, all_cases, all_module_cases
+from tests.cases import EVERY_TEST, Case, ModuleCase, all_cases, all_module_cases
 
 Function = Callable[..., Any]
 
@@ -218,5 +218,5 @@ def strides(tensor: Tensor) -> list[int | None]:
 
 def skip_if_left_out(request: pytest.FixtureRequest, leave_out: dict[str, str]) -> None:
     """Skip a test that a case names in `leave_out`, by its name without test_, with the case's reason."""
-    if reason := leave_out.get(request.function.__name__.removeprefix("test_")):
+    if reason := leave_out.get(EVERY_TEST) or leave_out.get(request.function.__name__.removeprefix("test_")):
         pytest.skip(reason)

@@ -260,7 +260,8 @@ def test_scores_of_any_size_do_not_overflow() -> None:
 )
 def test_empty(shapes: list[tuple[int, ...]]) -> None:
     tensors = [randn(*shape, seed=seed) for seed, shape in enumerate(shapes)]
-    ours, theirs = both(lambda functional: functional.scaled_dot_product_attention(*tensors), tensors)
+    with sdpa_kernel(SDPBackend.MATH):  # before torch 2.14, flash attention of no heads divides by their number
+        ours, theirs = both(lambda functional: functional.scaled_dot_product_attention(*tensors), tensors)
     assert_equal(ours, theirs)
 
 

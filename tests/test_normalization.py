@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 import torchfromscratch.functional as F
+from tests import lacks
 from tests.subjects import assert_same_outcome, outcome, random_tensors
 from torchfromscratch import nn
 from torchfromscratch.kernels import blocking
@@ -136,6 +137,8 @@ def test_gradients_that_nearly_vanish_are_accurate() -> None:
     ids=["contiguous", "channels last", "channels last with gaps", "transposed", "expanded"],
 )
 def test_output_lies_as_torchs(layer: str, lay_out: Callable[[Tensor], Tensor]) -> None:
+    if layer == "rms_norm" and not lacks.has_kernel("_fused_rms_norm"):
+        pytest.skip("torch has no kernel for rms_norm, whose output lies as arithmetic leaves it")
     input = lay_out(torch.randn(2, 4, 6, 5))
     ours, theirs = (LAYERS[layer](namespace, input) for namespace in (F, torch.nn.functional))
     assert ours.stride() == theirs.stride()
@@ -238,19 +241,15 @@ HALF, INTEGERS = torch.float16, torch.int64
         ("batch_norm", (ones(1, 3, 1), None, None), {"training": True}),
         ("batch_norm", (ones(2, 3), None, None), {}),
         ("batch_norm", (ones(2, 3), ones(3), None), {}),
-        ("batch_norm", (ones(2, 3), ones(3), None), {"training": True}),
         ("batch_norm", (ones(2, 3), ones(4), ones(3)), {}),
         ("batch_norm", (ones(2, 3), ones(3), ones(4)), {"training": True}),
         ("batch_norm", (ones(2, 3), ones(3), ones(3), ones(4)), {}),
         ("batch_norm", (ones(2, 3), ones(3), ones(3), ones(3), ones(4)), {}),
-        ("batch_norm", (ones(2, 3), ones(3), ones(3)), {"eps": -1}),
-        ("batch_norm", (ones(2, 3), ones(3), ones(3)), {"training": True, "eps": 0}),
         ("batch_norm", (ones(2, 3, dtype=INTEGERS), ones(3), ones(3)), {}),
         ("batch_norm", (ones(2, 3), None, None, ones(3, dtype=HALF)), {"training": True}),
         ("instance_norm", (ones(3),), {}),
         ("instance_norm", (ones(2, 3),), {}),
         ("instance_norm", (ones(2, 3, 1),), {}),
-        ("instance_norm", (ones(2, 3, 4), ones(3), None), {}),
         ("instance_norm", (ones(2, 3, 4), None, None), {"use_input_stats": False}),
         ("instance_norm", (ones(2, 3, 4), ones(3), ones(3), ones(4)), {}),
         ("layer_norm", (ones(2, 3), ()), {}),
@@ -263,7 +262,6 @@ HALF, INTEGERS = torch.float16, torch.int64
         ("layer_norm", (ones(2, 3), (3,), ones(3, dtype=HALF)), {}),
         ("rms_norm", (ones(2, 3), ()), {}),
         ("rms_norm", (ones(2, 3), (4,)), {}),
-        ("rms_norm", (ones(3), (2, 3)), {}),
         ("rms_norm", (ones(2, 3), (3,), ones(4)), {}),
         ("rms_norm", (ones(2, 3, dtype=INTEGERS), (3,)), {}),
         ("group_norm", (ones(3), 1), {}),
@@ -271,8 +269,6 @@ HALF, INTEGERS = torch.float16, torch.int64
         ("group_norm", (ones(2, 4), 0), {}),
         ("group_norm", (ones(2, 4), -1), {}),
         ("group_norm", (ones(1, 4), 4), {}),
-        ("group_norm", (ones(2, 4, 0), 2), {}),
-        ("group_norm", (ones(2, 0), 2), {}),
         ("group_norm", (ones(2, 4), 2, ones(2)), {}),
         ("group_norm", (ones(2, 4), 2, ones(4, 1)), {}),
         ("group_norm", (ones(2, 4, dtype=INTEGERS), 2), {}),
@@ -285,6 +281,25 @@ def test_raises_what_torch_raises(name: str, args: tuple, options: dict) -> None
         getattr(torch.nn.functional, name)(*args, **options)
     with pytest.raises(theirs.type):
         getattr(F, name)(*args, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "options", "error"),
+    [
+        ("batch_norm", (ones(2, 3), ones(3), None), {"training": True}, ValueError),
+        ("batch_norm", (ones(2, 3), ones(3), ones(3)), {"eps": -1}, ValueError),
+        ("batch_norm", (ones(2, 3), ones(3), ones(3)), {"training": True, "eps": 0}, ValueError),
+        ("instance_norm", (ones(2, 3, 4), ones(3), None), {}, ValueError),
+        ("rms_norm", (ones(3), (2, 3)), {}, ValueError),
+        ("group_norm", (ones(2, 4, 0), 2), {}, RuntimeError),
+        ("group_norm", (ones(2, 0), 2), {}, RuntimeError),
+    ],
+    ids=str,
+)
+def test_raises_what_newer_torch_raises(name: str, args: tuple, options: dict, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        getattr(F, name)(*args, **options)
+    lacks.assert_raises(error, lambda: getattr(torch.nn.functional, name)(*args, **options))
 
 
 @pytest.mark.parametrize(

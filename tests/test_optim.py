@@ -19,7 +19,7 @@ RATES = [
     {},
     {"lr": 0.05},
     {"lr": torch.tensor(0.05)},
-    pytest.param({"lr": torch.tensor([0.05])}, marks=lacks.rate_with_a_dimension()),
+    pytest.param({"lr": torch.tensor([0.05])}, marks=lacks.marked(lacks.rate_with_a_dimension())),
     {"maximize": True},
 ]
 SGD_OPTIONS = [
@@ -39,7 +39,11 @@ ADAM_OPTIONS = [
 OPTIONS = [
     *[("SGD", options) for options in SGD_OPTIONS],
     *[(name, options) for name in ("Adam", "AdamW") for options in ADAM_OPTIONS],
-    pytest.param("Adam", {"decoupled_weight_decay": True, "weight_decay": 0.3}, marks=lacks.decoupled_weight_decay()),
+    pytest.param(
+        "Adam",
+        {"decoupled_weight_decay": True, "weight_decay": 0.3},
+        marks=lacks.marked(lacks.decoupled_weight_decay()),
+    ),
 ]
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 Shape = tuple[int, ...]
+EVERY_TEST = "every test"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Case:
     """One way of calling a function, written for any namespace `F`: ours or torch.nn.functional.
 
     `shapes` are those of the floating-point tensors that `call` takes behind `F`, all differentiable.
-    `leave_out` maps the name of a test that cannot hold for this case to the reason, which the test prints.
+    `leave_out` maps the name of a test that cannot hold for this case to the reason, which the test prints; or
+    EVERY_TEST, where the torch that is installed knows no such call.
     `precision` is float32 where torch's own kernel keeps its constants in float32, whatever it is called with.
     """
 
