@@ -117,7 +117,7 @@ max_position = differentiable(MaxPosition)
 fetch, fetch_transpose = linear_pair(
     "Fetch",  # y[n, c, o] = x[n, c, winner of o]
     kernel.fetch,
-    kernel.send_back,
+    kernel.fetch_transpose,
     saves=1,
     remember=lambda x, winners, windows: (x.shape[2:],),
     per_sample=True,

@@ -1,4 +1,4 @@
-"""Max pooling in three parts: which tap of each window wins, fetching winners, sending back to them.
+"""Max pooling in three parts: which tap of each window wins, fetching the winners, and the transpose of that.
 
 Windows are compared tap by tap: what one tap sees of all windows is a strided view of the input, so
 nothing is ever copied out into windows. Where there are many taps, the winners among two are made of neighbours,
@@ -29,7 +29,7 @@ from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.spans import FEW, Dividing, Spans, interleaved, sizes_are_open
 from torchfromscratch.kernels.windows import Windows, spatial
 
-# Sending back tap by tap walks over all windows for each tap, an index over each window once: 3×3 taps take
+# Tap by tap, the transpose of `fetch` walks over all windows for each tap, an index over each window once: 3×3 taps take
 # 13.9 and 7.6 ms of contiguous pictures, 9.8 and 11 channels last (64 × 112², batch 8).
 TAPS_ONE_BY_ONE = 8
 
@@ -293,10 +293,10 @@ def empty_input(grad_output: Tensor, winners: Tensor, windows: Windows | None, i
 
 
 @custom_op(like=empty_input)
-def send_back(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
+def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
     """dL/dx: each window's dL/dy added to its winner, 0 everywhere else."""
     if windows is None or windows.tap_count > TAPS_ONE_BY_ONE:
-        return _send_to(grad_output, flat_positions(winners, windows, input_size), input_size)
+        return _scatter_add(grad_output, flat_positions(winners, windows, input_size), input_size)
     shape = (*grad_output.shape[:2], *windows.padded_size(input_size))
     size = grad_output.shape[2:]
     padded = empty(shape, any_channels_last(grad_output), like=grad_output)
@@ -315,7 +315,7 @@ def send_back(grad_output: Tensor, winners: Tensor, windows: Windows | None, inp
     return windows.unpad(padded, input_size)
 
 
-def _send_to(grad_output: Tensor, positions: Tensor, input_size: Sequence[int]) -> Tensor:
+def _scatter_add(grad_output: Tensor, positions: Tensor, input_size: Sequence[int]) -> Tensor:
     batch, channels = grad_output.shape[:2]
     if any_channels_last(grad_output):
         arranged, dim, shape = _pixels, 1, (batch, math.prod(input_size), channels)

@@ -269,7 +269,7 @@ def average_transpose(
 ) -> Tensor:
     """The transpose of `average`: every output's share goes to each position of its span."""
     if 0 in grad_output.shape[2:]:
-        raise RuntimeError(f"no output has a gradient to send back: dL/dy is empty, {tuple(grad_output.shape)}")
+        raise RuntimeError(f"dL/dy is empty: no output has a gradient, {tuple(grad_output.shape)}")
     result, whole = widened(grad_output) / _divisors(spans, grad_output.device), _whole(spans)
     for dim, span in reversed(list(enumerate(spans, 2))):
         if dim not in whole:
