@@ -1,7 +1,7 @@
 """Max pooling in three parts: which tap of each window wins, fetching the winners, and the transpose of that.
 
 Windows are compared tap by tap: what one tap sees of all windows is a strided view of the input, so
-nothing is ever copied out into windows. Where there are many taps, the winners among two are made of neighbours,
+nothing is copied out into windows. Where there are many taps, the winners among two are made of neighbours,
 those among four of the winners among two, and so on. A winner is kept as its tap's number, one byte a window; where
 that lies in the input is the window's own position plus an offset looked up for the tap. The spans of adaptive
 pooling have no such offsets, and their winners are kept as positions in the input.
@@ -29,12 +29,12 @@ from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.spans import FEW, Dividing, Spans, interleaved, sizes_are_open
 from torchfromscratch.kernels.windows import Windows, spatial
 
-# Tap by tap, the transpose of `fetch` walks over all windows for each tap, an index over each window once: 3×3 taps take
-# 13.9 and 7.6 ms of contiguous pictures, 9.8 and 11 channels last (64 × 112², batch 8).
+# The transpose of `fetch` walks over all windows for each tap, or once with an index. For 3×3 taps that takes 13.9 and
+# 7.6 ms of contiguous images, 9.8 and 11 ms channels last (64 × 112², batch 8).
 TAPS_ONE_BY_ONE = 8
 
-# Along a dimension, more taps than these are compared in rows or by doubling: that takes 1.3 to 1.8 ms for rows of
-# 10⁶ elements, and 0.4 ms for each doubling.
+# More taps than these along a dimension are compared in rows or by doubling. Rows of 10⁶ elements take 1.3 to 1.8 ms,
+# each doubling 0.4 ms.
 MOST_TAPS = 32
 
 # float32 counts no further.
@@ -58,16 +58,16 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     output_size = windows.output_size(input.shape[2:])
     largest, winners = empty_maxima(input, windows)
     workspace = Workspace() if _may_count_in_floats(input, windows.tap_count) else None
-    parts = batch_blocks(input, math.prod(input.shape[1:]))
-    for part, padded in zip(parts, padded_parts(input, windows, lowest, parts), strict=True):
+    blocks = batch_blocks(input, math.prod(input.shape[1:]))
+    for block, padded in zip(blocks, padded_blocks(input, windows, lowest, blocks), strict=True):
         if workspace is not None and covers(windows, input.shape[2:]):
-            best, numbers = [found.view_as(part_of(largest, part)) for found in widened(padded).flatten(2).max(2)]
+            best, numbers = [found.view_as(part_of(largest, block)) for found in widened(padded).flatten(2).max(2)]
         else:
             best, numbers = _max_windows(widened(padded), output_size, windows, workspace)
         if workspace is not None and best.sum().isnan():
             best, numbers = _max_windows(padded, output_size, windows, workspace=None)
-        part_of(largest, part).copy_(best)
-        part_of(winners, part).copy_(numbers)
+        part_of(largest, block).copy_(best)
+        part_of(winners, block).copy_(numbers)
     return largest, winners
 
 
@@ -76,19 +76,19 @@ def covers(windows: Windows, input_size: Sequence[int]) -> bool:
     return windows.kernel_size == tuple(input_size) and not any(windows.padding) and set(windows.dilation) == {1}
 
 
-def padded_parts(input: Tensor, windows: Windows, value: float, parts: list[slice]) -> Iterator[Tensor]:
-    """Each part of the batch with `value` around it, in the memory of the first one."""
+def padded_blocks(input: Tensor, windows: Windows, value: float, blocks: list[slice]) -> Iterator[Tensor]:
+    """Each block of the batch with `value` around it, in the memory of the first one."""
     sizes = input.shape[2:]
-    befores = [before for before, _ in windows.reach(sizes)]
-    inside = spatial([slice(before, before + size) for before, size in zip(befores, sizes, strict=True)])
-    padded = windows.pad(part_of(input, parts[0]), value)
+    starts = [before for before, _ in windows.reach(sizes)]
+    interior = spatial([slice(start, start + size) for start, size in zip(starts, sizes, strict=True)])
+    padded = windows.pad(part_of(input, blocks[0]), value)
     yield padded
-    for part in parts[1:]:
-        pictures = part_of(input, part)
+    for block in blocks[1:]:
+        samples = part_of(input, block)
         if padded.shape[2:] != sizes:
-            padded[: pictures.shape[0]][inside] = pictures
-            pictures = padded[: pictures.shape[0]]
-        yield pictures
+            padded[: samples.shape[0]][interior] = samples
+            samples = padded[: samples.shape[0]]
+        yield samples
 
 
 def _may_count_in_floats(input: Tensor, numbers: int) -> bool:
@@ -105,7 +105,7 @@ class Found(NamedTuple):
     values: Tensor
     numbers: Tensor | None
 
-    def seen(self, view: Callable[..., Tensor], *args: Any) -> Found:
+    def map(self, view: Callable[..., Tensor], *args: Any) -> Found:
         """`view(tensor, *args)` of both."""
         return Found(view(self.values, *args), None if self.numbers is None else view(self.numbers, *args))
 
@@ -113,7 +113,7 @@ class Found(NamedTuple):
 def _max_windows(
     padded: Tensor, output_size: Sequence[int], windows: Windows, workspace: Workspace | None
 ) -> tuple[Tensor, Tensor]:
-    """Along the last dimension, then along the one before: a window's largest is the largest of its rows' largest."""
+    """Along the last dimension, then along the others: a window's largest is the largest of its rows' largest."""
     if workspace is not None:
         workspace.begin()
     found, step = Found(padded, None), 1
@@ -143,19 +143,19 @@ def _max_of_many_taps(
     taps, stride, dilation = windows.kernel_size[dim], windows.stride[dim], windows.dilation[dim]
 
     def seen_by(tap: int) -> Found:
-        return data.seen(lambda tensor: windows.seen_along(dim, tap, tensor, outputs))
+        return data.map(lambda tensor: windows.seen_along(dim, tap, tensor, outputs))
 
     first = seen_by(0)
     if workspace is not None and dilation == 1 and taps <= 2 * stride:
         extent = (outputs - 1) * stride + taps
-        rows = data.seen(Tensor.narrow, 2 + dim, 0, extent).seen(Tensor.unfold, 2 + dim, taps, stride)
+        rows = data.map(Tensor.narrow, 2 + dim, 0, extent).map(Tensor.unfold, 2 + dim, taps, stride)
         found = _max_of_rows(rows, -1, step, exact=False)
     else:
         memory, width = None if workspace is None else FreshMemory(), 1
         while 2 * width <= taps:
             length = data.values.shape[2 + dim] - width * dilation
-            behind = data.seen(Tensor.narrow, 2 + dim, width * dilation, length)
-            data = _later_wins(data.seen(Tensor.narrow, 2 + dim, 0, length), behind, width * step, memory)
+            later = data.map(Tensor.narrow, 2 + dim, width * dilation, length)
+            data = _later_wins(data.map(Tensor.narrow, 2 + dim, 0, length), later, width * step, memory)
             width *= 2
         found = _later_wins(seen_by(0), seen_by(taps - width), (taps - width) * step, memory)
     number_of_first = _numbers_of_first(dim, first, windows, step, workspace)
@@ -170,8 +170,8 @@ def _numbers_of_first(
     """What is won by the first tap that lies in the input, where all are equal."""
     if not windows.padding[dim]:
         return first.numbers
-    before = step * first_inside(dim, windows, first.values.shape[2 + dim], first.values.device)
-    return before.to(_counts(first.values, workspace)) if first.numbers is None else first.numbers + before
+    number = step * first_inside(dim, windows, first.values.shape[2 + dim], first.values.device)
+    return number.to(_counts(first.values, workspace)) if first.numbers is None else first.numbers + number
 
 
 def _first_of_largest(taps: Iterable[Found], step: int, workspace: Workspace | None) -> Found:
@@ -182,8 +182,8 @@ def _first_of_largest(taps: Iterable[Found], step: int, workspace: Workspace | N
     return best
 
 
-def _later_wins(best: Found, later: Found, before: int, workspace: Workspace | None) -> Found:
-    """The larger of the two, a later one's number being `before` more.
+def _later_wins(best: Found, later: Found, offset: int, workspace: Workspace | None) -> Found:
+    """The larger of the two, a later one's number being `offset` more.
 
     Numbers grow with what is seen later, so the last winner's is the largest of the winners'.
     """
@@ -193,9 +193,9 @@ def _later_wins(best: Found, later: Found, before: int, workspace: Workspace | N
         wins = torch.gt(later.values, best.values, out=workspace.like(later.values))
     values = torch.maximum(best.values, later.values, out=buffer_like(best.values, workspace))
     if later.numbers is not None:
-        wins.mul_(torch.add(later.numbers, before, out=buffer_like(later.numbers, workspace)))
-    elif before != 1:
-        wins.mul_(before)
+        wins.mul_(torch.add(later.numbers, offset, out=buffer_like(later.numbers, workspace)))
+    elif offset != 1:
+        wins.mul_(offset)
     if best.numbers is not None:
         wins = torch.maximum(wins, best.numbers, out=buffer_like(wins, workspace))
     return Found(values, wins)
@@ -205,8 +205,8 @@ def _max_of_rows(rows: Found, dim: int, step: int, exact: bool) -> Found:
     """Along a dimension, where numbers are `step` apart; an `exact` one knows the last NaN of several."""
     best, place = rows.values.max(dim)
     if exact:
-        behind = (rows.values != rows.values).flip(dim).to(torch.int8).argmax(dim)
-        place = torch.where(best == best, place, rows.values.shape[dim] - 1 - behind)
+        from_end = (rows.values != rows.values).flip(dim).to(torch.int8).argmax(dim)
+        place = torch.where(best == best, place, rows.values.shape[dim] - 1 - from_end)
     number = (place * step).to(torch.int32 if exact else best.dtype)
     if rows.numbers is None:
         return Found(best, number)
@@ -224,10 +224,10 @@ def _counts(values: Tensor, workspace: Workspace | None) -> torch.dtype:
 
 def taps_along(dim: int, data: Tensor, windows: Windows, outputs: int, workspace: Workspace | None) -> list[Tensor]:
     """What each tap along one dimension sees of the data; a copy if it lies apart, which is slow to compute with."""
-    seen = [windows.seen_along(dim, number, data, outputs) for number in range(windows.kernel_size[dim])]
+    views = [windows.seen_along(dim, number, data, outputs) for number in range(windows.kernel_size[dim])]
     if workspace is None:
-        return [view if 1 in view.stride() else view.clone() for view in seen]
-    return [view if 1 in view.stride() else workspace.like(view).copy_(view) for view in seen]
+        return [view if 1 in view.stride() else view.clone() for view in views]
+    return [view if 1 in view.stride() else workspace.like(view).copy_(view) for view in views]
 
 
 def max_positions(input: Tensor, spans: Sequence[Spans]) -> tuple[Tensor, Tensor]:
@@ -237,13 +237,13 @@ def max_positions(input: Tensor, spans: Sequence[Spans]) -> tuple[Tensor, Tensor
     largest = empty(shape, any_channels_last(input), like=input)
     positions = torch.empty_like(largest, dtype=torch.int64)
     exact = sizes_are_open() or not _may_count_in_floats(input, math.prod(input.shape[2:]))
-    for part in batch_blocks(input, math.prod(input.shape[1:])):
-        data = widened(part_of(input, part))
+    for block in batch_blocks(input, math.prod(input.shape[1:])):
+        data = widened(part_of(input, block))
         best, offsets = _max_spans(data, dividing, exact)
         if not exact and best.sum().isnan():
             best, offsets = _max_spans(data, dividing, exact=True)
-        part_of(largest, part).copy_(best)
-        part_of(positions, part).copy_(offsets)
+        part_of(largest, block).copy_(best)
+        part_of(positions, block).copy_(offsets)
     start = torch.zeros((), dtype=torch.int64, device=input.device)
     for span in dividing:
         start = start.unsqueeze(-1) * span.inputs + span.bounds(input.device)[0]
@@ -274,7 +274,7 @@ def _rows(dim: int, data: Found, span: Dividing) -> list[tuple[int, Found]]:
 def _max_along(dim: int, rows: Found, step: int, exact: bool) -> Found:
     if sizes_are_open() or rows.values.shape[dim] > FEW:
         return _max_of_rows(rows, dim, step, exact)
-    taps = [rows.seen(Tensor.select, dim, tap) for tap in range(rows.values.shape[dim])]
+    taps = [rows.map(Tensor.select, dim, tap) for tap in range(rows.values.shape[dim])]
     return _first_of_largest(taps, step, None if exact else FreshMemory())
 
 
@@ -304,14 +304,14 @@ def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | Non
     tile_the_input = without_gaps and shape[2:] == tuple(map(operator.mul, size, windows.stride))
     if not tile_the_input:
         padded.zero_()
-    for part in batch_blocks(padded, math.prod(padded.shape[1:])):
-        gradients, numbers = part_of(grad_output, part), wide_enough(part_of(winners, part), grad_output)
+    for block in batch_blocks(padded, math.prod(padded.shape[1:])):
+        gradients, numbers = part_of(grad_output, block), wide_enough(part_of(winners, block), grad_output)
         for number, tap in enumerate(windows.taps):
-            there = windows.seen_by(tap, part_of(padded, part), size)
+            at_tap = windows.seen_by(tap, part_of(padded, block), size)
             if tile_the_input:
-                where_equal(gradients, numbers, number, out=there)
+                where_equal(gradients, numbers, number, out=at_tap)
             else:
-                there.add_(where_equal(gradients, numbers, number))
+                at_tap.add_(where_equal(gradients, numbers, number))
     return windows.unpad(padded, input_size)
 
 
