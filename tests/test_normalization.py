@@ -392,3 +392,24 @@ def test_running_statistics_that_carry_tangents_are_refused(name: str, different
             with pytest.raises(RuntimeError, match="cannot have forward grad defined"):
                 getattr(library, name)(*given, False)
             getattr(library, name)(*given, True)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("of_statistics", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_instance_norm_takes_statistics_of_another_type(
+    dtype: torch.dtype, of_statistics: torch.dtype, training: bool
+) -> None:
+    """As torch's does; batch norm's are of the input's type, or float32 beside a narrower one."""
+
+    def answer(library: Any) -> list[Tensor]:
+        x, weight, bias = random_tensors((3, 4, 5), (4,), (4,), dtype=dtype)
+        mean, variance = torch.full((4,), 0.25, dtype=of_statistics), torch.full((4,), 1.5, dtype=of_statistics)
+        output = library.instance_norm(x, mean, variance, weight, bias, training)
+        return [output, *torch.autograd.grad(output.sum(), [x, weight, bias]), mean, variance]
+
+    ours, theirs = answer(F), answer(torch.nn.functional)
+    assert [tensor.dtype for tensor in ours] == [tensor.dtype for tensor in theirs]
+    for our, their in zip(ours, theirs, strict=True):
+        allowed = 4 * max(torch.finfo(dtype).eps, torch.finfo(of_statistics).eps)
+        torch.testing.assert_close(our, their, rtol=allowed, atol=4 * allowed)

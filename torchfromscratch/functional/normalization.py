@@ -16,7 +16,7 @@ from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import without_derivative
 from torchfromscratch.kernels.layout import copy_to_memory_format, is_channels_last
 from torchfromscratch.kernels.normalization import Statistics
-from torchfromscratch.kernels.precision import NARROW_TYPES
+from torchfromscratch.kernels.precision import NARROW_TYPES, wide_type
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
 
@@ -86,7 +86,7 @@ def instance_norm(
     """γ·x̂ + β, standardised over space for each channel of each sample: batch_norm of every sample alone.
 
     The running statistics move towards the averages of all samples' mean and variance; without
-    use_input_stats they take their place.
+    use_input_stats they take their place. They may be of another type than the input.
 
     Shapes: input (N, C, *), all others (C) or None → (N, C, *).
 
@@ -103,13 +103,14 @@ def instance_norm(
     if input.dim() < 2:
         raise RuntimeError(f"instance_norm needs an input (N, C, *), but got size {tuple(input.shape)}")
     channels = input.shape[1]
-    _check(input, weight, bias, running_mean, running_var, size=channels)
+    _check_sizes(channels, weight, bias, running_mean, running_var)
+    _check(input, weight, bias)
     _check_statistics(running_mean, running_var)
     input = input.contiguous()
     shape = [1, channels, *[1] * (input.dim() - 2)]
     weight, bias = _shaped(shape, None if weight is None else changeable(weight), bias)
     if not use_input_stats:
-        mean, variance = _given(running_mean, running_var)
+        mean, variance = [given.to(wide_type(input.dtype)) for given in _given(running_mean, running_var)]
         return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
     stats = Statistics(tuple(range(2, input.dim())), eps)
     output, mean, variance = normalize(input, weight, bias, stats)
@@ -281,15 +282,23 @@ def _check_real(input: Tensor) -> None:
 def _check(input: Tensor, *tensors: Tensor | None, size: int | None = None) -> None:
     """Parameters and running statistics are of the input's type, or float32 beside a narrower input."""
     _check_real(input)
-    names = ("weight", "bias", "running_mean", "running_var")
-    for name, tensor in zip(names[: len(tensors)], tensors, strict=True):
+    if size is not None:
+        _check_sizes(size, *tensors)
+    for name, tensor in zip(_NAMES, tensors, strict=False):
         if tensor is None:
             continue
-        if size is not None and tensor.numel() != size:
-            raise RuntimeError(f"{name} should have an element for each of {size} channels, got {tensor.numel()}")
         beside_narrow = input.dtype in NARROW_TYPES and tensor.dtype == torch.float32
         if tensor.dtype != input.dtype and not beside_narrow:
             raise RuntimeError(f"{name} of type {tensor.dtype} does not fit an input of type {input.dtype}")
+
+
+def _check_sizes(channels: int, *tensors: Tensor | None) -> None:
+    for name, tensor in zip(_NAMES, tensors, strict=False):
+        if tensor is not None and tensor.numel() != channels:
+            raise RuntimeError(f"{name} should have an element for each of {channels} channels, got {tensor.numel()}")
+
+
+_NAMES = ("weight", "bias", "running_mean", "running_var")
 
 
 def _check_normalized_shape(
