@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import pickle
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -656,3 +658,34 @@ def test_fast_paths_are_torchs_own_again_outside_of_from_scratch() -> None:
         thread.join()
         assert torch.nn.TransformerEncoder.forward is not forwards[1]
     assert [torch.nn.MultiheadAttention.forward, torch.nn.TransformerEncoder.forward] == forwards
+
+
+@pytest.mark.parametrize("activation", [F.relu, torch.nn.functional.relu], ids=["F.relu", "torch's F.relu"])
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("converted", [False, True])
+@pytest.mark.parametrize("name", ["Transformer", "TransformerEncoderLayer", "TransformerDecoderLayer"])
+def test_a_copied_transformer_keeps_an_activation_of_either_namespace(
+    name: str, converted: bool, copied: Callable[[Any], Any], activation: Callable[[Tensor], Tensor]
+) -> None:
+    build = dict(transformers(activation=activation, dropout=0.0, batch_first=True))[name]
+    module = convert(build(torch.nn)) if converted else build(nn)
+    twin, inputs = copied(module), arguments(name)
+    activations = [part.activation for part in twin.modules() if hasattr(part, "activation")]
+    assert activations
+    assert all([function is activation for function in activations])
+    with audit():
+        torch.testing.assert_close(twin(*inputs), module(*inputs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu"])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_an_encoder_with_our_activation_leaves_out_what_torchs_with_its_own_does(name: str) -> None:
+    x, padding = randn(2, 3, 4, dtype=torch.float32), torch.tensor([[False] * 3, [False, True, True]])
+
+    def answer(library: Any, functional: Any) -> Tensor:
+        torch.manual_seed(0)
+        layer = library.TransformerEncoderLayer(4, 2, 8, activation=getattr(functional, name), batch_first=True)
+        with torch.no_grad():
+            return library.TransformerEncoder(layer, 1).eval()(x, src_key_padding_mask=padding)
+
+    torch.testing.assert_close(answer(nn, F), answer(torch.nn, torch.nn.functional))

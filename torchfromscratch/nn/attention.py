@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -76,8 +77,7 @@ class TransformerEncoderLayer(torch.nn.TransformerEncoderLayer):
     """Self-attention and two linear layers, each added to its input: torch.nn.TransformerEncoderLayer by hand."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _by_hand(self)
+        _initialize(self, super().__init__, *args, **kwargs)
 
     def forward(
         self,
@@ -151,8 +151,7 @@ class Transformer(torch.nn.Transformer):
     """An encoder and a decoder that attends to its output: torch.nn.Transformer by hand."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        _by_hand(self)
+        _initialize(self, super().__init__, *args, **kwargs)
 
 
 def zero_padding(
@@ -199,6 +198,21 @@ def _by_hand(module: torch.nn.Module) -> None:
     """Give the parts that torch.nn's constructor has built our classes: their parameters stay what they are."""
     for part in module.modules():
         part.__class__ = _BY_HAND.get(type(part), type(part))
+
+
+def _initialize(module: torch.nn.Module, initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    """Call torch.nn's constructor, which has its fast path for torch's ReLU and GELU and knows nothing of ours."""
+    given = inspect.signature(initialize).bind(*args, **kwargs)
+    activation: Any = given.arguments.get("activation")
+    torchs: dict[Any, Any] = {F.relu: torch.nn.functional.relu, F.gelu: torch.nn.functional.gelu}
+    known = torchs.get(activation)
+    if known is not None:
+        given.arguments["activation"] = known
+    initialize(*given.args, **given.kwargs)
+    _by_hand(module)
+    for part in module.modules():
+        if known is not None and getattr(part, "activation", None) is known:
+            part.activation = activation
 
 
 def _activate(activation: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
