@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack,
 
 from torchfromscratch import nn
 from torchfromscratch.functional.override import CAN_TRACE_MODES
+from torchfromscratch.kernels.execution import is_compiling
 from torchfromscratch.nn.attention import zero_padding
 
 __all__ = ["keep_fast_paths"]
@@ -84,7 +85,7 @@ def _without_mode_if_nested(mode: type[TorchFunctionMode], forward: Forward) -> 
 def _by_hand_if_compiled(forward: Forward, by_hand: Forward) -> Forward:
     @functools.wraps(forward)
     def forward_inside(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling() and CAN_TRACE_MODES and torch._C._is_torch_function_mode_enabled():
+        if is_compiling() and CAN_TRACE_MODES and torch._C._is_torch_function_mode_enabled():
             return by_hand(self, *args, **kwargs)
         return forward(self, *args, **kwargs)
 

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from torchfromscratch import functional
 from torchfromscratch.fast_paths import keep_fast_paths
 from torchfromscratch.functional.override import is_causal_bias
+from torchfromscratch.kernels.execution import is_compiling
 from torchfromscratch.modes import call_inside
 
 __all__ = ["from_scratch"]
@@ -43,7 +44,7 @@ def from_scratch() -> Iterator[None]:
     """
     if any([isinstance(mode, _ByHand) for mode in _get_current_function_mode_stack()]):
         yield
-    elif torch.compiler.is_compiling():  # which neither locks nor changes a class, and takes no fast path
+    elif is_compiling():  # which neither locks nor changes a class, and takes no fast path
         with _ByHand():
             yield
     else:

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from torchfromscratch.kernels.execution import is_compiling
+
 __all__ = ["call_inside"]
 
 # How torch's Python functions ask whether a mode wants to answer in their place.
@@ -23,7 +25,7 @@ OVERRIDE_CHECKS = {"has_torch_function", "has_torch_function_unary", "has_torch_
 
 def call_inside(mode: TorchFunctionMode, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
     """`func(*args, **kwargs)`, with `mode` on for what `func` calls if it is written in Python."""
-    if torch.compiler.is_compiling() or not _calls_layers(func):
+    if is_compiling() or not _calls_layers(func):
         return func(*args, **kwargs)
     with mode:
         return _without_asking(func)(*args, **kwargs)

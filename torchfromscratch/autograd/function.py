@@ -15,10 +15,14 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from torchfromscratch.kernels.execution import is_differentiating
-
-# Asked for once: the Dynamo of older versions cannot trace the question.
-AUTOCAST_DEVICES = {name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name)}
+from torchfromscratch import _torch_private as private
+from torchfromscratch.kernels.execution import (
+    is_autocasting,
+    is_compiling,
+    is_differentiating,
+    is_forward_mode,
+    is_jit_tracing,
+)
 
 
 class Function(torch.autograd.Function):
@@ -67,7 +71,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
 
     def jvp(ctx: Any, *tangents: Any) -> Any:
         # torch calls it with forward mode off, and the tangent of a tangent, as in jvp of jvp, would be zero
-        with forward_ad._set_fwd_grad_enabled(True):
+        with private.set_forward_mode(True):
             return compute_tangent(PrimalContext(ctx), *tangents)
 
     function.backward = staticmethod(backward)  # type: ignore[method-assign]
@@ -80,9 +84,9 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
 
     @functools.wraps(function, updated=())
     def apply(*args: Any) -> Any:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return _without_autocast(traced.apply, *args)
-        if torch.jit.is_tracing() or not is_differentiating():
+        if is_jit_tracing() or not is_differentiating():
             return _without_autocast(function.forward, *args)
         return _without_autocast(
             function.apply, *[OpaqueTuple(arg) if isinstance(arg, (tuple, list)) else arg for arg in args]
@@ -115,7 +119,7 @@ def save(ctx: Any, tensors: Sequence[Tensor | None], needed: Sequence[bool] | No
     What is not saved takes no memory until the backward pass, and may be changed in place before it. Tangents are
     functions of all the tensors, whatever requires a gradient.
     """
-    forward_mode = not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+    forward_mode = is_forward_mode()
     if needed is not None and not forward_mode:
         tensors = [tensor if need else None for tensor, need in zip(tensors, needed, strict=True)]
     ctx.is_saved = [tensor is not None for tensor in tensors]
@@ -134,15 +138,10 @@ def saved(ctx: Any) -> tuple[Any, ...]:
     return tuple([next(kept) if is_saved else None for is_saved in ctx.is_saved])
 
 
-def autocast_enabled(device_type: str) -> bool:
-    """Whether autocast is on for this kind of device; 'meta' has none."""
-    return device_type in AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type)
-
-
 def _without_autocast(compute: Callable[..., Any], *args: Any) -> Any:
     """`compute(*args)` with autocast's casts off."""
     device_types = [arg.device.type for arg in args if isinstance(arg, torch.Tensor)]
-    if not device_types or not autocast_enabled(device_types[0]):
+    if not device_types or not is_autocasting(device_types[0]):
         return compute(*args)
     with torch.autocast(device_types[0], enabled=False):
         return compute(*args)

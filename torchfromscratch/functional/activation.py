@@ -14,9 +14,9 @@ from torch import Tensor
 
 from torchfromscratch.autograd import elementwise as table
 from torchfromscratch.autograd import softmax as along
-from torchfromscratch.functional.arguments import has_values, not_implemented, overwritten
+from torchfromscratch.functional.arguments import not_implemented, overwritten
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.kernels.execution import is_tracing
+from torchfromscratch.kernels.execution import has_concrete_values, is_tracing
 from torchfromscratch.kernels.precision import rounded, widened
 
 __all__ = [
@@ -384,7 +384,7 @@ def _each_memory_once(input: Tensor) -> Tensor:
 
 def _random_slopes(input: Tensor, lower: float, upper: float) -> Tensor:
     """A slope for each element: on a CPU, as in torch, drawn as doubles, one after the other, for those ≤ 0 alone."""
-    if input.device.type != "cpu" or not has_values(input):
+    if input.device.type != "cpu" or not has_concrete_values(input):
         return torch.empty_like(input).uniform_(lower, upper)
     bounds = torch.tensor([lower, upper], dtype=widened(input.new_empty(0)).dtype).tolist()
     bent = input <= 0

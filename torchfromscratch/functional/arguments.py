@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.execution import is_differentiating, is_tracing
+from torchfromscratch.kernels.execution import has_concrete_values, is_differentiating, needs_gradient
 
 Size = int | Sequence[int]
 
@@ -32,7 +32,7 @@ def per_dimension(name: str, value: Any, dims: int) -> tuple[int, ...]:
 
 def require_memory(size: Sequence[int], like: Tensor) -> None:
     """RuntimeError where no memory holds so many elements, before anything is done for each of them."""
-    if has_values(like) and not is_tracing() and (count := math.prod(size)) > MANY:
+    if has_concrete_values(like) and (count := math.prod(size)) > MANY:
         if count >= 2**63:
             raise RuntimeError(f"Storage size calculation overflowed with sizes={list(size)}")
         like.new_empty(size)
@@ -60,11 +60,6 @@ def scalar_type(dtype: torch.dtype) -> str:
     return torch.empty(0, dtype=dtype).type().removeprefix("torch.").removesuffix("Tensor")
 
 
-def has_values(tensor: Tensor) -> bool:
-    """Whether its elements can be looked at: those of a recorded or mapped tensor cannot."""
-    return not (is_tracing() or torch._C._functorch.is_functorch_wrapped_tensor(tensor) or tensor.is_meta)
-
-
 def changeable(kept: Tensor) -> Tensor:
     """A copy, where the backward pass needs what is `kept` and a user may change it before in place."""
     return kept.clone() if is_differentiating() else kept
@@ -76,7 +71,7 @@ def overwritten(input: Tensor, output: Tensor) -> Tensor:
     `copy_` alone would send a gradient of zeros, contiguous whatever the input's memory format, back to what
     is overwritten. Where nothing else looks at that, it is let go of first.
     """
-    if torch.is_grad_enabled() and has_values(input) and not _is_watched(input):
+    if needs_gradient(input) and has_concrete_values(input) and not _is_watched(input):
         input.detach_()
     return input.copy_(output)
 

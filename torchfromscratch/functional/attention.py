@@ -13,6 +13,7 @@ from torchfromscratch.autograd import attention as autograd
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.linear import linear
 from torchfromscratch.functional.override import is_causal_bias
+from torchfromscratch.kernels.execution import is_autocasting
 from torchfromscratch.kernels.precision import widened
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
@@ -164,7 +165,7 @@ def _attention_and_weights(
     *_, noise, _ = arguments
     if noise is not None:
         weights = weights * noise
-    in_float32 = query.is_cuda and torch.is_autocast_enabled("cuda")  # softmax's type there
+    in_float32 = query.is_cuda and is_autocasting("cuda")  # softmax's type there
     return output.to(query.dtype), weights.to(torch.float32 if in_float32 else query.dtype)
 
 

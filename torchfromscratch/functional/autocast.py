@@ -13,7 +13,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import autocast_enabled
+from torchfromscratch.kernels.execution import is_autocasting
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +29,7 @@ def autocast(*, cpu: Policy, cuda: Policy) -> Callable[[Callable[P, R]], Callabl
             tensors = [arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor)]
             device_type = tensors[0].device.type if tensors else "cpu"
             policy = cpu if device_type == "cpu" else cuda
-            if policy == "as given" or not autocast_enabled(device_type):
+            if policy == "as given" or not is_autocasting(device_type):
                 return function(*args, **kwargs)
             dtype = torch.get_autocast_dtype(device_type) if policy == "lower" else torch.float32
             cast_args: Any = [_cast(arg, dtype) for arg in args]

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import loss as table
-from torchfromscratch.functional.arguments import has_values, scalar_type
+from torchfromscratch.functional.arguments import scalar_type
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.buffers import no_view
+from torchfromscratch.kernels.execution import has_concrete_values, is_autocasting, needs_gradient
 from torchfromscratch.kernels.precision import widened
 
 __all__ = [
@@ -198,7 +199,7 @@ def binary_cross_entropy(
     if input.dtype != target.dtype:
         raise RuntimeError(f"input and target must have the same type, but got {input.dtype} and {target.dtype}")
     _check_floating("binary_cross_entropy", input.dtype)
-    if input.is_cuda and torch.is_autocast_enabled("cuda"):
+    if input.is_cuda and is_autocasting("cuda"):
         raise RuntimeError(
             "binary_cross_entropy is unsafe in autocast: small probabilities round to 0; "
             "use binary_cross_entropy_with_logits, without a sigmoid before it"
@@ -313,7 +314,7 @@ def _class_target(input: Tensor, target: Tensor, weight: Tensor | None) -> Tenso
             raise RuntimeError(
                 f"weight: expected scalar type {scalar_type(input.dtype)} but found {scalar_type(weight.dtype)}"
             )
-        if weight.requires_grad and torch.is_grad_enabled():
+        if needs_gradient(weight):
             raise RuntimeError(
                 "target classes have weights that a loss is not differentiable by, but got one that "
                 "requires a gradient; detach() it"
@@ -437,7 +438,7 @@ def _check_same_shape(name: str, input: Tensor, target: Tensor) -> None:
 
 def _check_probabilities(name: str, tensor: Tensor) -> None:
     """On the CPU alone: elsewhere looking at the elements waits for the device, and traced ones have no values."""
-    if tensor.device.type != "cpu" or not has_values(tensor) or tensor.numel() == 0:
+    if tensor.device.type != "cpu" or not has_concrete_values(tensor) or tensor.numel() == 0:
         return
     low, high = tensor.detach().aminmax()
     if not (low >= 0 and high <= 1):

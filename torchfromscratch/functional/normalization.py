@@ -13,7 +13,7 @@ from torchfromscratch.autograd.normalization import normalize, normalize_by_cons
 from torchfromscratch.functional.arguments import changeable
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.buffers import no_view
-from torchfromscratch.kernels.execution import without_derivative
+from torchfromscratch.kernels.execution import is_compiling, needs_gradient, without_derivative
 from torchfromscratch.kernels.layout import copy_to_memory_format, is_channels_last
 from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import NARROW_TYPES, wide_type
@@ -230,7 +230,7 @@ def _shaped(shape: Sequence[int], *parameters: Tensor | None) -> list[Tensor | N
 def _given(running_mean: Tensor | None, running_var: Tensor | None) -> tuple[Tensor, Tensor]:
     if running_mean is None or running_var is None:
         raise RuntimeError("to normalise without the input's own statistics, give running_mean and running_var")
-    if not torch.compiler.is_compiling():
+    if not is_compiling():
         for statistic in (running_mean, running_var):
             if forward_ad.unpack_dual(statistic).tangent is not None:
                 raise RuntimeError(
@@ -243,7 +243,7 @@ def _given(running_mean: Tensor | None, running_var: Tensor | None) -> tuple[Ten
 def _check_statistics(running_mean: Tensor | None, running_var: Tensor | None) -> None:
     """They are no part of what is differentiated, so a gradient asked of them would be wrong."""
     for name, statistic in (("running_mean", running_mean), ("running_var", running_var)):
-        if statistic is not None and statistic.requires_grad and torch.is_grad_enabled():
+        if statistic is not None and needs_gradient(statistic):
             raise RuntimeError(
                 f"batch_norm is not differentiable with respect to argument {name!r}. "
                 "This input cannot have requires_grad True."

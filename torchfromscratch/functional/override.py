@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from torchfromscratch.functional.arguments import no_tensor
+from torchfromscratch.kernels.execution import is_compiling
 
 __all__ = ["is_causal_bias", "overridable"]
 
@@ -64,7 +65,7 @@ def overridable(function: Callable[..., Any], home: str) -> Callable[..., Any]:
 
 def _is_asked_for(given: tuple) -> bool:
     """Whether a mode or one of the arguments wants to answer."""
-    if torch.compiler.is_compiling():  # whose has_torch_function knows neither modes nor that subclasses are off
+    if is_compiling():  # whose has_torch_function knows neither modes nor that subclasses are off
         in_mode = CAN_TRACE_MODES and torch._C._is_torch_function_mode_enabled()
         return in_mode or (torch._C._is_torch_function_enabled() and has_torch_function(given))
     return has_torch_function(given)

@@ -13,7 +13,7 @@ from torchfromscratch.autograd.recurrent import GRU, LSTM, Cell, ReLU, Tanh, Tim
 from torchfromscratch.functional.arguments import changeable, no_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.dropout import dropout as drop_out
-from torchfromscratch.kernels.execution import warn_of_constants
+from torchfromscratch.kernels.execution import is_autocasting, warn_of_constants
 from torchfromscratch.kernels.precision import widened
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell"]
@@ -240,7 +240,7 @@ _scan_in_lower_precision = autocast(cpu="lower", cuda="lower")(_scan)
 def _scan_in_type_of_state(cell: type[Cell], timeline: Timeline, *tensors: Any) -> tuple[Tensor, ...]:
     """Under autocast on CPU, states come out in the type that they come in; a projection is in the lower precision."""
     state, projection = tensors[-1], tensors[5]
-    if state.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+    if state.device.type != "cpu" or not is_autocasting("cpu"):
         return _scan(cell, timeline, *tensors)
     tensors = tuple([None if tensor is None else tensor.to(state.dtype) for tensor in tensors])
     h, *c = _scan(cell, timeline, *tensors)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.execution import is_differentiating, is_tracing, may_be_looked_at
+from torchfromscratch.kernels.execution import has_concrete_values, is_differentiating, is_tracing
 
 # Measured for the rows of im2col: 2 to 8 MiB are equally fast, the whole batch takes 1.5 to 5 times as long.
 BATCH_BLOCK_BYTES = 4 * 2**20
@@ -67,7 +67,7 @@ def by_core(batch: Tensor, cores: int) -> Tensor:
 def in_blocks(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     """`formula(*args)`, a function of each element of its tensors and of constants."""
     given = [arg for arg in args if isinstance(arg, Tensor)]
-    if is_differentiating() or not may_be_looked_at(*given):
+    if is_differentiating() or not _are_concrete(given):
         return formula(*args)
     numbers = [one_number(arg) if isinstance(arg, Tensor) else arg for arg in args]
     varying = [isinstance(number, Tensor) and number.dim() > 0 for number in numbers]
@@ -118,7 +118,11 @@ def _are_plain_memory(tensors: list[Tensor]) -> bool:
     return (
         not is_differentiating()
         and lies
-        and may_be_looked_at(*tensors)
+        and _are_concrete(tensors)
         and all([(t.shape, t.stride()) == (first.shape, first.stride()) for t in tensors])
         and not any([t.is_conj() or t.is_neg() for t in tensors])
     )
+
+
+def _are_concrete(tensors: list[Tensor]) -> bool:
+    return all([tensor.device.type == "cpu" for tensor in tensors]) and has_concrete_values(*tensors)

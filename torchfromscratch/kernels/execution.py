@@ -1,4 +1,24 @@
-"""The mode we run in: what may be done with tensors, and what pays, depends on who else computes with us."""
+"""The mode we run in: what may be done with tensors, and what pays, depends on who else computes with us.
+
+Nothing else in the package asks torch for it. Each column is asked of a tensor in CPU memory, under torch.no_grad() in
+all but autograd:
+
+    predicate               eager autograd compile export jit.trace make_fx vmap grad jvp
+    is_compiling              -      -        x      x        -        -     -    -    -
+    is_exporting              -      -        -      x        -        -     -    -    -
+    is_jit_tracing            -      -        -      -        x        -     -    -    -
+    is_tracing                -      -        x      x        x        x     -    -    -
+    is_batched                -      -        -      -        -        -     x    -    -
+    is_differentiating        -      x        -      -        -        -     x    x    x
+    is_forward_mode           -      -        -      -        -        -     -    -    x
+    needs_gradient            -      x        -      -        -        -     -    x    -
+    has_concrete_values       x      x        -      -        -        -     -    -    -
+    in_cpu_memory             x      x        -      -        -        -     -    x    x
+    in_compiled_cpu_code      -      -        x      -        -        -     -    -    -
+
+A compiler differentiates the graph that it has traced: while it traces, nobody does. Dynamo traces for torch.compile
+and for a strict export: that of torch 2.6 takes either for the former, that of 2.7 to 2.11 for the latter.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +29,31 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from torchfromscratch import _torch_private as private
+
+# Asked for once: the Dynamo of older versions cannot trace the question.
+AUTOCAST_DEVICES = {name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name)}
+
+is_compiling = torch.compiler.is_compiling
 is_jit_tracing = torch.jit.is_tracing
-
-
-def is_tracing() -> bool:
-    """Whether operations are traced, to be run again: by a compiler, torch.jit.trace or make_fx."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or get_proxy_mode() is not None
 
 
 def is_exporting() -> bool:
     """Whether torch.export traces what is computed now."""
-    return torch.compiler.is_compiling() and torch.compiler.is_exporting()
+    return is_compiling() and torch.compiler.is_exporting()
 
 
 if not hasattr(torch.compiler, "is_exporting"):  # before torch 2.7, which tells no export that Dynamo traces
 
     def is_exporting() -> bool:
-        return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+        return is_compiling() and not torch.compiler.is_dynamo_compiling()
+
+
+def is_tracing() -> bool:
+    """Whether operations are traced, to be run again: by a compiler, torch.jit.trace or make_fx."""
+    return is_compiling() or is_jit_tracing() or get_proxy_mode() is not None
 
 
 def is_batched(*tensors: Tensor | None) -> bool:
@@ -36,47 +61,38 @@ def is_batched(*tensors: Tensor | None) -> bool:
 
     Such a tensor has no bits to look at, and what is not such a tensor cannot be overwritten with it.
     """
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return False
-    functorch = torch._C._functorch
     given = [t for t in tensors if t is not None]
-    return any([functorch.is_batchedtensor(t) or functorch.is_legacy_batchedtensor(t) for t in given])
+    return any([private.is_batchedtensor(t) or private.is_legacy_batchedtensor(t) for t in given])
 
 
 def is_differentiating() -> bool:
     """Whether somebody differentiates what is computed now: autograd, torch.func or forward mode."""
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return False
-    return (
-        torch.is_grad_enabled()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or forward_ad._current_level >= 0
-    )
+    return torch.is_grad_enabled() or private.peek_interpreter_stack() is not None or private.is_in_forward_mode()
 
 
-def warn_of_constants(what: str) -> None:
-    """TracerWarning of what a program that torch.jit.trace records will hold for constant."""
-    if torch.jit.is_tracing():
-        warnings.warn(f"torch.jit.trace records {what}", torch.jit.TracerWarning, stacklevel=3)
+def is_forward_mode() -> bool:
+    """Whether tangents may be asked for."""
+    return not is_compiling() and private.is_in_forward_mode()
 
 
-def without_derivative(change: Callable[..., None]) -> Callable[..., None]:
-    """`change`, whose writes to tensors have no derivative: torch.no_grad alone stops no tangent."""
-
-    @functools.wraps(change)
-    @torch.no_grad()
-    def changed(*args: Any) -> None:
-        if torch.compiler.is_compiling():
-            return change(*args)
-        with forward_ad._set_fwd_grad_enabled(False):
-            return change(*args)
-
-    return changed
+def needs_gradient(*tensors: Tensor) -> bool:
+    """Whether autograd will differentiate by one of the tensors."""
+    return torch.is_grad_enabled() and any([tensor.requires_grad for tensor in tensors])
 
 
-def may_be_looked_at(*tensors: Tensor) -> bool:
-    """Whether Python may branch on what the tensors hold."""
-    return in_cpu_memory(*tensors) and all([type(t) in (Tensor, torch.nn.Parameter) for t in tensors])
+def has_concrete_values(*tensors: Tensor) -> bool:
+    """Whether Python may branch on the elements: those of traced, mapped and fake tensors are not there."""
+    return not is_tracing() and all([_is_concrete(tensor) for tensor in tensors])
+
+
+def _is_concrete(tensor: Tensor) -> bool:
+    if private.is_functorch_wrapped_tensor(tensor) or private.is_legacy_batchedtensor(tensor) or tensor.is_meta:
+        return False
+    return type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
 
 
 def in_cpu_memory(*tensors: Tensor | None) -> bool:
@@ -88,4 +104,29 @@ def in_cpu_memory(*tensors: Tensor | None) -> bool:
 
 def in_compiled_cpu_code(tensor: Tensor) -> bool:
     """Whether torch.compile, which is to run the graph itself and not to export it, traces a CPU's tensor."""
-    return tensor.device.type == "cpu" and torch.compiler.is_compiling() and not is_exporting()
+    return tensor.device.type == "cpu" and is_compiling() and not is_exporting()
+
+
+def is_autocasting(device_type: str) -> bool:
+    """Whether autocast is on for this kind of device; 'meta' has none."""
+    return device_type in AUTOCAST_DEVICES and torch.is_autocast_enabled(device_type)
+
+
+def warn_of_constants(what: str) -> None:
+    """TracerWarning of what a program that torch.jit.trace records will hold for constant."""
+    if is_jit_tracing():
+        warnings.warn(f"torch.jit.trace records {what}", torch.jit.TracerWarning, stacklevel=3)
+
+
+def without_derivative(change: Callable[..., None]) -> Callable[..., None]:
+    """`change`, whose writes to tensors have no derivative: torch.no_grad alone stops no tangent."""
+
+    @functools.wraps(change)
+    @torch.no_grad()
+    def changed(*args: Any) -> None:
+        if is_compiling():
+            return change(*args)
+        with private.set_forward_mode(False):
+            return change(*args)
+
+    return changed

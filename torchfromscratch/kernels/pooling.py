@@ -22,7 +22,7 @@ from torch import Tensor
 from torchfromscratch.kernels.blocking import batch_blocks, part_of
 from torchfromscratch.kernels.buffers import FreshMemory, Workspace, buffer_like
 from torchfromscratch.kernels.custom_ops import custom_op
-from torchfromscratch.kernels.execution import is_batched, may_be_looked_at
+from torchfromscratch.kernels.execution import has_concrete_values, is_batched
 from torchfromscratch.kernels.gate import where_equal, wide_enough
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.precision import widened
@@ -96,7 +96,8 @@ def _may_count_in_floats(input: Tensor, numbers: int) -> bool:
 
     NaN is lost so: what was computed has to be looked at.
     """
-    return input.is_floating_point() and may_be_looked_at(input) and numbers <= MOST_NUMBERS
+    is_counted = input.is_floating_point() and numbers <= MOST_NUMBERS
+    return is_counted and input.device.type == "cpu" and has_concrete_values(input)
 
 
 class Found(NamedTuple):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.execution import is_exporting, is_tracing
+from torchfromscratch.kernels.execution import is_exporting, is_jit_tracing, is_tracing
 from torchfromscratch.kernels.layout import (
     any_channels_last,
     copy_to_memory_format,
@@ -323,7 +323,7 @@ def interleaved(views: list[Tensor], dim: int) -> Tensor:
 
 def sizes_are_open() -> bool:
     """Whether what is recorded is to be run with other sizes as well: no decision may follow from a size."""
-    return torch.jit.is_tracing() or is_exporting()
+    return is_jit_tracing() or is_exporting()
 
 
 def _whole(spans: Sequence[Spans]) -> list[int]:

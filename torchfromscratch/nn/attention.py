@@ -10,7 +10,7 @@ import torch.nn
 from torch import Tensor
 
 from torchfromscratch import functional as F
-from torchfromscratch.functional.arguments import has_values
+from torchfromscratch.kernels.execution import has_concrete_values, is_autocasting, needs_gradient
 from torchfromscratch.nn.dropout import Dropout
 from torchfromscratch.nn.linear import Linear
 from torchfromscratch.nn.normalization import LayerNorm
@@ -170,13 +170,13 @@ def _leaves_out(encoder: torch.nn.TransformerEncoder, src: Tensor, padding: Tens
     layer = encoder.layers[0]
     if layer.training or src.dim() != 3 or not vars(encoder).get("use_nested_tensor", False):
         return False
-    if not torch.backends.mha.get_fastpath_enabled() or torch.is_autocast_enabled():
+    if not torch.backends.mha.get_fastpath_enabled() or is_autocasting("cuda"):
         return False
-    if torch.is_grad_enabled() and any([tensor.requires_grad for tensor in (src, *layer.parameters())]):
+    if needs_gradient(src, *layer.parameters()):
         return False
     if not encoder.mask_check:
         return True
-    return has_values(padding) and not bool((padding[:, :-1] & ~padding[:, 1:]).any())
+    return has_concrete_values(padding) and not bool((padding[:, :-1] & ~padding[:, 1:]).any())
 
 
 _BY_HAND: dict[type, type] = {

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from torchfromscratch import functional as F
 from torchfromscratch.autograd.flatten import flatten
+from torchfromscratch.kernels.execution import is_jit_tracing, needs_gradient
 
 __all__ = ["Flatten", "LazyLinear", "Linear"]
 
@@ -34,6 +35,6 @@ class Flatten(torch.nn.Flatten):
 
     def forward(self, input: Tensor) -> Tensor:
         # torch.jit.trace compares what it traced with a second run without gradients: one graph for both
-        if torch.jit.is_tracing() or (torch.is_grad_enabled() and input.requires_grad):
+        if is_jit_tracing() or needs_gradient(input):
             return flatten(input, self.start_dim, self.end_dim)
         return input.flatten(self.start_dim, self.end_dim)

@@ -20,7 +20,7 @@ from torchfromscratch.kernels.convolution import depthwise
 from torchfromscratch.kernels.convolution.depthwise import by_channel, factors, factors_by_tap, filters_from
 from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.convolution.rotation import as_correlation, rotate180
-from torchfromscratch.kernels.execution import may_be_looked_at
+from torchfromscratch.kernels.execution import has_concrete_values, in_cpu_memory
 from torchfromscratch.kernels.windows import Windows, phases
 
 
@@ -31,7 +31,9 @@ def fits(task: Task) -> bool:
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
-    if may_be_looked_at(weight) and not weight.isfinite().all():  # and with zeros around the pictures make NaN
+    if (
+        in_cpu_memory(weight) and has_concrete_values(weight) and not weight.isfinite().all()
+    ):  # and with zeros around the pictures make NaN
         return depthwise.correlate(input, weight, bias, windows)
     size = windows.output_size(input.shape[2:])
     output = input.new_empty((input.shape[0], weight.shape[0], *size))
@@ -65,7 +67,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
-    if may_be_looked_at(input, grad_output):
+    if in_cpu_memory(input, grad_output) and has_concrete_values(input, grad_output):
         shares = input.new_empty((windows.tap_count, *grad_output.shape[:2]))  # of each picture
         parts = batch_blocks(grad_output, math.prod(grad_output.shape[1:]))
         seen = Seen(part_of(input, parts[0]), windows, grad_output.shape[2:])
@@ -84,7 +86,8 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     Where dL/dx is a correlation of dL/dy with the rotated kernel, the gradient of that one is the sum of x times what
     its taps see of dL/dy: both come from the same views.
     """
-    looked_at = may_be_looked_at(input, weight, grad_output)
+    operands = input, weight, grad_output
+    looked_at = in_cpu_memory(*operands) and has_concrete_values(*operands)
     if not (turns_into_correlation(weight, windows) and looked_at and weight.isfinite().all()):
         grad_input = full_convolution(grad_output, weight, windows, input.shape[2:])
         return grad_input, weight_gradient(input, grad_output, windows)
