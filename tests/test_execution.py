@@ -124,7 +124,12 @@ def test_autocasting() -> None:
 
 
 def test_no_other_file_asks_torch_for_the_mode() -> None:
-    for file in sorted(PACKAGE.rglob("*.py")):
-        asked = {node.attr for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute)}
-        if file not in (PACKAGE / "kernels" / "execution.py", PACKAGE / "_torch_private.py"):
-            assert not asked & QUESTIONS, file
+    for file in {*PACKAGE.rglob("*.py")} - {PACKAGE / "kernels" / "execution.py", PACKAGE / "_torch_private.py"}:
+        nodes = [
+            node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Attribute | ast.ImportFrom)
+        ]
+        asked = {ast.unparse(node).split(".")[-1] for node in nodes if ast.unparse(node).startswith("torch.")}
+        froms = [
+            node for node in nodes if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch.")
+        ]
+        assert not QUESTIONS & {*asked, *(alias.name for node in froms for alias in node.names)}, file
