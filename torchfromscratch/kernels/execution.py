@@ -3,21 +3,22 @@
 Nothing else in the package asks torch for it. Each column is asked of a tensor in CPU memory, under torch.no_grad() in
 all but autograd:
 
-    predicate               eager autograd compile export jit.trace make_fx vmap grad jvp
-    is_compiling              -      -        x      x        -        -     -    -    -
-    is_exporting              -      -        -      x        -        -     -    -    -
-    is_jit_tracing            -      -        -      -        x        -     -    -    -
-    is_tracing                -      -        x      x        x        x     -    -    -
-    is_batched                -      -        -      -        -        -     x    -    -
-    is_differentiating        -      x        -      -        -        -     x    x    x
-    is_forward_mode           -      -        -      -        -        -     -    -    x
-    needs_gradient            -      x        -      -        -        -     -    x    -
-    has_concrete_values       x      x        -      -        -        -     -    -    -
-    in_cpu_memory             x      x        -      -        -        -     -    x    x
-    in_compiled_cpu_code      -      -        x      -        -        -     -    -    -
+    predicate               eager autograd compile export strict jit.trace make_fx vmap grad jvp
+    is_compiling              -      -        x      x      x        -        -     -    -    -
+    is_dynamo_compiling       -      -        x      -      x        -        -     -    -    -
+    is_exporting              -      -        -      x      x        -        -     -    -    -
+    is_jit_tracing            -      -        -      -      -        x        -     -    -    -
+    is_tracing                -      -        x      x      x        x        x     -    -    -
+    is_batched                -      -        -      -      -        -        -     x    -    -
+    is_differentiating        -      x        -      -      -        -        -     x    x    x
+    is_forward_mode           -      -        -      -      -        -        -     -    -    x
+    needs_gradient            -      x        -      -      -        -        -     -    x    -
+    has_concrete_values       x      x        -      -      -        -        -     -    -    -
+    in_cpu_memory             x      x        -      -      -        -        -     -    x    x
+    in_compiled_cpu_code      -      -        x      -      -        -        -     -    -    -
 
-A compiler differentiates the graph that it has traced: while it traces, nobody does. Dynamo traces for torch.compile
-and for a strict export: that of torch 2.6 takes either for the former, that of 2.7 to 2.11 for the latter.
+A compiler differentiates the graph that it has traced: while it traces, nobody does. Export is strict where Dynamo
+traces for it. Dynamo traces for torch.compile as well: torch 2.6 takes either for that, torch 2.7 to 2.11 for export.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from torchfromscratch import _torch_private as private
 AUTOCAST_DEVICES = {name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(name)}
 
 is_compiling = torch.compiler.is_compiling
+is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 is_jit_tracing = torch.jit.is_tracing
 
 
@@ -48,7 +50,7 @@ def is_exporting() -> bool:
 if not hasattr(torch.compiler, "is_exporting"):  # before torch 2.7, which tells no export that Dynamo traces
 
     def is_exporting() -> bool:
-        return is_compiling() and not torch.compiler.is_dynamo_compiling()
+        return is_compiling() and not is_dynamo_compiling()
 
 
 def is_tracing() -> bool:

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels.execution import is_dynamo_compiling
+
 Tap = tuple[int, ...]
 
 
@@ -183,11 +185,11 @@ def _smaller(a: Any, b: Any) -> Any:
     """
     if isinstance(a, Tensor):
         return torch.minimum(a, b)
-    return min(a, b) if torch.compiler.is_dynamo_compiling() else torch.sym_min(a, b)
+    return min(a, b) if is_dynamo_compiling() else torch.sym_min(a, b)
 
 
 def _larger(a: Any, least: int) -> Any:
     """A size, or what it is at least; likewise."""
     if isinstance(a, Tensor):
         return a.clamp(min=least)
-    return max(a, least) if torch.compiler.is_dynamo_compiling() else torch.sym_max(a, least)
+    return max(a, least) if is_dynamo_compiling() else torch.sym_max(a, least)
