@@ -1,4 +1,4 @@
-"""Write docs/notes.md, and point the links of the derivations at the lines where the code stands now."""
+"""Write docs/notes.md, and point the links of the other pages at the lines where the code stands now."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from torchfromscratch.entry_point import loading, run
 
 with loading():
     from torchfromscratch.command_line import Parser
-    from torchfromscratch.notes.links import refreshed
+    from torchfromscratch.notes.links import LINKED, refreshed
     from torchfromscratch.notes.page import as_markdown
 
 ROOT = Path(__file__).parents[1]
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 def main() -> None:
     Parser(description=__doc__).parse_args()
     pages = {ROOT / "docs" / "notes.md": as_markdown()}
-    for page in sorted((ROOT / "docs").glob("derivations.*.md")):
+    for page in (ROOT / "docs" / name for name in LINKED):
         pages[page] = refreshed(page.read_text(encoding="utf-8"), ROOT)
     for page, text in pages.items():
         page.write_text(text, encoding="utf-8")

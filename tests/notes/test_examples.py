@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from torchfromscratch.notes.examples import EXAMPLES
-from torchfromscratch.notes.links import LINK, refreshed
+from torchfromscratch.notes.links import LINK, LINKED, refreshed
 from torchfromscratch.notes.page import as_markdown
 
 ROOT = Path(__file__).parents[2]
@@ -26,9 +26,9 @@ def test_page_is_the_one_that_the_layers_compute():
     assert page == as_markdown(), "run: python scripts/notes.py"
 
 
-@pytest.mark.parametrize("language", ["en", "vi"])
-def test_derivations_link_to_the_lines_that_implement_them(language):
-    page = (ROOT / "docs" / f"derivations.{language}.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", LINKED)
+def test_pages_link_to_the_lines_that_implement_them(name):
+    page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert page == refreshed(page, ROOT), "run: python scripts/notes.py"
 
 

@@ -1,4 +1,4 @@
-"""Links from the derivations to the lines that implement them, kept true as the code moves."""
+"""Links from the documents to the lines that implement what they say, kept true as the code moves."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import ast
 import re
 from pathlib import Path
 
+# the pages of docs/ that link to code
+LINKED = ("derivations.en.md", "derivations.vi.md", "reading.md")
+
 # [`Correlation.backward`](../torchfromscratch/autograd/convolution.py#L51-L62)
 LINK = re.compile(r"\[`(?P<name>[\w.]+)`\]\(\.\./(?P<path>[\w/]+\.py)(#[L\d-]*)?\)")
 
+# [convolution.py](../torchfromscratch/autograd/convolution.py), 235 lines
+LENGTH = re.compile(r"\]\(\.\./(?P<path>[\w/]+\.py)\), \d+ lines")
+
 
 def refreshed(markdown: str, root: Path) -> str:
-    """The same text with each link at the lines where its name is defined now.
+    """The same text with each link at the lines where its name is defined now, and files as long as they are.
 
     Raises LookupError for a name that its file does not define.
     """
@@ -21,7 +27,11 @@ def refreshed(markdown: str, root: Path) -> str:
         first, last = lines_of((root / path).read_text(encoding="utf-8"), name, path)
         return f"[`{name}`](../{path}#L{first}-L{last})"
 
-    return LINK.sub(refresh, markdown)
+    def measure(link: re.Match) -> str:
+        length = len((root / link["path"]).read_text(encoding="utf-8").splitlines())
+        return f"](../{link['path']}), {length} lines"
+
+    return LENGTH.sub(measure, LINK.sub(refresh, markdown))
 
 
 def lines_of(source: str, name: str, path: str) -> tuple[int, int]:
