@@ -38,18 +38,9 @@ class Correlation(Function):
     x (N, C, *input), w (O, C/groups, *k), b (O) or None → y (N, O, *output).
     """
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, algorithm: str | None) -> Tensor:
         return kernel.correlate(input, weight, bias, windows, algorithm)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        input, weight, _, ctx.windows, ctx.algorithm = inputs
-        ctx.input_size, ctx.channels_last = input.shape[2:], any_channels_last(input, weight)
-        needs_input, needs_weight, *_ = ctx.needs_input_grad
-        save(ctx, (input, weight), needed=(needs_weight, needs_input))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
@@ -72,6 +63,17 @@ class Correlation(Function):
             grad_bias = sum_per_channel(grad_output)
         return grad_input, grad_weight, grad_bias, None, None
 
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, weight, _, ctx.windows, ctx.algorithm = inputs
+        ctx.input_size, ctx.channels_last = input.shape[2:], any_channels_last(input, weight)
+        needs_input, needs_weight, *_ = ctx.needs_input_grad
+        save(ctx, (input, weight), needed=(needs_weight, needs_input))
+
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
         return _map_over_data(correlation, info.batch_size, in_dims, *args)
@@ -90,8 +92,6 @@ class FullConvolution(Function):
     g (N, O, *output), w (O, C/groups, *k), b (C) or None → x (N, C, *input_size).
     """
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(
         grad_output: Tensor,
@@ -103,13 +103,6 @@ class FullConvolution(Function):
     ) -> Tensor:
         grad_input = kernel.full_convolution(grad_output, weight, windows, input_size, algorithm)
         return grad_input if bias is None else grad_input + bias.view(-1, *[1] * windows.dims)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        grad_output, weight, _, ctx.windows, ctx.input_size, ctx.algorithm = inputs
-        ctx.output_size, ctx.channels_last = grad_output.shape[2:], any_channels_last(grad_output, weight)
-        needs_output, needs_weight, *_ = ctx.needs_input_grad
-        save(ctx, (grad_output, weight), needed=(needs_weight, needs_output))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
@@ -125,6 +118,17 @@ class FullConvolution(Function):
         if needs_bias:
             grad_bias = sum_per_channel(grad)
         return grad_grad_output, grad_weight, grad_bias, None, None, None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        grad_output, weight, _, ctx.windows, ctx.input_size, ctx.algorithm = inputs
+        ctx.output_size, ctx.channels_last = grad_output.shape[2:], any_channels_last(grad_output, weight)
+        needs_output, needs_weight, *_ = ctx.needs_input_grad
+        save(ctx, (grad_output, weight), needed=(needs_weight, needs_output))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
@@ -144,18 +148,9 @@ class WeightGradient(Function):
     x (N, C, *input), g (N, O, *output) → w (O, C/groups, *k).
     """
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(input: Tensor, grad_output: Tensor, windows: Windows, algorithm: str | None) -> Tensor:
         return kernel.weight_gradient(input, grad_output, windows, algorithm)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        input, grad_output, ctx.windows, ctx.algorithm = inputs
-        ctx.input_size, ctx.output_size = input.shape[2:], grad_output.shape[2:]
-        needs_input, needs_output, *_ = ctx.needs_input_grad
-        save(ctx, (input, grad_output), needed=(needs_output, needs_input))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
@@ -168,6 +163,17 @@ class WeightGradient(Function):
             output = correlation(input.conj(), grad, None, ctx.windows, ctx.algorithm)
             grad_grad_output = crop_to(output, ctx.output_size)
         return grad_input, grad_grad_output, None, None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, grad_output, ctx.windows, ctx.algorithm = inputs
+        ctx.input_size, ctx.output_size = input.shape[2:], grad_output.shape[2:]
+        needs_input, needs_output, *_ = ctx.needs_input_grad
+        save(ctx, (input, grad_output), needed=(needs_output, needs_input))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, input: Tensor, grad_output: Tensor, windows: Windows, _: str | None) -> tuple:
@@ -195,6 +201,9 @@ def sum_per_channel(grad_output: Tensor) -> Tensor:
     """dL/db[o] = Σ_{n,i} dL/dy[n, o, i]; first of each picture, so that every core sums pictures of its own."""
     of_pictures = grad_output.sum(list(range(2, grad_output.dim())), dtype=wide_type(grad_output.dtype))
     return of_pictures.sum(0).to(grad_output.dtype)
+
+
+# ---------------- torch's side: what is saved, vmap, forward mode
 
 
 def _map_over_data(
