@@ -38,6 +38,14 @@ MORE_MEMORY = {
         "P is kept, which torch's fused attention computes again",
     ),
     "attention dropout": "P and its noise are kept, torch keeps their product if the values alone need a gradient",
+    **dict.fromkeys(
+        ["multi_margin_loss", "multi_margin_loss squared weight", "multi_margin_loss one"],
+        "which classes count is marked: a byte for each score",
+    ),
+    **dict.fromkeys(
+        ["multilabel_margin_loss", "multilabel_margin_loss none"],
+        "the margins of each label to each class are kept, where torch computes them again",
+    ),
     "rms_norm": "x and one mean square a row are kept, torch keeps x̂ alone if the weight alone needs a gradient",
 }
 
@@ -59,6 +67,8 @@ OTHER_ARGUMENTS = {
     "tanhshrink": "x is kept, of which tanh²x is exact near 0; torch keeps tanh x, of which 1 − (1 − tanh²x) is not",
     "kl_div log_target": "input and target are kept themselves, where torch keeps the target's exponential and their "
     "difference: as many bytes",
+    "poisson_nll_loss": "log-rates are kept, where torch keeps the rates",
+    "multilabel_soft_margin_loss": "x is kept, where torch keeps log σ(x) and log σ(−x)",
     "rms_norm": "x, as above: x̂ is no output, and computed again from it",
 }
 

@@ -1,5 +1,8 @@
 """Losses: every kind of target, weight and reduction."""
 
+import warnings
+from typing import Any
+
 import torch
 
 from tests.cases import Case, ModuleCase
@@ -23,11 +26,18 @@ def probabilities(z: torch.Tensor) -> torch.Tensor:
     return (z * z + 0.2) / (z * z + 1)
 
 
+def without_warning(deprecated: Any) -> torch.nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return deprecated()
+
+
 LOGITS = ((4, 5),)
 EXACT = dict.fromkeys(
     ["jacobian_and_hessian", "forward_over_forward"],
     "torch adds 1e-12 to the denominators of its second derivative, ours is exact",
 )
+LOOKED_AT = {"meta": "torch asks whether a variance is negative, which is unknown there"}
 PAIR = ((3, 4), (3, 4))
 
 CASES = [
@@ -89,6 +99,24 @@ CASES = [
     Case("huber_loss weight", lambda F, x, y, w: F.huber_loss(x, y, weight=w), ((3, 4), (3, 4), (3, 4))),
     Case("kl_div", lambda F, x, y: F.kl_div(x, probabilities(y), reduction="batchmean"), PAIR),
     Case("kl_div log_target", lambda F, x, y: F.kl_div(x, y, reduction="sum", log_target=True), PAIR),
+    Case(
+        "gaussian_nll_loss",
+        lambda F, x, y, v: F.gaussian_nll_loss(x, y, probabilities(v)),
+        (*PAIR, (3, 4)),
+        leave_out=LOOKED_AT,
+    ),
+    Case(
+        "gaussian_nll_loss shared",
+        lambda F, x, y, v: F.gaussian_nll_loss(x, y, probabilities(v), full=True, reduction="none"),
+        (*PAIR, (3,)),
+        leave_out=LOOKED_AT,
+    ),
+    Case("poisson_nll_loss", lambda F, x, y: F.poisson_nll_loss(x, y * y), PAIR),
+    Case(
+        "poisson_nll_loss rates",
+        lambda F, x, y: F.poisson_nll_loss(probabilities(x), y * y, log_input=False, full=True, reduction="sum"),
+        PAIR,
+    ),
 ]
 
 MODULE_CASES = [
@@ -115,5 +143,24 @@ MODULE_CASES = [
     ModuleCase("L1Loss", lambda nn: nn.L1Loss(reduction="none"), PAIR),
     ModuleCase("SmoothL1Loss", lambda nn: nn.SmoothL1Loss(beta=0.7), PAIR),
     ModuleCase("HuberLoss", lambda nn: nn.HuberLoss(reduction="sum", delta=0.7), PAIR),
+    ModuleCase(
+        "NLLLoss2d",
+        lambda nn: without_warning(nn.NLLLoss2d),
+        ((2, 3, 3, 2),),
+        lambda loss, x: loss(x, classes(x, SEGMENTATION)),
+    ),
+    ModuleCase(
+        "GaussianNLLLoss",
+        lambda nn: nn.GaussianNLLLoss(full=True),
+        (*PAIR, (3, 1)),
+        lambda loss, x, y, v: loss(x, y, probabilities(v)),
+        leave_out=LOOKED_AT,
+    ),
+    ModuleCase(
+        "PoissonNLLLoss",
+        lambda nn: nn.PoissonNLLLoss(full=True, reduction="sum"),
+        PAIR,
+        lambda loss, x, y: loss(x, y * y),
+    ),
     ModuleCase("KLDivLoss", lambda nn: nn.KLDivLoss(reduction="batchmean", log_target=True), PAIR),
 ]

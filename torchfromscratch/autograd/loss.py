@@ -17,6 +17,7 @@ its minus sign there).
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,6 +102,29 @@ log_divergence = elementwise(
     lambda x, y: y.exp() * (y - x),
     dx=lambda g, y: -g * y.exp(),
     dy=lambda g, x, y: g * y.exp() * (y - x + 1),
+)
+gaussian_nll = elementwise(
+    "GaussianNLL",  # of a difference d = x − y from the mean, without the constant ½ log 2π
+    lambda d, v: 0.5 * (v.log() + d.square() / v),
+    dd=lambda g, d, v: g * d / v,
+    dv=lambda g, d, v: 0.5 * g * (1 - d.square() / v) / v,
+)
+poisson_nll = elementwise(
+    "PoissonNLL",  # λ − y·log λ of a count y, without the constant log y!
+    lambda x, y, eps: x - y * (x + eps).log(),
+    dx=lambda g, x, y, eps: g * (1 - y / (x + eps)),
+    dy=lambda g, x, eps: -g * (x + eps).log(),
+)
+log_poisson_nll = elementwise(
+    "LogPoissonNLL",  # the same of λ = eˣ
+    lambda x, y: x.exp() - y * x,
+    dx=lambda g, x, y: g * (x.exp() - y),
+    dy=lambda g, x: -g * x,
+)
+stirling = elementwise(
+    "Stirling",  # log y! from y > 1 on, approximately
+    lambda y: (y * y.log() - y + 0.5 * (2 * math.pi * y).log()).masked_fill(y <= 1, 0),
+    dy=lambda g, y: (g * (y.log() + 0.5 / y)).masked_fill(y <= 1, 0),
 )
 
 

@@ -8,10 +8,12 @@ from types import FunctionType as _FunctionType
 from torchfromscratch.functional.activation import *
 from torchfromscratch.functional.attention import *
 from torchfromscratch.functional.convolution import *
+from torchfromscratch.functional.distance import *
 from torchfromscratch.functional.dropout import *
 from torchfromscratch.functional.embedding import *
 from torchfromscratch.functional.linear import *
 from torchfromscratch.functional.loss import *
+from torchfromscratch.functional.margin_loss import *
 from torchfromscratch.functional.normalization import *
 from torchfromscratch.functional.override import overridable as _overridable
 from torchfromscratch.functional.padding import *

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import warnings
 from collections.abc import Callable
 
@@ -9,8 +11,10 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import loss as table
+from torchfromscratch.autograd.distance import at_least
 from torchfromscratch.functional.arguments import scalar_type
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.functional.reduction import chosen_reduction, reduced
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import has_concrete_values, is_autocasting, needs_gradient
 from torchfromscratch.kernels.precision import widened
@@ -19,11 +23,13 @@ __all__ = [
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
+    "gaussian_nll_loss",
     "huber_loss",
     "kl_div",
     "l1_loss",
     "mse_loss",
     "nll_loss",
+    "poisson_nll_loss",
     "smooth_l1_loss",
 ]
 
@@ -53,7 +59,7 @@ def cross_entropy(
     class out of range, ValueError and RuntimeError for shapes and types that do not fit. Source: lecture
     notes, "Categorical cross-entropy loss"; C. Szegedy et al., "Rethinking the Inception architecture", 2016.
     """
-    reduction = _reduction(reduction, size_average, reduce)
+    reduction = chosen_reduction(reduction, size_average, reduce)
     _check_floating("cross_entropy", input.dtype)
     if label_smoothing > 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
@@ -85,7 +91,7 @@ def nll_loss(
 
     Shapes, weights, `ignore_index`, "mean" and errors are those of `cross_entropy` of a class.
     """
-    reduction = _reduction(reduction, size_average, reduce)
+    reduction = chosen_reduction(reduction, size_average, reduce)
     _check_floating("nll_loss", input.dtype)
     dim = _class_dim(input)
     t = _class_target(input, target, weight)
@@ -106,7 +112,7 @@ def mse_loss(
 
     Input and target of one shape (others are broadcast, with a warning); weight of the input's.
     """
-    reduction = _reduction(reduction, size_average, reduce)
+    reduction = chosen_reduction(reduction, size_average, reduce)
     _warn_of_broadcasting("mse_loss", input, target)
     if weight is None:
         return _unweighted("mse_loss", table.squared_error, input, target, reduction=reduction)
@@ -123,7 +129,7 @@ def l1_loss(
     weight: Tensor | None = None,
 ) -> Tensor:
     """|x − y|, with dL/dx = sgn(x − y); of complex numbers too. Shapes, weights and "mean" are those of `mse_loss`."""
-    reduction = _reduction(reduction, size_average, reduce)
+    reduction = chosen_reduction(reduction, size_average, reduce)
     _warn_of_broadcasting("l1_loss", input, target)
     if weight is None:
         return _unweighted("l1_loss", table.absolute, input, target, reduction=reduction)
@@ -149,7 +155,7 @@ def smooth_l1_loss(
         raise RuntimeError(f"beta must be at least 0, but got {beta}")
     if beta <= (0 if torch.float64 in (input.dtype, target.dtype) else HALF_OF_LEAST):
         return l1_loss(input, target, size_average, reduce, reduction)
-    reduction = _reduction(reduction, size_average, reduce)
+    reduction = chosen_reduction(reduction, size_average, reduce)
     _warn_of_broadcasting("smooth_l1_loss", input, target)
     return _unweighted("smooth_l1_loss", table.smooth_error, input, target, beta, reduction=reduction)
 
@@ -163,7 +169,7 @@ def huber_loss(
     Shapes are those of `mse_loss`; "mean" divides by the number of elements. Raises RuntimeError if δ ≤ 0.
     Source: P. Huber, "Robust estimation of a location parameter", 1964.
     """
-    reduction = _reduction(reduction)
+    reduction = chosen_reduction(reduction)
     if delta <= 0:
         raise RuntimeError(f"huber_loss does not support non-positive values for delta, but got {delta}")
     _warn_of_broadcasting("huber_loss", input, target)
@@ -173,9 +179,9 @@ def huber_loss(
     if not input.is_floating_point():
         raise RuntimeError(f"huber_loss returns the input's type, which cannot be {input.dtype}")
     if weight is None:
-        return _reduced(losses, reduction).to(input.dtype)
+        return reduced(losses, reduction).to(input.dtype)
     losses = losses * _checked_weight(weight, input)
-    return _reduced(losses, reduction).to(torch.promote_types(input.dtype, weight.dtype))
+    return reduced(losses, reduction).to(torch.promote_types(input.dtype, weight.dtype))
 
 
 @autocast(cpu="float32", cuda="as given")
@@ -194,7 +200,7 @@ def binary_cross_entropy(
     outside of [0, 1] (on the CPU), for types that differ, and in autocast on CUDA, as torch does.
     Source: lecture notes, "Binary cross-entropy loss".
     """
-    reduction = _reduction(reduction, size_average, reduce)
+    reduction = chosen_reduction(reduction, size_average, reduce)
     _check_same_shape("binary_cross_entropy", input, target)
     if input.dtype != target.dtype:
         raise RuntimeError(f"input and target must have the same type, but got {input.dtype} and {target.dtype}")
@@ -209,7 +215,7 @@ def binary_cross_entropy(
     losses = table.binary_cross_entropy(widened(input), widened(target))
     if weight is not None:
         losses = losses * widened(weight).expand(input.shape)
-    return _reduced(losses, reduction).to(input.dtype)
+    return reduced(losses, reduction).to(input.dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -228,7 +234,7 @@ def binary_cross_entropy_with_logits(
     it; the result has the target's type. Raises ValueError for shapes that differ. Source: lecture notes,
     "Binary cross-entropy loss".
     """
-    reduction = _reduction(reduction, size_average, reduce)
+    reduction = chosen_reduction(reduction, size_average, reduce)
     _check_same_shape("binary_cross_entropy_with_logits", input, target)
     _check_floating("binary_cross_entropy_with_logits", input.dtype)
     if target.dtype == torch.bool:
@@ -243,7 +249,7 @@ def binary_cross_entropy_with_logits(
         losses = table.weighted_sigmoid_cross_entropy(z, y, widened(pos_weight).expand(input.shape))
     if weight is not None:
         losses = losses * widened(weight).expand(input.shape)
-    return _reduced(losses, reduction).to(target.dtype)
+    return reduced(losses, reduction).to(target.dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -263,16 +269,91 @@ def kl_div(
     batchmean = reduction == "batchmean"
     if reduction == "mean" and size_average is None and reduce is None:
         warnings.warn('"mean" divides by the number of elements; the divergence is "batchmean"', stacklevel=4)
-    reduction = _reduction("sum" if batchmean else reduction, size_average, reduce)
+    reduction = chosen_reduction("sum" if batchmean else reduction, size_average, reduce)
     for tensor in (input, target):
         if not tensor.is_floating_point():
             raise RuntimeError(f"kl_div needs floating-point tensors, but got {tensor.dtype}")
     function = table.log_divergence if log_target else table.divergence
     losses, dtype = _errors("kl_div", function, input, target)
-    divergence = _reduced(losses, reduction)
+    divergence = reduced(losses, reduction)
     if batchmean and input.dim():
         divergence = divergence / input.shape[0]
     return divergence.to(dtype)
+
+
+@autocast(cpu="as given", cuda="float32")
+def gaussian_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    var: Tensor | float,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
+    """½ (log v + (x − y)² / v), with dL/dx = (x − y) / v and dL/dv = ½ (1 − (x − y)² / v) / v; `full`: + ½ log 2π.
+
+    A variance v below `eps` counts as that, and is sent the gradient there. v has the input's shape, or one
+    dimension of 1 instead, or lacks the last one, or is a float. Raises ValueError for another shape, and for a
+    negative variance where its elements can be looked at.
+    Source: D. Nix and A. Weigend, "Estimating the mean and variance of the target probability distribution", 1994.
+    """
+    if not isinstance(var, Tensor):
+        var = torch.full_like(input, var)
+    if has_concrete_values(var) and (var < 0).any():
+        raise ValueError("var has negative entry/entries: a variance is 0 or more")
+    var = _variance_of_each(var, input)
+    reduction = chosen_reduction(reduction)
+    (difference, v), dtype = in_common_type(input - target, at_least(var, eps))
+    losses = table.gaussian_nll(difference, v)
+    if full:
+        losses = losses + 0.5 * math.log(2 * math.pi)
+    return reduced(losses, reduction).to(dtype)
+
+
+@autocast(cpu="float32", cuda="float32")
+def poisson_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    log_input: bool = True,
+    full: bool = False,
+    size_average: bool | None = None,
+    eps: float = 1e-8,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """eˣ − y·x of counts y and log-rates x, with dL/dx = eˣ − y; of rates x, x − y·log(x + ε) with 1 − y / (x + ε).
+
+    `full` adds Stirling's approximation of log y!, y·log y − y + ½ log 2πy, for counts above 1. Shapes are broadcast.
+    """
+    reduction = chosen_reduction(reduction, size_average, reduce)
+    (x, y), dtype = in_common_type(input, target)
+    losses = table.log_poisson_nll(x, y) if log_input else table.poisson_nll(x, y, eps)
+    if full:
+        losses = losses + table.stirling(y)
+    return reduced(losses, reduction).to(dtype)
+
+
+def in_common_type(*tensors: Tensor) -> tuple[list[Tensor], torch.dtype]:
+    """The tensors in one shape and the floating-point type that all promote to, widened; and that type."""
+    dtype = functools.reduce(torch.promote_types, [tensor.dtype for tensor in tensors])
+    if not dtype.is_floating_point:
+        dtype = torch.get_default_dtype()
+    return list(torch.broadcast_tensors(*[widened(tensor.to(dtype)) for tensor in tensors])), dtype
+
+
+def _variance_of_each(var: Tensor, input: Tensor) -> Tensor:
+    """The variances of the elements of the input, in a shape that broadcasts to its."""
+    if var.shape == input.shape:
+        return var
+    if var.shape == input.shape[:-1]:
+        return var.unsqueeze(-1)
+    different = [of_var for of_var, size in zip(var.shape, input.shape, strict=False) if of_var != size]
+    if var.dim() == input.dim() and sum(different) == 1:
+        return var
+    raise ValueError(
+        f"var is of incorrect size: it needs the input's {list(input.shape)}, the same with one dimension of 1, "
+        f"or the same without the last, but got {list(var.shape)}"
+    )
 
 
 def _cross_entropy_of_probabilities(
@@ -287,7 +368,7 @@ def _cross_entropy_of_probabilities(
         dtype = torch.promote_types(dtype, weight.dtype)
         density = density * widened(_along_classes(weight, input))
     losses, _ = table.softmax_cross_entropy(input, None, None, density, dim, 0, 0, 0)
-    return _reduced(losses.squeeze(dim), reduction).to(dtype)
+    return reduced(losses.squeeze(dim), reduction).to(dtype)
 
 
 def _class_target(input: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -327,7 +408,7 @@ def _reduced_of_classes(
 ) -> Tensor:
     """The losses, whose mean is divided by the summed weights of the targets, without those that are ignored."""
     losses = no_view(losses, (*losses.shape[:dim], *losses.shape[dim + 1 :]))
-    return _reduced(losses, reduction, table.total_weight(t, weight, ignore_index) if reduction == "mean" else None)
+    return reduced(losses, reduction, table.total_weight(t, weight, ignore_index) if reduction == "mean" else None)
 
 
 def _class_dim(input: Tensor) -> int:
@@ -380,8 +461,8 @@ def _unweighted(
 ) -> Tensor:
     losses, dtype = _errors(name, function, input, target, *constants)
     as_mean = reduction == "mean" and function is table.absolute  # whose gradient lies as that of torch's mean
-    reduced = losses.mean() if as_mean else _reduced(losses, reduction)
-    return reduced.to(dtype) if dtype.is_floating_point else reduced  # a sum of integers is int64
+    loss = losses.mean() if as_mean else reduced(losses, reduction)
+    return loss.to(dtype) if dtype.is_floating_point else loss  # a sum of integers is int64
 
 
 def _weighted(
@@ -390,7 +471,7 @@ def _weighted(
     """The reduction of weighted errors, whose mean is divided by the sum of the weights."""
     losses, dtype = _errors(name, function, input, target)
     weighted = losses * _checked_weight(weight, input)
-    return _reduced(weighted, reduction, weight.sum()).to(torch.promote_types(dtype, weight.dtype))
+    return reduced(weighted, reduction, weight.sum()).to(torch.promote_types(dtype, weight.dtype))
 
 
 def _checked_weight(weight: Tensor, input: Tensor) -> Tensor:
@@ -399,28 +480,6 @@ def _checked_weight(weight: Tensor, input: Tensor) -> Tensor:
             f"weight and input must have the same shape, but got {list(weight.shape)} and {list(input.shape)}"
         )
     return weight
-
-
-def _reduced(losses: Tensor, reduction: str, total: Tensor | None = None) -> Tensor:
-    """The losses, their sum, or the sum divided by `total`, which is their number unless given."""
-    if reduction == "none":
-        return losses
-    if reduction == "sum":
-        return losses.sum()
-    fractions = losses.is_floating_point() or losses.is_complex()
-    if total is None and (losses.numel() == 0 or not fractions):
-        return losses.mean()  # which knows both cases
-    # a sum's gradient is one number for all elements, where that of `mean` is written out for each
-    return losses.sum() / (losses.numel() if total is None else total)
-
-
-def _reduction(reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:
-    """The reduction to make; the two arguments that PyTorch deprecates have the last word."""
-    if size_average is not None or reduce is not None:
-        return torch.nn._reduction.legacy_get_string(size_average, reduce)
-    if reduction not in ("none", "mean", "sum"):
-        raise ValueError(f'{reduction} is not a valid value for reduction: it must be "none", "mean" or "sum"')
-    return reduction
 
 
 def _check_floating(name: str, dtype: torch.dtype) -> None:

@@ -23,7 +23,11 @@ from torchfromscratch.kernels.execution import is_compiling
 __all__ = ["is_causal_bias", "overridable"]
 
 # How parameters that take a tensor are annotated, and what they take.
-KINDS: dict[str, Any] = {"Tensor": Tensor, "Tensor | None": (Tensor, type(None))}
+KINDS: dict[str, Any] = {
+    "Tensor": Tensor,
+    "Tensor | float": (Tensor, float),
+    "Tensor | None": (Tensor, type(None)),
+}
 
 # The Dynamo of older versions, which traces no question for modes, hands them the arithmetic inside.
 CAN_TRACE_MODES = torch.__version__ >= "2.11"

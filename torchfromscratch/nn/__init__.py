@@ -73,6 +73,7 @@ from torchfromscratch import functional
 from torchfromscratch.nn.activation import *
 from torchfromscratch.nn.attention import *
 from torchfromscratch.nn.convolution import *
+from torchfromscratch.nn.distance import *
 from torchfromscratch.nn.dropout import *
 from torchfromscratch.nn.embedding import *
 from torchfromscratch.nn.linear import *

@@ -1,0 +1,112 @@
+"""Distances: the length of a vector, and how two vectors meet.
+
+    norm      n = (Σ |x|ᵖ)^(1/p)      dL/dx = dL/dn · sgn(x) · (|x| / n)^(p−1), 0 where n = 0
+    dot       y = Σ a · b             dL/da = dL/dy · b        dL/db = dL/dy · a
+    quotient  y = x / n               dL/dx = dL/dy / n        dL/dn = − dL/dy · x / n²
+
+Cosines, normalised vectors and distances between pairs are made of these. The lengths to divide by are kept from 0 by
+a least one, which either stops the gradient (`clamped`) or lets it pass (`at_least`), as each is defined in torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.autograd.elementwise import elementwise
+from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.kernels.precision import widened
+
+quotient = elementwise(
+    "Quotient",
+    lambda x, n: x / n,
+    dx=lambda g, n: g / n,
+    dn=lambda g, x, n: -g * (x / n) / n,
+)
+clamped = elementwise(
+    "Clamped",  # max(n, ε)
+    lambda n, least: n.clamp(min=least),
+    dn=lambda g, n, least: g.masked_fill(n < least, 0),
+    exact=True,
+)
+at_least = elementwise(
+    "AtLeast",  # the same, as if it had no bound when it is differentiated
+    lambda n, least: n.clamp(min=least),
+    dn=lambda g: g,
+    exact=True,
+)
+
+
+class Norm(Function):
+    """n = (Σ |x|ᵖ)^(1/p) over the dimensions `dim`, which are kept as ones; max |x| of p = ∞, min |x| of p = −∞."""
+
+    @staticmethod
+    def forward(x: Tensor, p: float, dim: int | tuple[int, ...]) -> Tensor:
+        return torch.linalg.vector_norm(x, p, dim, keepdim=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, ctx.p, ctx.dim = inputs
+        save(ctx, (x, output))
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        x, n = saved(ctx)
+        return _norm_dx(grad_output, x, n, ctx.p, ctx.dim), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, x_t: Tensor, *_: None) -> Tensor:
+        x, n = saved(ctx)
+        moved = _norm_dx(torch.ones_like(n), x, n, ctx.p, ctx.dim).conj() * x_t
+        return (moved.real if moved.is_complex() else moved).sum(ctx.dim, keepdim=True)
+
+
+def _norm_dx(g: Tensor, x: Tensor, n: Tensor, p: float, dim: int | tuple[int, ...]) -> Tensor:
+    """dL/dn · dn/dx; those that are the largest, or the least, share what there is between them."""
+    if p == 0:
+        return torch.zeros_like(x)
+    if math.isinf(p):
+        winners = x.abs() == n
+        return x.sgn() * (g / winners.sum(dim, keepdim=True) * winners)
+    g, n = (g / n).masked_fill(n == 0, 0), n.masked_fill(n == 0, 1)
+    if p == 2:
+        return x * g
+    if p == 1:
+        return x.sgn() * (g * n)
+    slope = (x.abs() / n).pow(p - 1)
+    return x.sgn() * (g * n * (slope.masked_fill(x == 0, 0) if p < 1 else slope))
+
+
+class Dot(Function):
+    """y = Σ a · b along `dim`, of real numbers. a, b of one shape → y without `dim`, in float32 or wider."""
+
+    @staticmethod
+    def forward(a: Tensor, b: Tensor, dim: int) -> Tensor:
+        return (widened(a) * widened(b)).sum(dim)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        a, b, ctx.dim = inputs
+        needs_a, needs_b, _ = ctx.needs_input_grad
+        save(ctx, (a, b), needed=(needs_b, needs_a))
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        a, b = saved(ctx)
+        g = grad_output.unsqueeze(ctx.dim)
+        needs_a, needs_b, _ = ctx.needs_input_grad
+        grad_a = (g * widened(b)).to(b.dtype) if needs_a else None
+        grad_b = (g * widened(a)).to(a.dtype) if needs_b else None
+        return grad_a, grad_b, None
+
+    @staticmethod
+    def jvp(ctx: Any, a_t: Tensor, b_t: Tensor, _: None) -> Tensor:
+        a, b = saved(ctx)
+        return (widened(a_t) * widened(b) + widened(a) * widened(b_t)).sum(ctx.dim)
+
+
+norm = differentiable(Norm)
+dot = differentiable(Dot)
