@@ -320,3 +320,32 @@ def test_one_tensor_as_both_states_is_traced() -> None:
     cell, x, h = torchfromscratch.nn.LSTMCell(INPUTS, HIDDEN), torch.randn(2, INPUTS), torch.zeros(2, HIDDEN)
     compiled = torch.compile(lambda x, h: cell(x, (h, h)), fullgraph=True, backend="aot_eager")
     assert_equal(compiled(x, h), cell(x, (h, h)))
+
+
+COMPLEX = {
+    **{kind: SEQUENCES[kind] for kind in SEQUENCES if kind != "RNN relu"},
+    "LSTM deep both ways": lambda nn, *args: nn.LSTM(*args, num_layers=2, bidirectional=True),
+    "RNNCell": lambda nn, *args: nn.RNNCell(*args),
+    "LSTMCell": lambda nn, *args: nn.LSTMCell(*args),
+    "GRUCell": lambda nn, *args: nn.GRUCell(*args),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Complex modules are a new feature")
+@pytest.mark.parametrize("kind", COMPLEX)
+def test_complex_numbers_have_torchs_gradients(kind: str) -> None:
+    """First and second: the gradient of a holomorphic step is conjugated."""
+
+    def answer(nn: Any) -> list[Tensor]:
+        torch.manual_seed(0)
+        module = COMPLEX[kind](nn, INPUTS, HIDDEN).to(torch.complex128)
+        shape = (2, INPUTS) if "Cell" in kind else (3, 2, INPUTS)
+        x = torch.randn(shape, dtype=torch.complex128, requires_grad=True)
+        outputs, sources = pytree.tree_leaves(module(x)), [x, *module.parameters()]
+        loss = sum([(output * (1 + 2j)).real.square().sum() for output in outputs])
+        gradients = torch.autograd.grad(loss, sources, create_graph=True)
+        second = torch.autograd.grad(sum([g.abs().square().sum() for g in gradients]), sources)
+        return [*outputs, *gradients, *second]
+
+    for ours, theirs in zip(answer(torchfromscratch.nn), answer(torch.nn), strict=True):
+        torch.testing.assert_close(ours, theirs)

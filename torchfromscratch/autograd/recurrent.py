@@ -303,6 +303,7 @@ class Recurrence(Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple:
         weight, projection, h, m, slopes = _linearise(ctx)
         cell, timeline = ctx.cell, ctx.timeline.backwards
+        grads = tuple([grad.conj_physical() for grad in grads])  # J̄ᵀ g is the conjugate of Jᵀ ḡ
 
         def step(grads_later: States, *rows: Tensor) -> tuple[States, States]:
             grads_t, slopes_t = rows[: len(grads)], rows[len(grads) :]
@@ -321,7 +322,7 @@ class Recurrence(Function):
         grad_u = timeline.join(grads_u)
         grad_v = cell.scale(slopes, grad_u)
         _, needs_weight, needs_bias, needs_projection, *_ = ctx.needs_input_grad
-        return (
+        gradients = (
             grad_u,
             grad_v.mT @ h if needs_weight else None,
             grad_v.sum(0) if needs_bias else None,
@@ -330,6 +331,7 @@ class Recurrence(Function):
             None,
             *[beginnings(steps[::-1]) for steps in grads_before],
         )
+        return tuple([None if gradient is None else gradient.conj_physical() for gradient in gradients])
 
     # ---------------- torch's side: what is saved, vmap, forward mode
 

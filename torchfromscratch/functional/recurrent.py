@@ -256,7 +256,7 @@ def _require_tensors(function: str, **given: Any) -> None:
 
 
 def _is_integer(value: Any) -> bool:
-    return isinstance(value, Tensor) and not value.is_floating_point()
+    return isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
 
 
 def _weights_per_scan(
