@@ -19,6 +19,7 @@ def _flatten(input: Tensor, start_dim: int, end_dim: int) -> Tensor:
 
 
 def _unflatten(grad_output: Tensor, start_dim: int, end_dim: int, input_size: torch.Size) -> Tensor:
+    """dL/dx = dL/dy in the shape of x."""
     return grad_output.reshape(input_size)
 
 

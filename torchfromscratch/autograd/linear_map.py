@@ -20,8 +20,7 @@ from torchfromscratch.autograd.function import Function, differentiable, map_ove
 
 Map = Callable[..., Tensor]
 
-
-# Every linear Function by its name: in a backward pass, torch.compile finds what is global, and none in a closure.
+# Every linear Function by its name. In a backward pass, torch.compile finds a Function in a global, in a closure not.
 LINEAR: dict[str, Map] = {}
 
 
@@ -31,11 +30,11 @@ def linear_pair(
     transpose: Map,
     *,
     saves: int = 0,
-    remember: Callable[..., tuple] = lambda x, *constants: (),
+    remember: Callable[..., tuple] | None = None,
     per_sample: bool = False,
 ) -> tuple[Map, Map]:
     """The Functions A(x, *constants) and Aᵀ(g, *constants, *remember(x, *constants)), each the other's derivative."""
-    count, name_of_transpose = _constants(apply), f"{name}Transpose"
+    count, name_of_transpose = _count_constants(apply), f"{name}Transpose"
 
     def apply_transpose(g: Tensor, *constants: Any) -> Tensor:
         return LINEAR[name_of_transpose](g, *constants)
@@ -63,7 +62,7 @@ def linear_map(
     its size. A map `per_sample` treats each sample of x and of the saved tensors alike: vmap folds the mapped
     dimension into the batch. Without a `transpose` the map is symmetric: its own.
     """
-    count = _constants(apply)
+    count = _count_constants(apply)
 
     class LinearMap(Function):
         forward = staticmethod(apply)
@@ -104,5 +103,5 @@ def linear_map(
     return LINEAR[name]
 
 
-def _constants(apply: Map) -> int:
+def _count_constants(apply: Map) -> int:
     return len(inspect.signature(apply).parameters) - 1

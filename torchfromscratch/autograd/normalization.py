@@ -72,7 +72,7 @@ class Normalize(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
-        return _mapped(normalize, info, in_dims, *args)
+        return _vmap(normalize, info, in_dims, *args)
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None, _: None) -> tuple:
@@ -132,7 +132,7 @@ class NormalizeBackward(Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *args: Any) -> tuple:
-        return _mapped(normalize_backward, info, in_dims, *args)
+        return _vmap(normalize_backward, info, in_dims, *args)
 
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, input_t: Tensor, weight_t: Tensor, *_: Any) -> tuple:
@@ -268,7 +268,7 @@ def _pull_back(h: Tensor, x: Tensor, rho: Tensor, stats: Statistics) -> Tensor:
 # ---------------- torch's side: what is saved, vmap, forward mode
 
 
-def _mapped(function: Callable[..., tuple], info: Any, in_dims: tuple, *args: Any) -> tuple:
+def _vmap(function: Callable[..., tuple], info: Any, in_dims: tuple, *args: Any) -> tuple:
     """`function` of tensors that all have the mapped dimension in front."""
     *tensors, stats = args
     in_front = [

@@ -49,12 +49,12 @@ class Statistics:
 
 
 class ReductionAxes(NamedTuple):
-    """The axes of a batch, by what the elements along them share."""
+    """The axes along which elements share γ, their statistics, or both."""
 
-    both: set[int]  # γ and their statistics
-    statistics: set[int]
-    weight: set[int]
-    interleaved: bool  # whether a pixel's elements come in short runs that share their statistics
+    both: set[int]
+    statistics: set[int]  # alone
+    weight: set[int]  # alone
+    interleaved: bool  # a pixel's elements lie in short runs that share their statistics
 
     def sum(self, x: Tensor) -> Tensor:
         """Of the elements that share their statistics."""
@@ -63,7 +63,7 @@ class ReductionAxes(NamedTuple):
         return sum_over(x, self.both | self.statistics)
 
     def by_weight(self, statistic: Tensor, weight: Tensor) -> Tensor:
-        """A statistic to compute with: written out for each γ, if it were read in short runs."""
+        """A statistic to compute with. One that would be read in short runs is written out for each γ."""
         if not self.interleaved:
             return statistic
         return statistic.expand(torch.broadcast_shapes(statistic.shape, weight.shape)).contiguous()
@@ -128,7 +128,7 @@ def gradients(
 def _sample_gradients(
     g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, stats: Statistics, grad_input: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """dL/dγ and dL/dβ for statistics shared within a sample; dL/dx is written to `grad_input`, behind g·d."""
+    """dL/dγ and dL/dβ for statistics shared within a sample; `grad_input` holds g·d, and then dL/dx."""
     axes, blocks = _reduction_axes(x, weight, stats), _sample_blocks(x, weight, stats)
     deviations = torch.empty_like(part_of(x, blocks[0]))
     sums_products = bool(axes.weight) and not axes.both
@@ -169,7 +169,7 @@ def _batch_gradients(
     sum_g, sum_gd, count, rho = _total(sums_g), _total(sums_gd), stats.count(x), var_eps.rsqrt()
     mean_g, slope, outer = sum_g / count, sum_gd / count / var_eps, weight * rho
     for g_block, x_block, dx in blocks:
-        if len(blocks) > 1:  # else it is still there
+        if len(blocks) > 1:  # else the scratch memory still holds it
             deviation = _deviation(x_block, mean, stats, deviations)
         h = call_out(torch.sub, g_block, mean_g, out=dx)
         dx.copy_(call_out(_minus_product, h, deviation, slope, out=dx).mul_(outer))
@@ -177,14 +177,14 @@ def _batch_gradients(
 
 
 def sum_over(x: Tensor, dims: Collection[int]) -> Tensor:
-    """The sum along all of `dims`, which stay as dimensions of size 1; at last along the first, which may be cores."""
+    """The sum along `dims`, which stay as dimensions of size 1. The first comes last, as it may be cores."""
     within = [dim for dim in dims if dim != 0]
     sums = x.sum(within, keepdim=True) if within else x
     return sums.sum(0, keepdim=True) if 0 in dims else sums
 
 
 def _sum(x: Tensor, dims: Collection[int]) -> Tensor:
-    """The same, at once: where there are few positions behind the first, that takes a fifth of the time."""
+    """The same in one step. Where samples have few positions, that takes a fifth of the time."""
     return x.sum([*dims], keepdim=True) if dims else x
 
 
@@ -203,7 +203,7 @@ def _reduction_axes(x: Tensor, weight: Tensor, stats: Statistics) -> ReductionAx
 
 
 def _sample_blocks(x: Tensor, weight: Tensor, stats: Statistics) -> list[slice]:
-    """Blocks of samples: one, where statistics reach from sample to sample or γ differs between them."""
+    """Blocks of samples; one block, where samples share statistics or have a γ each."""
     if 0 in stats.dims or weight.shape[0] > 1:
         return [slice(0, x.shape[0])]
     return slices(x, x.shape[0], math.prod(x.shape[1:]))
@@ -217,8 +217,7 @@ def _batch_blocks(x: Tensor) -> list[slice]:
 def _by_core(x: Tensor) -> Tensor:
     """(N, …) → (cores, n, …), as a view.
 
-    A few samples are taken at a time, each core's own among them. It finds those in its cache, as layers that are
-    computed whole have left them there, where the other core would be asked.
+    Each core gets samples of its own from every block. Layers that compute a batch whole have left them in its cache.
     """
     return by_core(x, math.gcd(x.shape[0], torch.get_num_threads())) if in_cpu_memory(x) else x.unsqueeze(0)
 
@@ -258,12 +257,12 @@ def _standardize(
 
 
 def _deviation(x: Tensor, mean: Tensor, stats: Statistics, scratch: Tensor) -> Tensor:
-    """x − μ, in scratch memory for the longest block; x itself where no mean is taken away."""
+    """x − μ in scratch memory, which is as long as the longest block; x itself if it is not centred."""
     return call_out(torch.sub, x, mean, out=_narrow_to(scratch, x)) if stats.centred else x
 
 
 def _narrow_to(scratch: Tensor, block: Tensor) -> Tensor:
-    """As much of the memory for the longest block as this one takes."""
+    """As much of the scratch memory as this block takes."""
     return scratch if scratch.shape == block.shape else scratch[tuple([slice(size) for size in block.shape])]
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from torchfromscratch.kernels.blocking import batch_blocks, part_of
 from torchfromscratch.kernels.execution import in_cpu_memory, is_tracing
 
-# Outputs for whom weights are computed at a time: of 2·10⁶, each step would take new memory from the system.
+# Weights are computed for so many outputs at a time. For 2·10⁶, each step would take new memory from the system.
 BLOCK = 2**16
 
 
@@ -133,14 +133,14 @@ def weighted_sum(input: Tensor, position: Tensor, weight: Tensor | None, dim: in
     if not in_cpu_memory(input, position, weight):
         return reduce(torch.add, [input.index_select(dim, i) * w for i, w in taps])
     output = input.new_empty((*input.shape[:dim], position.shape[1], *input.shape[dim + 1 :]))
-    parts = batch_blocks(output, 2 * math.prod(output.shape[1:]))  # sums, and what is added to them
+    blocks = batch_blocks(output, 2 * math.prod(output.shape[1:]))  # sums, and what is added to them
     (first, first_weight), *others = taps
-    memory = torch.empty_like(part_of(output, parts[0]))
-    for part in parts:
-        given, sums = part_of(input, part), part_of(output, part)
+    scratch = torch.empty_like(part_of(output, blocks[0]))
+    for block in blocks:
+        given, sums = part_of(input, block), part_of(output, block)
         torch.index_select(given, dim, first, out=sums).mul_(first_weight)
         for i, w in others:
-            sums.addcmul_(torch.index_select(given, dim, i, out=memory[: len(given)]), w)
+            sums.addcmul_(torch.index_select(given, dim, i, out=scratch[: len(given)]), w)
     return output
 
 
@@ -156,12 +156,12 @@ def weighted_sum_transpose(
     if not in_cpu_memory(grad_output, position, weight):
         shares = torch.cat([grad_output * w for w in weights], dim)
         return grad_input.index_add(dim, position.reshape(-1), shares)
-    parts = batch_blocks(grad_output, 2 * math.prod(grad_output.shape[1:]))
-    memory = torch.empty_like(part_of(grad_output, parts[0]), memory_format=torch.contiguous_format)
-    for part in parts:
-        given, sums = part_of(grad_output, part), part_of(grad_input, part)
+    blocks = batch_blocks(grad_output, 2 * math.prod(grad_output.shape[1:]))
+    scratch = torch.empty_like(part_of(grad_output, blocks[0]), memory_format=torch.contiguous_format)
+    for block in blocks:
+        given, sums = part_of(grad_output, block), part_of(grad_input, block)
         for i, w in zip(position, weights, strict=True):
-            sums.index_add_(dim, i, torch.mul(given, w, out=memory[: len(given)]))
+            sums.index_add_(dim, i, torch.mul(given, w, out=scratch[: len(given)]))
     return grad_input
 
 
