@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import torchfromscratch
 import torchfromscratch.functional as F
 from torchfromscratch import nn
 
@@ -153,3 +154,119 @@ def test_sparse_gradients_of_any_width(width: int, indices: list, padding_idx: i
         assert weight.grad.is_sparse
         found.append((weight.grad._indices(), weight.grad._values()))
     torch.testing.assert_close(*found)
+
+
+BAGS = [
+    (torch.tensor([[1, 3, 1], [0, 2, 1]]), None),
+    (torch.tensor([1, 3, 1, 0, 2, 1, 4]), torch.tensor([0, 3, 3, 4])),
+    (torch.tensor([1, 3, 1, 0, 2], dtype=torch.int32), torch.tensor([0, 1, 5, 5])),
+    (torch.tensor([], dtype=torch.int64), torch.tensor([0, 0])),
+]
+
+
+@pytest.mark.parametrize("options", [{}, {"padding_idx": 1}, {"padding_idx": -2, "max_norm": 0.8}], ids=str)
+@pytest.mark.parametrize("include_last_offset", [False, True])
+@pytest.mark.parametrize("bags", BAGS, ids=["equal", "empty one", "int32", "none at all"])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max", "weights", "sparse", "sparse mean", "frequency"])
+def test_bags_equal_torchs(mode: str, bags: tuple, include_last_offset: bool, options: dict[str, Any]) -> None:
+    """Values, the gradients of table and weights and their layout, and the table after max_norm."""
+    members, offsets = bags
+    if include_last_offset and offsets is not None:
+        offsets = torch.cat([offsets, torch.tensor([members.numel()])])
+    given = dict(options, mode="mean" if "mean" in mode else mode if mode == "max" else "sum")
+    found = []
+    for library in (F, torch.nn.functional):
+        base = table().detach().clone().requires_grad_()
+        weight = base.clone() if "max_norm" in options else base
+        scale = torch.linspace(0.5, 2, members.numel(), dtype=torch.float64).view(members.shape).requires_grad_()
+        output = library.embedding_bag(
+            members,
+            weight,
+            offsets,
+            sparse="sparse" in mode and weight is base,
+            scale_grad_by_freq=mode == "frequency",
+            per_sample_weights=scale if mode == "weights" else None,
+            include_last_offset=include_last_offset,
+            **given,
+        )
+        output.backward(torch.linspace(-1, 2, output.numel(), dtype=torch.float64).view(output.shape))
+        assert base.grad is not None
+        found.append((output, base.grad.to_dense(), base.grad.is_sparse, scale.grad, weight))
+    assert found[0][2] == found[1][2]
+    torch.testing.assert_close([*found[0][:2], found[0][4]], [*found[1][:2], found[1][4]])
+    if mode == "weights":
+        torch.testing.assert_close(found[0][3], found[1][3])
+
+
+def test_members_behind_the_last_offset_are_in_no_bag() -> None:
+    # torch's sums leave them out, its means and maxima do not
+    members, offsets = torch.tensor([1, 2, 3, 4]), torch.tensor([0, 2, 3])
+    for mode in ("sum", "mean", "max"):
+        bags = F.embedding_bag(members, table(), offsets, mode=mode, include_last_offset=True)
+        assert torch.equal(bags[1], table()[3])
+
+
+def test_rows_of_minus_infinity_and_nan_in_bags() -> None:
+    weight = table().detach()
+    weight[1], weight[2] = -torch.inf, torch.nan
+    maxima = F.embedding_bag(torch.tensor([[0, 1, 1], [0, 4, 2]]), weight, mode="max", padding_idx=0)
+    assert torch.equal(maxima[0], weight[1])
+    assert maxima[1].isnan().all()
+    assert torch.equal(F.embedding_bag(torch.tensor([[2, 4]]), weight, mode="sum", padding_idx=2)[0], weight[4])
+
+
+@pytest.mark.parametrize("lengths", [[1, 1, 90], [30, 31, 32]], ids=str)
+def test_largest_of_short_and_long_bags(lengths: list[int]) -> None:
+    members = torch.arange(sum(lengths)) * 7 % 41
+    offsets = torch.tensor([0, *lengths[:-1]]).cumsum(0)
+    weight = (torch.arange(41 * 4) * 89 % 13).view(41, 4).double()  # of few values, to have equals
+    found = []
+    for library in (F, torch.nn.functional):
+        leaf = weight.clone().requires_grad_()
+        output = library.embedding_bag(members, leaf, offsets, mode="max")
+        found.append([output, *torch.autograd.grad(output.square().sum(), leaf)])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize(
+    ("indices", "offsets", "options"),
+    [
+        ([5], [0], {}),
+        ([-1], [0], {}),
+        ([1.0], [0], {}),
+        ([1], [0.0], {}),
+        ([1], [1], {}),
+        ([1, 2], [0, 3], {}),
+        ([1], None, {}),
+        ([[1]], [0], {}),
+        ([[[1]]], None, {}),
+        ([1], [[0]], {}),
+        ([1], [0], {"mode": "median"}),
+        ([1], [0], {"mode": "max", "sparse": True}),
+        ([1], [0], {"mode": "max", "scale_grad_by_freq": True}),
+        ([1], [0], {"mode": "mean", "per_sample_weights": torch.ones(1, dtype=torch.float64)}),
+        ([1], [0], {"mode": "sum", "per_sample_weights": torch.ones(1)}),
+        ([1], [0], {"mode": "sum", "per_sample_weights": torch.ones(2)}),
+        ([1], [0], {"padding_idx": 5}),
+        ([1], [], {"include_last_offset": True}),
+    ],
+    ids=str,
+)
+def test_bags_raise_what_torch_raises(indices: list, offsets: list | None, options: dict[str, Any]) -> None:
+    given = (
+        torch.tensor(indices),
+        table(),
+        None if offsets is None else torch.tensor(offsets, dtype=None if offsets else torch.int64),
+    )
+    with pytest.raises((IndexError, RuntimeError, ValueError, NotImplementedError)) as theirs:
+        torch.nn.functional.embedding_bag(*given, **options)
+    with pytest.raises(theirs.type):
+        F.embedding_bag(*given, **options)
+
+
+def test_torchs_own_embedding_bag_by_hand() -> None:
+    weight, members, offsets = table(), torch.tensor([1, 3, 1, 0]), torch.tensor([0, 3])
+    for number, mode in enumerate(("sum", "mean", "max")):
+        with torchfromscratch.audit(), torchfromscratch.from_scratch():
+            output, *_ = torch.embedding_bag(weight, members, offsets, mode=number)
+        assert torch.equal(output, F.embedding_bag(members, weight, offsets, mode=mode))

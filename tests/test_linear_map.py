@@ -40,6 +40,7 @@ EXAMPLES: dict[str, tuple[tuple[int, ...], tuple[Any, ...]]] = {
         (2, 3, 4),
         (torch.tensor([[0, 1, 1], [1, 3, 2]]), torch.tensor([[0.2, 0.5, 1.0], [0.8, 0.5, 0.0]]), 2),
     ),
+    "TakeRows": ((4, 3), (torch.tensor([[0, 2, -1], [3, 2, 0], [-1, 2, 3]]),)),
     "Unfold": (IMAGES, (WINDOWS,)),
 }
 

@@ -107,6 +107,33 @@ def _with_arguments_of_torch(function: Callable[..., Any], names: list[str]) -> 
     return call
 
 
+def _embedding_bag(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> tuple[Tensor, ...]:
+    """torch.embedding_bag, which numbers its modes and answers with what its backward pass needs: nothing of ours."""
+    output = functional.embedding_bag(
+        indices,
+        weight,
+        offsets,
+        scale_grad_by_freq=scale_grad_by_freq,
+        mode=("sum", "mean", "max")[mode],
+        sparse=sparse,
+        per_sample_weights=per_sample_weights,
+        include_last_offset=include_last_offset,
+        padding_idx=padding_idx,
+    )
+    nothing = indices.new_empty(0)
+    return output, nothing, nothing, nothing
+
+
 def _inplace(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The function that overwrites its input; the derivative may need what the input was."""
     if "inplace" in inspect.signature(function).parameters:
@@ -129,6 +156,7 @@ def _table() -> dict[Any, Callable[..., Any]]:
         for namespace in (torch, torch.nn.functional, Tensor):
             _enter(table, namespace, f"{name}_", _inplace(layer))
         _enter(table, torch.nn.functional, name, layer)
+    _enter(table, torch, "embedding_bag", _embedding_bag)
     # torch's own returns the indices as well
     _enter(table, torch, "adaptive_max_pool1d", functional.adaptive_max_pool1d_with_indices)
     return table

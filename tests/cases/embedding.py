@@ -1,5 +1,7 @@
 """Embedding: repeated indices, and every option that changes a value or a gradient."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,16 @@ def _indices(*, like: Tensor) -> Tensor:
     return torch.tensor([[1, 3, 1], [0, 2, 1]], device=like.device)
 
 
+def _bags(*, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Members, one of them twice in a bag, and where the bags begin: the second is empty."""
+    return torch.tensor([1, 3, 1, 0, 2, 1], device=like.device), torch.tensor([0, 3, 3], device=like.device)
+
+
+def _bag(F: Any, w: Tensor, **options: Any) -> Tensor:
+    members, offsets = _bags(like=w)
+    return F.embedding_bag(members, w, offsets, **options)
+
+
 CASES = [
     Case("embedding", lambda F, w: F.embedding(_indices(like=w), w), ((5, 3),)),
     Case("embedding of one", lambda F, w: F.embedding(torch.tensor(2, device=w.device), w), ((5, 3),)),
@@ -27,6 +39,26 @@ CASES = [
     Case(
         "embedding scale_grad_by_freq",
         lambda F, w: F.embedding(_indices(like=w), w, scale_grad_by_freq=True),
+        ((5, 3),),
+        leave_out=ON_PURPOSE,
+    ),
+    *[
+        Case(f"embedding_bag {mode}", lambda F, w, m=mode: _bag(F, w, mode=m), ((5, 3),))
+        for mode in ("sum", "mean", "max")
+    ],
+    *[
+        Case(
+            f"embedding_bag {mode} padding_idx",
+            lambda F, w, m=mode: F.embedding_bag(_indices(like=w), w, mode=m, padding_idx=1),
+            ((5, 3),),
+            leave_out={"empty_batch": "a table without rows has none for padding"},
+        )
+        for mode in ("sum", "mean", "max")
+    ],
+    Case("embedding_bag weights", lambda F, w, s: _bag(F, w, mode="sum", per_sample_weights=s), ((5, 3), (6,))),
+    Case(
+        "embedding_bag scale_grad_by_freq",
+        lambda F, w: _bag(F, w, mode="sum", scale_grad_by_freq=True),
         ((5, 3),),
         leave_out=ON_PURPOSE,
     ),
@@ -45,5 +77,17 @@ MODULE_CASES = [
         lambda nn: nn.Embedding(5, 3, max_norm=0.5),
         (),
         lambda module: module(_indices(like=module.weight)),
+    ),
+    ModuleCase(
+        "EmbeddingBag",
+        lambda nn: nn.EmbeddingBag(5, 3, padding_idx=2),
+        (),
+        lambda module: module(*_bags(like=module.weight)),
+    ),
+    ModuleCase(
+        "EmbeddingBag max_norm",
+        lambda nn: nn.EmbeddingBag(5, 3, max_norm=0.5, mode="max", include_last_offset=True),
+        (),
+        lambda module: module(_indices(like=module.weight)[0], _bags(like=module.weight)[1]),
     ),
 ]
