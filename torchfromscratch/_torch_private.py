@@ -1,51 +1,133 @@
 """Every private name of torch that the package uses: what it is for, and what is done without it.
 
-No other file holds one. torch 2.6 to 2.14 have all of them; what a later one has no more is answered by a fallback that
-is right, if slower, and a hook to override by an ImportError. Names are looked up here, once, by presence.
+No other file holds one, but for the hooks, which are spelt where they are overridden. torch 2.6 to 2.14 have all of
+them. A name that a later one lacks is looked up here, once, and answered by a fallback that is right, if slower, or by
+an error that says which name is missing.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from inspect import isfunction
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # the bases of ours, without which there are no layers
+from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode  # by which audit sees kernels
 
-NAMES: dict[str, Any] = {}  # each name with its fallback
+__all__ = ["BatchNorm", "InstanceNorm", "TorchDispatchMode"]
+
+# Methods of torch.nn's modules that ours override or call, for which torch.nn's would run a built-in layer in silence.
+HOOKS = {
+    "Conv1d": "_conv_forward",
+    "Conv2d": "_conv_forward",
+    "Conv3d": "_conv_forward",
+    "ConvTranspose1d": "_output_padding",
+    "ConvTranspose2d": "_output_padding",
+    "ConvTranspose3d": "_output_padding",
+    "BatchNorm1d": "_check_input_dim",
+    "BatchNorm2d": "_check_input_dim",
+    "BatchNorm3d": "_check_input_dim",
+    "InstanceNorm1d": "_apply_instance_norm",
+    "InstanceNorm2d": "_apply_instance_norm",
+    "InstanceNorm3d": "_apply_instance_norm",
+    "CircularPad1d": "_check_input_dim",
+    "CircularPad2d": "_check_input_dim",
+    "CircularPad3d": "_check_input_dim",
+    "RNNBase": "_update_flat_weights",
+    "TransformerEncoderLayer": "_ff_block _sa_block",
+    "TransformerDecoderLayer": "_ff_block",
+}
+
+
+def _calls(cls: type, hook: str) -> bool:
+    """Whether a method of torch's class calls another that has this name; what others put in its place may."""
+    methods = [inspect.unwrap(value) for base in cls.__mro__ for value in vars(base).values() if isfunction(value)]
+    return any(hook in method.__code__.co_names or method.__module__.split(".")[0] != "torch" for method in methods)
+
+
+for _name, _hooks in HOOKS.items():
+    for _hook in _hooks.split():
+        if not (hasattr(getattr(torch.nn, _name), _hook) and _calls(getattr(torch.nn, _name), _hook)):
+            raise ImportError(
+                f"torch {torch.__version__} has no torch.nn.{_name}.{_hook}, without which torchfromscratch cannot "
+                f"compute {_name} by hand: use a version of torch that has it"
+            )
+
+# How torch's Python functions ask whether a mode wants to answer in their place: `modes` has them not ask.
+OVERRIDE_CHECKS = {"has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"}
+
+if not all(map(functools.partial(hasattr, torch.overrides), OVERRIDE_CHECKS)):
+    raise ImportError(f"torch {torch.__version__} asks for overrides by other names than {sorted(OVERRIDE_CHECKS)}")
+
+FALLBACKS: dict[str, Any] = {}
 
 
 def _found(name: str, fallback: Any) -> Any:
     """The part of torch that has this name, or the fallback."""
-    NAMES[name] = fallback
+    FALLBACKS[name] = fallback
     try:
         return functools.reduce(getattr, name.split("."), torch)
     except AttributeError:
         return fallback
 
 
-def require_hook(cls: type[torch.nn.Module], name: str) -> None:
-    """ImportError where a class of torch.nn has no such method to override: it would run its built-in layer."""
-    if not hasattr(cls, name):
-        raise ImportError(
-            f"torch {torch.__version__} has no {cls.__name__}.{name}, which torchfromscratch overrides for "
-            f"{cls.__name__} to run by hand: use a version of torch that has it"
-        )
+def _needed(name: str) -> Any:
+    def missing(*_: Any) -> NoReturn:
+        raise NotImplementedError(f"torch {torch.__version__} has no torch.{name}, without which this cannot be done")
+
+    return _found(name, missing)
 
 
-# What follows tensors
+# What tensors stand for
 
 
 def _has_no_storage(tensor: Tensor) -> bool:
-    """As a tensor has that torch.func wraps, under vmap, grad or jvp."""
+    """As a tensor has none that torch.func wraps, under vmap, grad or jvp."""
     try:
         tensor.untyped_storage()
     except (NotImplementedError, RuntimeError):
         return True
     return False
+
+
+# Whether a tensor stands for many, by vmap of torch.func or of torch.autograd, or is wrapped by torch.func.
+is_batchedtensor = _found("_C._functorch.is_batchedtensor", _has_no_storage)
+is_legacy_batchedtensor = _found("_C._functorch.is_legacy_batchedtensor", _has_no_storage)
+is_functorch_wrapped_tensor = _found("_C._functorch.is_functorch_wrapped_tensor", _has_no_storage)
+
+# Whether a tensor may not be let go of: it shows another's memory, or hooks wait for its gradient. Else, as if so.
+is_view = _found("Tensor._is_view", lambda tensor: True)
+
+
+def has_hooks(tensor: Tensor) -> bool:
+    return bool(getattr(tensor, "_backward_hooks", True))
+
+
+# A tensor in another shape, to autograd no view. Else a copy.
+unsafe_view = _found("ops.aten._unsafe_view.default", lambda tensor, shape: tensor.reshape(shape).clone())
+
+
+def causal_mask(bias: Any, device: torch.device) -> Tensor:
+    """The mask that a bias of torch.nn.attention.bias stands for. Else from what it says of itself."""
+    if hasattr(bias, "_materialize"):
+        return bias._materialize(device)
+    shift = bias.seq_len_kv - bias.seq_len_q if bias.variant.name == "LOWER_RIGHT" else 0
+    return torch.ones(bias.seq_len_q, bias.seq_len_kv, dtype=torch.bool, device=device).tril(shift)
+
+
+def frame(convolution: Any) -> list[int]:
+    """What a convolution pads each side with beforehand, the last dimension first. Else an AttributeError."""
+    return convolution._reversed_padding_repeated_twice
+
+
+# Who differentiates
 
 
 def _is_in_forward_mode() -> bool:
@@ -57,27 +139,17 @@ def _is_in_forward_mode() -> bool:
     return True
 
 
-def _is_transformed() -> bool:
-    """As far as can be known, always."""
-    return True
-
-
 @contextmanager
-def _inference_mode_without_tangents(enabled: bool) -> Iterator[None]:
+def _set_forward_mode(enabled: bool) -> Iterator[None]:
     grad_enabled = torch.is_grad_enabled()
     with torch.inference_mode(not enabled), torch.set_grad_enabled(grad_enabled and enabled):
         yield
 
 
-# For `is_batched` and `has_concrete_values`: what stands for many, or what torch.func follows, has no bits to look at.
-is_batchedtensor = _found("_C._functorch.is_batchedtensor", _has_no_storage)
-is_legacy_batchedtensor = _found("_C._functorch.is_legacy_batchedtensor", _has_no_storage)
-is_functorch_wrapped_tensor = _found("_C._functorch.is_functorch_wrapped_tensor", _has_no_storage)
+# The transform of torch.func that runs, or None. Else each layer is a Function, always.
+peek_interpreter_stack = _found("_C._functorch.peek_interpreter_stack", lambda: "unknown")
 
-# For `is_differentiating`: the transform of torch.func that runs, or None. Without it each layer is a Function, always.
-peek_interpreter_stack = _found("_C._functorch.peek_interpreter_stack", _is_transformed)
-
-# For `is_forward_mode`: the innermost level of forward mode, −1 outside. Without it a dual tensor is tried.
+# The innermost level of forward mode, −1 outside. Else a dual tensor is tried.
 if isinstance(_found("autograd.forward_ad._current_level", _is_in_forward_mode), int):
 
     def is_in_forward_mode() -> bool:
@@ -85,5 +157,60 @@ if isinstance(_found("autograd.forward_ad._current_level", _is_in_forward_mode),
 else:
     is_in_forward_mode = _is_in_forward_mode
 
-# For writes that have no tangent, and for a `jvp`, which torch calls with forward mode off. Without it inference mode.
-set_forward_mode = _found("autograd.forward_ad._set_fwd_grad_enabled", _inference_mode_without_tangents)
+# Forward mode on or off, as in a `jvp`, which torch calls with it off. Else by inference mode, which has none.
+set_forward_mode = _found("autograd.forward_ad._set_fwd_grad_enabled", _set_forward_mode)
+
+# The node whose backward runs. Else audit names none.
+current_autograd_node = _found("_C._current_autograd_node", lambda: None)
+
+
+def forward_class(node: Any) -> Any:
+    """The Function whose node this is, which check names. Else an AttributeError."""
+    return node._forward_cls
+
+
+# Who wants to answer in a function's place. Else Dynamo hands modes and subclasses the arithmetic inside, as torch 2.6
+# does modes. The stack of modes has no other access.
+is_torch_function_enabled = _found("_C._is_torch_function_enabled", lambda: False)
+is_torch_function_mode_enabled = _found("_C._is_torch_function_mode_enabled", lambda: False)
+function_modes: Callable[[], list[Any]] = _needed("overrides._get_current_function_mode_stack")
+pop_mode: Callable[[], Any] = _needed("overrides._pop_mode")
+push_mode: Callable[[Any], None] = _needed("overrides._push_mode")
+
+
+# Trees of tensors
+
+
+def _tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: _tree_map(function, part) for name, part in tree.items()}
+    parts = [_tree_map(function, part) for part in tree] if isinstance(tree, (list, tuple)) else None
+    if parts is None:
+        return function(tree)
+    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
+
+
+def _tree_leaves(tree: Any) -> list[Any]:
+    leaves: list[Any] = []
+    _tree_map(leaves.append, tree)
+    return leaves
+
+
+tree_map = _found("utils._pytree.tree_map", _tree_map)
+tree_leaves = _found("utils._pytree.tree_leaves", _tree_leaves)
+
+
+# What takes long to import
+
+
+def compiler_failed() -> type[Exception]:
+    """What torch.compile raises where it finds no compiler. Else any error."""
+    return _found("_dynamo.exc.BackendCompilerFailed", RuntimeError)
+
+
+def test_databases() -> tuple[Any, Any, Any]:
+    """torch's own samples of operators and modules, and what says of a module's error when it is raised."""
+    from torch.testing._internal.common_methods_invocations import op_db
+    from torch.testing._internal.common_modules import ModuleErrorEnum, module_db
+
+    return op_db, module_db, ModuleErrorEnum

@@ -25,9 +25,9 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch.modes import call_inside
 
 __all__ = ["BuiltinLayerError", "Call", "Report", "audit", "builtin_family"]
@@ -162,7 +162,7 @@ def _has_word(words: str, name: str) -> bool:
     return re.search(rf"(^|_)({words})([123]d)?(_|$)", name) is not None
 
 
-class _Kernels(TorchDispatchMode):
+class _Kernels(private.TorchDispatchMode):
     """Sees the kernels that run, below autograd."""
 
     supports_higher_order_operators = True
@@ -197,14 +197,14 @@ class _Functions(TorchFunctionMode):
         self.kernels = kernels
 
     def __enter__(self) -> _Functions:
-        above = [_pop_mode() for _ in range(torch._C._len_torch_function_stack())]
+        above = [private.pop_mode() for _ in private.function_modes()]
         super().__enter__()
         _push_all(above)
         return self
 
     def __exit__(self, *exception: Any) -> None:
         above = []
-        while (mode := _pop_mode()) is not self:
+        while (mode := private.pop_mode()) is not self:
             above.append(mode)
         _push_all(above)
 
@@ -221,7 +221,7 @@ class _Functions(TorchFunctionMode):
 
 def _push_all(modes: list[TorchFunctionMode]) -> None:
     for mode in reversed(modes):
-        _push_mode(mode)
+        private.push_mode(mode)
 
 
 def _identify(func: Any) -> tuple[str, str | None]:
@@ -237,7 +237,7 @@ def _identify(func: Any) -> tuple[str, str | None]:
 
 
 def _describe(kernel: str, family: str, thread: int) -> Call:
-    node = torch._C._current_autograd_node()
+    node = private.current_autograd_node()
     return Call(kernel, family, _caller(thread), None if node is None else node.name())
 
 

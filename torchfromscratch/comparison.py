@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
+from torchfromscratch._torch_private import tree_leaves
 from torchfromscratch.audit import Report, audit
 from torchfromscratch.convert import convert
 from torchfromscratch.from_scratch import from_scratch
@@ -29,6 +29,10 @@ __all__ = [
     "step_time",
     "take_step",
 ]
+
+DROPOUT = tuple(
+    kind for name, kind in vars(torch.nn).items() if name.endswith(("Dropout", "Dropout1d", "Dropout2d", "Dropout3d"))
+)
 
 # What is zero but for rounding, as the gradient of a bias before batch norm, is measured on the largest of its kind:
 # below this part of it, or the square root of a coarser type's eps.
@@ -138,7 +142,7 @@ def disable_dropout(model: torch.nn.Module) -> None:
     """Set every probability of dropping something to 0, so that two runs can be compared."""
     modules: Iterator[Any] = model.modules()
     for module in modules:
-        if isinstance(module, torch.nn.modules.dropout._DropoutNd) or type(module).__name__ == "StochasticDepth":
+        if isinstance(module, DROPOUT) or type(module).__name__ == "StochasticDepth":
             module.p = 0.0
         elif isinstance(module, (torch.nn.MultiheadAttention, torch.nn.RNNBase)):
             module.dropout = 0.0

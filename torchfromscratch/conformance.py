@@ -34,8 +34,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils import _pytree as pytree
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch import functional, nn
 from torchfromscratch.extras import from_extra
 
@@ -123,8 +123,7 @@ def conformance(
 def operators() -> list[Operator]:
     """Every one of torch's operators and modules that has a hand-written counterpart, in torch's order."""
     with from_extra("test"):
-        from torch.testing._internal.common_methods_invocations import op_db
-        from torch.testing._internal.common_modules import module_db
+        op_db, module_db, _ = private.test_databases()
     functions = [_of_op(op) for op in op_db if _our_function(op.name) and DTYPE in op.supported_dtypes("cpu")]
     modules = [_of_module(info) for info in module_db if _our_class(info) and DTYPE in info.supported_dtypes("cpu")]
     return sorted(functions, key=lambda operator: operator.name) + sorted(modules, key=lambda module: module.name)
@@ -244,7 +243,7 @@ def _forward(function: Callable[[Any], Any], arguments: Any) -> list[Tensor]:
         return leaf
 
     with forward_ad.dual_level():
-        outputs = [output for output in _tensors(function(pytree.tree_map(dual, arguments))) if _continuous(output)]
+        outputs = [output for output in _tensors(function(private.tree_map(dual, arguments))) if _continuous(output)]
         tangents = [forward_ad.unpack_dual(output).tangent for output in outputs]
         return [torch.zeros_like(y) if t is None else t for y, t in zip(outputs, tangents, strict=True)]
 
@@ -372,8 +371,8 @@ def _difference(actual: list[Tensor], expected: list[Tensor], rounding: float) -
 
 def _add_errors(row: Errors, sample: Sample, dtype: torch.dtype) -> None:
     """The sample's errors in a narrow type, unless torch has no kernel for it or the answer is a matter of chance."""
-    narrow = pytree.tree_map(lambda leaf: _in_type(leaf, dtype), sample.arguments)
-    exact = pytree.tree_map(lambda leaf: _in_type(leaf, DTYPE), narrow)
+    narrow = private.tree_map(lambda leaf: _in_type(leaf, dtype), sample.arguments)
+    exact = private.tree_map(lambda leaf: _in_type(leaf, DTYPE), narrow)
     for column, check in (("values", _values), ("gradients", _gradients)):
         truth, again = (_outcome(check, sample.theirs, exact, seed) for seed in (SEED, SEED + 1))
         ours, theirs = (_outcome(check, function, narrow) for function in (sample.ours, sample.theirs))
@@ -477,8 +476,7 @@ def _of_module(info: Any) -> Operator:
     def errors() -> Iterator[Sample]:
         if info.module_error_inputs_func is None:
             return
-        from torch.testing._internal.common_modules import ModuleErrorEnum
-
+        _, _, ModuleErrorEnum = private.test_databases()
         for training in (True, False):
             for error in info.module_error_inputs_func(
                 info, device="cpu", dtype=DTYPE, requires_grad=False, training=training
@@ -523,11 +521,11 @@ def _fresh(arguments: Any) -> Any:
             return leaf.detach().clone().requires_grad_(leaf.requires_grad)
         return copy.deepcopy(leaf)
 
-    return pytree.tree_map(copied, arguments)
+    return private.tree_map(copied, arguments)
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in private.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _differentiable(tree: Any) -> list[Tensor]:
@@ -557,7 +555,7 @@ def _first(samples: Iterable[Sample], limit: int | None) -> Iterator[Sample]:
 
 def _describe(arguments: Any) -> str:
     """The arguments, tensors by their shapes."""
-    args, kwargs, *_ = pytree.tree_map(lambda leaf: list(leaf.shape) if isinstance(leaf, Tensor) else leaf, arguments)
+    args, kwargs, *_ = private.tree_map(lambda leaf: list(leaf.shape) if isinstance(leaf, Tensor) else leaf, arguments)
     return ", ".join([*map(str, args), *(f"{name}={value}" for name, value in kwargs.items())])
 
 

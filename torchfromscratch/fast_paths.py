@@ -16,8 +16,9 @@ from typing import Any
 
 import torch.nn
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack, _pop_mode, _push_mode
+from torch.overrides import TorchFunctionMode
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch import nn
 from torchfromscratch.functional.override import CAN_TRACE_MODES
 from torchfromscratch.kernels.execution import is_compiling
@@ -85,7 +86,7 @@ def _without_mode_if_nested(mode: type[TorchFunctionMode], forward: Forward) -> 
 def _by_hand_if_compiled(forward: Forward, by_hand: Forward) -> Forward:
     @functools.wraps(forward)
     def forward_inside(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_compiling() and CAN_TRACE_MODES and torch._C._is_torch_function_mode_enabled():
+        if is_compiling() and CAN_TRACE_MODES and private.is_torch_function_mode_enabled():
             return by_hand(self, *args, **kwargs)
         return forward(self, *args, **kwargs)
 
@@ -110,7 +111,7 @@ def _with_zero_padding(forward: Forward) -> Forward:
 @contextmanager
 def _without(mode: type[TorchFunctionMode]) -> Iterator[None]:
     """Inside, the modes of this class are off, and all others on."""
-    modes = _get_current_function_mode_stack()
+    modes = private.function_modes()
     _replace_modes([m for m in modes if not isinstance(m, mode)])
     try:
         yield
@@ -119,7 +120,7 @@ def _without(mode: type[TorchFunctionMode]) -> Iterator[None]:
 
 
 def _replace_modes(modes: list[TorchFunctionMode]) -> None:
-    for _ in _get_current_function_mode_stack():
-        _pop_mode()
+    for _ in private.function_modes():
+        private.pop_mode()
     for mode in modes:
-        _push_mode(mode)
+        private.push_mode(mode)

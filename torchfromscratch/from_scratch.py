@@ -17,8 +17,9 @@ from typing import Any
 import torch
 import torch.nn.functional
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.overrides import TorchFunctionMode
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch import functional
 from torchfromscratch.fast_paths import keep_fast_paths
 from torchfromscratch.functional.override import is_causal_bias
@@ -42,7 +43,7 @@ def from_scratch() -> Iterator[None]:
     holds in the thread that enters it. A backward pass may follow outside: the forward has fixed what it runs. Code
     inside TorchScript is out of reach.
     """
-    if any([isinstance(mode, _ByHand) for mode in _get_current_function_mode_stack()]):
+    if any([isinstance(mode, _ByHand) for mode in private.function_modes()]):
         yield
     elif is_compiling():  # which neither locks nor changes a class, and takes no fast path
         with _ByHand():

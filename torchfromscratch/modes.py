@@ -15,12 +15,10 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch.kernels.execution import is_compiling
 
 __all__ = ["call_inside"]
-
-# How torch's Python functions ask whether a mode wants to answer in their place.
-OVERRIDE_CHECKS = {"has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"}
 
 
 def call_inside(mode: TorchFunctionMode, func: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -33,7 +31,7 @@ def call_inside(mode: TorchFunctionMode, func: Callable[..., Any], args: tuple, 
 
 def _calls_layers(func: Any) -> bool:
     """Whether `func` is one of torch's Python functions that ask, and call layers or what users have written."""
-    if not isinstance(func, FunctionType) or OVERRIDE_CHECKS.isdisjoint(func.__code__.co_names):
+    if not isinstance(func, FunctionType) or private.OVERRIDE_CHECKS.isdisjoint(func.__code__.co_names):
         return False
     return func is torch.Tensor.backward or func.__module__ in ("torch.autograd", "torch.nn.functional")
 
@@ -41,7 +39,7 @@ def _calls_layers(func: Any) -> bool:
 @functools.cache
 def _without_asking(func: FunctionType) -> FunctionType:
     """The same function, which takes it that no mode wants to answer."""
-    names = {**func.__globals__, **dict.fromkeys(OVERRIDE_CHECKS, lambda *_: False)}
+    names = {**func.__globals__, **dict.fromkeys(private.OVERRIDE_CHECKS, lambda *_: False)}
     copy = FunctionType(func.__code__, names, func.__name__, func.__defaults__, func.__closure__)
     copy.__kwdefaults__ = func.__kwdefaults__
     return copy

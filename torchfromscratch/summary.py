@@ -228,24 +228,28 @@ def _is_pointwise(module: torch.nn.Module) -> bool:
     return isinstance(module, torch.nn.Identity) or not homes.isdisjoint(_POINTWISE)
 
 
+def _of_dims(*names: str) -> Any:
+    return tuple(getattr(torch.nn, f"{name}{dims}d") for name in names for dims in (1, 2, 3))
+
+
 def _windows(module: Any, input: Tensor, output: Tensor) -> Windows | None:
     """The windows of a convolution or pooling module."""
     dims = input.dim() - 2
-    if isinstance(module, torch.nn.modules.conv._ConvTransposeNd):
+    if isinstance(module, _of_dims("ConvTranspose")):
         return None
-    if isinstance(module, torch.nn.modules.conv._ConvNd):
+    if isinstance(module, _of_dims("Conv")):
         padding = module.padding
         if isinstance(padding, str):
             totals = [d * (k - 1) for k, d in zip(module.kernel_size, module.dilation, strict=True)]
             padding = tuple(total // 2 if padding == "same" else 0 for total in totals)
         return Windows(module.kernel_size, module.stride, padding, module.dilation)
-    if isinstance(module, torch.nn.modules.pooling._AdaptiveAvgPoolNd | torch.nn.modules.pooling._AdaptiveMaxPoolNd):
+    if isinstance(module, _of_dims("AdaptiveAvgPool", "AdaptiveMaxPool")):
         sizes = list(zip(input.shape[2:], output.shape[2:], strict=True))
         if any(i % o for i, o in sizes):
             return None
         steps = tuple(i // o for i, o in sizes)
         return Windows(steps, steps, (0,) * dims, (1,) * dims)
-    if isinstance(module, torch.nn.modules.pooling._MaxPoolNd | torch.nn.modules.pooling._AvgPoolNd):
+    if isinstance(module, _of_dims("MaxPool", "AvgPool")):
         stride = module.kernel_size if module.stride is None else module.stride
         dilation = getattr(module, "dilation", 1)
         options: tuple[Any, ...] = (module.kernel_size, stride, module.padding, dilation)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.kernels.execution import is_compiling
 
@@ -15,7 +16,7 @@ from torchfromscratch.kernels.execution import is_compiling
 def _flatten(input: Tensor, start_dim: int, end_dim: int) -> Tensor:
     """y = x with its dimensions `start_dim` to `end_dim` as one, in memory of its own."""
     flat = input.flatten(start_dim, end_dim)
-    return flat.clone() if is_compiling() or flat is input or flat._is_view() else flat
+    return flat.clone() if is_compiling() or flat is input or private.is_view(flat) else flat
 
 
 def _unflatten(grad_output: Tensor, start_dim: int, end_dim: int, input_size: torch.Size) -> Tensor:

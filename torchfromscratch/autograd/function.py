@@ -103,7 +103,7 @@ def _with_outputs_of_its_own(forward: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def own(output: Any) -> Any:
-        return torch.ops.aten._unsafe_view.default(output, output.shape) if isinstance(output, Tensor) else output
+        return private.unsafe_view(output, output.shape) if isinstance(output, Tensor) else output
 
     @functools.wraps(forward)
     def forward_to_own(*args: Any) -> Any:

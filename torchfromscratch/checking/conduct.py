@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch.checking.case import Case
 from torchfromscratch.checking.differences import Unknown
 from torchfromscratch.checking.layers import Layer
@@ -295,7 +296,7 @@ def _leaves_of(
 ) -> dict[str, tuple[Any, Tensor]]:
     """Each tensor's gradient and the tensor, where it is known which argument of the Function it is."""
     names = {x: name for name, x in leaves.items()}
-    if getattr(subject.function, "__self__", None) is node._forward_cls:
+    if getattr(subject.function, "__self__", None) is private.forward_class(node):
         order = [leaves.get(name) for name in subject.takes]
     else:
         order = [getattr(before, "variable", None) for before, _ in node.next_functions]
@@ -309,7 +310,7 @@ def _leaves_of(
 def recorded(functions: Sequence[Any]) -> Iterator[list[tuple[Any, Sequence[Any]]]]:
     """Inside, what the backward of these nodes' Functions returns is kept with its ctx: before torch casts and sums."""
     returned: list[tuple[Any, Sequence[Any]]] = []
-    classes = {node._forward_cls for node in functions}
+    classes = {private.forward_class(node) for node in functions}
     before = {cls: vars(cls).get("backward") for cls in classes}
 
     def recording(backward: Callable[..., Any]) -> Any:
@@ -408,7 +409,9 @@ def _functions(subject: Subject, trials: Sequence[Trial]) -> list[Any]:
     """The classes of Functions that a call uses."""
     for trial in trials:
         leaves = {name: x.detach().requires_grad_() for name, x in trial.case.tensors.items()}
-        found = {type(node)._forward_cls: None for node in nodes(call(subject, {**trial.case.arguments, **leaves}))}
+        found = {
+            private.forward_class(type(node)): None for node in nodes(call(subject, {**trial.case.arguments, **leaves}))
+        }
         if found:
             return list(found)
     return []

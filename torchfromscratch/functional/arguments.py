@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch.kernels.execution import has_concrete_values, is_differentiating, needs_gradient
 
 Size = int | Sequence[int]
@@ -78,7 +79,7 @@ def overwritten(input: Tensor, output: Tensor) -> Tensor:
 
 def _is_watched(tensor: Tensor) -> bool:
     """Whether the gradient of what the tensor holds now is looked at from elsewhere."""
-    return tensor.is_leaf or tensor._is_view() or tensor.retains_grad or bool(tensor._backward_hooks)
+    return tensor.is_leaf or private.is_view(tensor) or tensor.retains_grad or private.has_hooks(tensor)
 
 
 def as_batch(function: str, input: Tensor, dims: int) -> Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch.autograd import attention as autograd
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.linear import linear
@@ -50,7 +51,7 @@ def scaled_dot_product_attention(
     if is_causal_bias(attn_mask):
         if is_causal:
             raise ValueError("CausalBias should not be used with is_causal=True: it is a causal mask already")
-        attn_mask = attn_mask._materialize(query.device)  # type: ignore[union-attr]
+        attn_mask = private.causal_mask(attn_mask, query.device)
     _check_attention(query, key, value, attn_mask, is_causal)
     dtype = query.dtype
     query, key, value = [widened(tensor) for tensor in (query, key, value)]

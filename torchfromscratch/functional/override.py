@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch.functional.arguments import no_tensor
 from torchfromscratch.kernels.execution import is_compiling
 
@@ -70,8 +71,8 @@ def overridable(function: Callable[..., Any], home: str) -> Callable[..., Any]:
 def _is_asked_for(given: tuple) -> bool:
     """Whether a mode or one of the arguments wants to answer."""
     if is_compiling():  # whose has_torch_function knows neither modes nor that subclasses are off
-        in_mode = CAN_TRACE_MODES and torch._C._is_torch_function_mode_enabled()
-        return in_mode or (torch._C._is_torch_function_enabled() and has_torch_function(given))
+        in_mode = CAN_TRACE_MODES and private.is_torch_function_mode_enabled()
+        return in_mode or (private.is_torch_function_enabled() and has_torch_function(given))
     return has_torch_function(given)
 
 

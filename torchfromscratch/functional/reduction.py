@@ -24,7 +24,7 @@ def reduced(losses: Tensor, reduction: str, total: Tensor | None = None) -> Tens
 def chosen_reduction(reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:
     """The reduction to make; the two arguments that PyTorch deprecates have the last word."""
     if size_average is not None or reduce is not None:
-        return torch.nn._reduction.legacy_get_string(size_average, reduce)
+        return torch.nn.MSELoss(size_average, reduce).reduction
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f'{reduction} is not a valid value for reduction: it must be "none", "mean" or "sum"')
     return reduction

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch.kernels.execution import is_batched, is_jit_tracing, is_tracing
 
 
@@ -18,7 +19,7 @@ def no_view(tensor: Tensor, shape: Sequence[int]) -> Tensor:
     """
     if tensor.dim() == len(shape):
         return tensor
-    return tensor.view(shape) if is_jit_tracing() else torch.ops.aten._unsafe_view.default(tensor, shape)
+    return tensor.view(shape) if is_jit_tracing() else private.unsafe_view(tensor, shape)
 
 
 def call_out(operation: Callable[..., Tensor], *operands: Tensor, out: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch.nn
 from torch import Tensor
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch import functional as F
 
 __all__ = [
@@ -110,7 +111,7 @@ def _convolve(
     """The module's convolution; what is not padded with zeros is padded beforehand."""
     padding = module.padding
     if module.padding_mode != "zeros":
-        input = F.pad(input, module._reversed_padding_repeated_twice, mode=module.padding_mode)
+        input = F.pad(input, private.frame(module), mode=module.padding_mode)
         padding = 0
     return function(input, weight, bias, module.stride, padding, module.dilation, module.groups)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn
 from torch import Tensor
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch import functional as F
 
 __all__ = [
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 
-class _BatchNorm(torch.nn.modules.batchnorm._BatchNorm):
+class _BatchNorm(private.BatchNorm):
     """Which statistics batch norm takes, and how fast the running ones follow."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ class LazyBatchNorm3d(torch.nn.LazyBatchNorm3d, _BatchNorm):
     cls_to_become = BatchNorm3d
 
 
-class _InstanceNorm(torch.nn.modules.instancenorm._InstanceNorm):
+class _InstanceNorm(private.InstanceNorm):
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
         return F.instance_norm(
             input,

@@ -115,7 +115,7 @@ class Monitor:
         }
         # add_hparams would open a file of its own, whose lines a resumed run could not take back.
         for description in hparams(settings, outcome):
-            self.writer._get_file_writer().add_summary(description)
+            self.writer.file_writer.add_summary(description)  # type: ignore[attr-defined]
         for tag, value in outcome.items():
             self.writer.add_scalar(tag, value, step)
 
@@ -143,7 +143,7 @@ def _writer_read_last(run_dir: Path, purge_step: int) -> tuple[SummaryWriter, Pa
     others = max((path.name for path in run_dir.glob(f"{LOG}*")), default="")
     while True:
         writer = SummaryWriter(run_dir, purge_step=purge_step)
-        path = Path(writer._get_file_writer().event_writer._file_name)
+        path = Path(writer.file_writer.event_writer._file_name)  # type: ignore[attr-defined]
         if path.name > others or not _is_of_this_second(others):
             return writer, path
         writer.close()

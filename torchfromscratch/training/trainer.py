@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
+from torchfromscratch._torch_private import BatchNorm, compiler_failed
 from torchfromscratch.training.batches import Augmentation, Batch, Batches, random_seed
 from torchfromscratch.training.checkpoint import BEST, LAST, METRICS, save_checkpoint, save_metrics
 from torchfromscratch.training.conditions import conditions, take_up
@@ -219,7 +220,7 @@ class Trainer:
         try:
             with torch.no_grad():
                 self._logits(self.model, next(self.batches.testing()).images)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+        except compiler_failed() as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"torch.compile does not work here ({reason}): train without --compile") from error
 
@@ -410,7 +411,7 @@ def _with_waiting_time(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]
 
 
 def _is_batch_norm(module: torch.nn.Module) -> bool:
-    return isinstance(module, torch.nn.modules.batchnorm._BatchNorm)
+    return isinstance(module, BatchNorm)
 
 
 def _other_data(before: dict[str, Any], now: dict[str, Any]) -> str:
