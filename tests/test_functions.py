@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -201,6 +202,23 @@ def test_memory_format(subject: Subject, device: str) -> None:
         inputs = [in_layout(tensor, layout) for tensor in subject.inputs(torch.float32, device)]
         ours, theirs = (tensors_of(repeatable(function)(*inputs)) for function in (subject.ours, subject.theirs))
         assert [harness.strides(y) for y in ours] == [harness.strides(y) for y in theirs], layout
+
+
+def test_the_order_in_memory_changes_no_number(subject: Subject) -> None:
+    """Arguments and dL/dy have their dimensions in any order in memory, as what comes from transposes has."""
+    draw = random.Random(subject.name)
+
+    def shuffled(tensor: Tensor) -> Tensor:
+        order = draw.sample(range(tensor.dim()), tensor.dim())
+        return tensor.permute(order).contiguous().permute([order.index(dim) for dim in range(tensor.dim())])
+
+    def answers(lay_out: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        inputs = [lay_out(tensor.detach()).requires_grad_() for tensor in subject.inputs()]
+        outputs = [y for y in tensors_of(repeatable(subject.ours)(*inputs)) if y.requires_grad]
+        cotangents = [lay_out(harness.cotangent(y)) for y in outputs]
+        return [*outputs, *torch.autograd.grad(outputs, inputs, cotangents, materialize_grads=True)]
+
+    assert_equal(answers(shuffled), answers(torch.clone), subject.precision)
 
 
 def in_layout(tensor: Tensor, layout: Any) -> Tensor:
