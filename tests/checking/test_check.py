@@ -126,8 +126,9 @@ def refuses(input: Tensor) -> Tensor:
         ((3, "relu"), "cannot be called"),
         ((lambda a, b, c, d, e, f, g, h: a, "relu"), "relu is called as"),
         ((F.relu,), "say what it should be"),
+        ((lambda x: (x.relu(), x > 0), "relu"), "returns 2 outputs, and relu has 1"),
     ],
-    ids=["refused", "no such layer", "no function", "other arguments", "no like"],
+    ids=["refused", "no such layer", "no function", "other arguments", "no like", "more outputs"],
 )
 def test_what_cannot_be_checked_is_said(arguments: tuple, message: str) -> None:
     with pytest.raises(CannotCheckError, match=message):

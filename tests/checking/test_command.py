@@ -37,12 +37,33 @@ def test_the_exit_code_says_what_came_out_and_no_file_is_left(
         ([f"{FUNCTIONS}:Nothing", "--like", "relu"], "has no 'Nothing'"),
         ([f"{FUNCTIONS}:ReLU", "--like", "rely"], "did you mean relu"),
         ([f"{FUNCTIONS}:ReLU", "--like", "relu", "--cases", "0"], "at least one"),
+        (["--torch", f"{FUNCTIONS}:ReLU"], "leave one of them out"),
         (["--torch", "--device", "nowhere"], "cannot use device nowhere"),
     ],
 )
 def test_what_cannot_be_checked_is_an_error_of_the_user(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         main(["check", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("raise RuntimeError('at import')", "cannot import .*: RuntimeError: at import"),
+        ("import sys; sys.exit(3)", "cannot import .*: SystemExit: 3"),
+        ("def f(x:", "cannot import .*: SyntaxError"),
+        ("import nowhere_to_be_found", "No module named 'nowhere_to_be_found'"),
+        ("def f(x):\n    raise SystemExit(4)", "exits with 4"),
+        ("def f(x):\n    raise ValueError('no')", "f refuses every case of relu: ValueError: no"),
+        ("f = 3", "3 cannot be called"),
+        ("def f(x, y, z): return x", "takes .x, y, z., but relu is called as .input."),
+    ],
+)
+def test_a_file_that_does_not_work_is_an_error_of_the_user(source: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "layers.py"
+    file.write_text(source, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        main(["check", f"{file}:f", "--like", "relu", "--cases", "3"])
 
 
 @pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])

@@ -50,12 +50,18 @@ def register(subcommands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     if args.cases < 1:
         raise UserError(f"--cases {args.cases}: at least one")
+    if args.torch and args.function:
+        raise UserError(f"--torch checks the installed torch, not {args.function}: leave one of them out")
     if args.torch:
         return _check_torch(args)
     if not args.function or not args.like:
         raise UserError("name a function and what it should be, as in: check layers.py:MyConv2d --like conv2d")
     with audit() if args.by_hand else nullcontext():
-        report = check(load(args.function), args.like, double=not args.no_double, cases=args.cases, seed=args.seed)
+        function = load(args.function)
+        try:
+            report = check(function, args.like, double=not args.no_double, cases=args.cases, seed=args.seed)
+        except SystemExit as error:
+            raise CannotCheckError(f"{args.function} exits with {error.code!r}") from error
     print(json.dumps(report.as_dict(), indent=1, default=str) if args.json else report)
     return int(not report.ok)
 
@@ -98,7 +104,7 @@ def load(name: str) -> Any:
         raise CannotCheckError(f"a function is named FILE.py:NAME, as layers.py:MyConv2d, but got {name!r}")
     try:
         module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CannotCheckError(f"cannot import {place}: {type(error).__name__}: {error}") from error
     found: Any = module
     for part in attribute.split("."):

@@ -22,6 +22,7 @@ from torchfromscratch.checking.subject import Subject
 from torchfromscratch.checking.trial import Trial, backward, call, close, contiguous, fits, graph
 
 SAMPLE = 16  # cases that are looked at
+FEW = 6  # cases in which a call is made several times
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def _all(
 ) -> Iterator[Fault]:
     yield from _writes(small)
     yield from _refusals(subject, trials, attempt)
-    yield from _not_repeatable(small, attempt)
+    unsteady = [*_not_repeatable(small, attempt)]
+    yield from unsteady or _used_up(subject, small)
     if isinstance(layer, Layer):
         yield from _remembers_shapes(small, attempt)
     if any(trial.dtype != torch.float64 for trial in small):
@@ -124,7 +126,7 @@ def _shapes(subject: Subject, trials: Sequence[Trial]) -> Iterator[Fault]:
     for trial in trials:
         if invalid := INVALID.search(trial.refusal):
             index, got, due = (json.loads(part) for part in invalid.groups())
-            found.setdefault(_argument(subject, index), []).append((trial, got, due))
+            found.setdefault(_argument(subject, trial.case, index), []).append((trial, got, due))
     for name, shapes in found.items():
         holds = [
             words
@@ -141,10 +143,11 @@ def _shapes(subject: Subject, trials: Sequence[Trial]) -> Iterator[Fault]:
         )
 
 
-def _argument(subject: Subject, index: int) -> str:
-    """The argument whose gradient a Function returns at this place, if the Function is what is called."""
+def _argument(subject: Subject, case: Case, index: int) -> str:
+    """The argument that torch means by this number, which counts tensors alone, if a Function is what is called."""
     is_apply = getattr(subject.function, "__name__", "") == "apply"
-    return subject.takes[index] if is_apply and index < len(subject.takes) else ""
+    tensors = [name for name in subject.takes if isinstance(case.arguments[name], Tensor)]
+    return tensors[index] if is_apply and index < len(tensors) else ""
 
 
 def _refusals(subject: Subject, trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -> Iterator[Fault]:
@@ -193,8 +196,34 @@ def _not_repeatable(trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -
             return
 
 
+def _used_up(subject: Subject, trials: Sequence[Trial]) -> Iterator[Fault]:
+    """Whether a second backward pass through the same graph gives other gradients."""
+    for trial in [trial for trial in trials if trial.truth.outputs[0].numel()][:FEW]:
+        leaves = {name: x.detach().to(trial.dtype).requires_grad_() for name, x in trial.case.tensors.items()}
+        try:
+            outputs = call(subject, {**trial.case.arguments, **leaves})
+            gs = [g.to(y.dtype) for g, y in zip(trial.case.cotangents(outputs), outputs, strict=True)]
+            first, again = (
+                [None if x is None else x.clone() for x in backward(outputs, [*leaves.values()], gs, retain_graph=True)]
+                for _ in range(2)
+            )
+        except Exception as error:
+            is_changed = "modified by an inplace operation" in str(error)
+        else:
+            pairs = zip(first, again, strict=True)
+            is_changed = any(x is not None and (y is None or not _same(x, y)) for x, y in pairs)
+        if is_changed:
+            yield Fault(
+                "backward twice",
+                "Called a second time, backward gives other gradients, or fails: it changes what forward kept.",
+                "What is kept for backward must stay as it is, for loss.backward(retain_graph=True) and for second "
+                "derivatives: work on a copy.",
+                trial.case,
+            )
+            return
+
+
 BATCHED = ("input", "target", "mask", "query", "key", "value", "hx", "cx")  # what has a batch
-FEW = 6  # wrong cases that are tried with batches that no function has seen
 _new_sizes = itertools.cycle(range(7, 97))
 
 

@@ -99,6 +99,8 @@ def attempt(subject: Subject, layer: Layer | Unknown, case: Case, dtype: torch.d
     in_backward, written = False, []
     try:
         outputs = call(subject, {**case.arguments, **leaves})
+        if len(outputs) != len(truth.outputs):
+            raise TypeError(f"it returns {len(outputs)} outputs, and {truth.layer.name} has {len(truth.outputs)}")
         given |= name_outputs([y.detach().clone() if isinstance(y, Tensor) else y for y in outputs])
         if fits(outputs, truth.outputs):
             in_backward = True
@@ -137,14 +139,18 @@ def fits(outputs: Sequence[Any], right: Sequence[Tensor]) -> bool:
 
 
 def backward(
-    outputs: Sequence[Tensor], leaves: Sequence[Tensor], gs: Sequence[Tensor], create_graph: bool = False
+    outputs: Sequence[Tensor],
+    leaves: Sequence[Tensor],
+    gs: Sequence[Tensor],
+    create_graph: bool = False,
+    retain_graph: bool | None = None,
 ) -> tuple[Tensor | None, ...]:
     """The gradients; None where there are none."""
     followed = [(y, g) for y, g in zip(outputs, gs, strict=True) if y.requires_grad]
     if not followed:
         return (None,) * len(leaves)
     ys, cotangents = zip(*followed, strict=True)
-    return torch.autograd.grad(ys, leaves, cotangents, allow_unused=True, create_graph=create_graph)
+    return torch.autograd.grad(ys, leaves, cotangents, retain_graph, create_graph, allow_unused=True)
 
 
 @dataclass

@@ -95,7 +95,7 @@ def hat(t: Truth) -> Tensor:
 def over(t: Truth, dims: Callable[[Truth], list[int]]) -> Tensor:
     """The layer with statistics over other dimensions."""
     chosen = dims(t)
-    if not chosen:
+    if not chosen or (t.layer.name == "batch_norm" and chosen == statistics(t, t.input).dims):
         raise NotApplicableError
     d = t.input - t.input.mean(chosen, keepdim=True)
     return affine_of(t, d / ((d * d).mean(chosen, keepdim=True) + t.eps).sqrt())
@@ -133,6 +133,10 @@ def of_input() -> Iterator[Mistake]:
         (
             "The means are over n − 1.",
             lambda h, x, m, r: (h - (m(h) + x * m(h * x)) * one_less(h, m)) / r,
+        ),
+        (
+            "n is the batch alone, without the positions.",
+            lambda h, x, m, r: (h - m(h, h.shape[0]) - x * m(h * x, h.shape[0])) / r,
         ),
         ("The factor x̂ before mean(h · x̂) is missing.", lambda h, x, m, r: (h - m(h) - m(h * x)) / r),
         ("The division by √(σ² + ε) is missing.", lambda h, x, m, r: h - m(h) - x * m(h * x)),

@@ -212,10 +212,26 @@ def of_mean() -> Iterator[Mistake]:
     yield gradient("input", "Overlapping windows overwrite each other.", OVERLAP, lambda t: overwritten_mean(t))
     yield gradient(
         "input",
+        "dL/dy is spread as if the windows lay side by side, whatever the stride.",
+        "Windows begin `stride` apart, and what several of them see gets the sum.",
+        side_by_side,
+    )
+    yield gradient(
+        "input",
         "Only the first element of each window gets the gradient.",
         "Each element of a window gets its share.",
         lambda t: sent_back(t, lambda x: top_left(x) / x.shape[-1]),
     )
+
+
+def side_by_side(t: Truth) -> Tensor:
+    """Each dL/dy over the window's size, repeated over a window of its own, cut to the input's size."""
+    dims = t.input.dim() - 2
+    kernel = as_tuple(t.kernel_size, dims)
+    g = t.g / math.prod(kernel)
+    for axis, k in enumerate(kernel, 2):
+        g = g.repeat_interleave(k, axis)
+    return pad(g, [0] * dims, [n - have for n, have in zip(t.input.shape[2:], g.shape[2:], strict=True)])
 
 
 def overwritten_mean(t: Truth) -> Tensor:

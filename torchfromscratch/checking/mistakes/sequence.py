@@ -256,12 +256,15 @@ _LSTM = "c' = σ(f) c + σ(i) tanh(g) and h' = σ(o) tanh(c'): the gates lie in 
 
 
 def lstm(
-    t: Truth, order: str = "ifgo", keep: Callable[[str, Tensor], Tensor] = lambda name, x: x
+    t: Truth,
+    order: str = "ifgo",
+    keep: Callable[[str, Tensor], Tensor] = lambda name, x: x,
+    candidate: Callable[[Tensor], Tensor] = tanh,
 ) -> tuple[Tensor, Tensor]:
-    """The cell with gates in another order, each part passed through `keep`."""
+    """The cell with gates in another order, each part passed through `keep`, or another activation."""
     parts = dict(zip(order, sum(preactivations(t)).chunk(4, -1), strict=True))  # type: ignore[union-attr]
     i, f, o = (keep(name, sigmoid(parts[name])) for name in "ifo")
-    c = f * keep("c", t.cx) + i * keep("g", tanh(parts["g"]))
+    c = f * keep("c", t.cx) + i * keep("g", candidate(parts["g"]))
     return o * tanh(keep("c'", c)), c
 
 
@@ -289,6 +292,8 @@ def of_lstm() -> Iterator[Mistake]:
         "c' gets dL/dc' and what comes back from h': dL/dh' · σ(o) · (1 − tanh²(c')).",
         constant("c'"),
     )
+    yield forward("The sigmoid in place of tanh for the candidate.", _LSTM, lambda t: lstm(t, candidate=sigmoid))
+    yield forward("tanh of the candidate is forgotten.", _LSTM, lambda t: lstm(t, candidate=lambda g: g))
     yield forward("Nothing goes back to c.", _LSTM, constant("c"))
     yield forward("All gates are taken for constants.", _LSTM, constant("i", "f", "o"))
     yield gradient(
