@@ -32,6 +32,8 @@ EXAMPLES: dict[str, tuple[tuple[int, ...], tuple[Any, ...]]] = {
     "Flatten": ((2, 3, 4), (1, 2)),
     "Gate": ((5,), (torch.tensor([1.0, 0.0, -0.0, torch.nan, 2.0], dtype=torch.float64),)),
     "Gather": ((4, 3), (torch.tensor([[0, 2], [2, 3]]),)),
+    "Keep": ((2, 3), (torch.tensor([[True, False, True], [False, True, True]]),)),
+    "Margins": ((2, 4), (torch.tensor([[0, 3, 0], [1, 2, 3]]),)),
     "NegativeLogLikelihood": ((2, 3, 2), (torch.tensor([[[0, 2]], [[1, 9]]]), torch.tensor([0.5, 2.0, 3.0]), 1, 9)),
     "PadEdges reflect": (IMAGES, ([(1, 2), (0, 3)], "reflect")),
     "PadEdges replicate": (IMAGES, ([(1, 2), (0, 3)], "replicate")),

@@ -48,14 +48,16 @@ class Norm(Function):
         return torch.linalg.vector_norm(x, p, dim, keepdim=True)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, ctx.p, ctx.dim = inputs
-        save(ctx, (x, output))
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         x, n = saved(ctx)
         return _norm_dx(grad_output, x, n, ctx.p, ctx.dim), None, None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, ctx.p, ctx.dim = inputs
+        save(ctx, (x, output))
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, *_: None) -> Tensor:
@@ -88,12 +90,6 @@ class Dot(Function):
         return (widened(a) * widened(b)).sum(dim)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        a, b, ctx.dim = inputs
-        needs_a, needs_b, _ = ctx.needs_input_grad
-        save(ctx, (a, b), needed=(needs_b, needs_a))
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         a, b = saved(ctx)
         g = grad_output.unsqueeze(ctx.dim)
@@ -101,6 +97,14 @@ class Dot(Function):
         grad_a = (g * widened(b)).to(b.dtype) if needs_a else None
         grad_b = (g * widened(a)).to(a.dtype) if needs_b else None
         return grad_a, grad_b, None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        a, b, ctx.dim = inputs
+        needs_a, needs_b, _ = ctx.needs_input_grad
+        save(ctx, (a, b), needed=(needs_b, needs_a))
 
     @staticmethod
     def jvp(ctx: Any, a_t: Tensor, b_t: Tensor, _: None) -> Tensor:
