@@ -28,14 +28,14 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import by_core, evenly
-from torchfromscratch.kernels.convolution.kernel import Kernel, Task
+from torchfromscratch.kernels.convolution.kernel import PLANS, Kernel, Task
 from torchfromscratch.kernels.convolution.rotation import as_correlation
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
 from torchfromscratch.kernels.windows import Windows
@@ -105,178 +105,187 @@ def pays(task: Task) -> bool:
 
 def multiplications(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> int:
     """What a convolution costs, the transforms of the filters, which take as long as 64 tiles, included."""
-    tiles = count_tiles(batch, windows.output_size(input_size))
+    tiles = batch * math.prod([math.ceil(size / TILE) for size in windows.output_size(input_size)])
     return math.prod(channels) * SEEN**2 * (tiles + 64)
 
 
-def count_tiles(batch: int, output_size: Sequence[int]) -> int:
-    """How many tiles cover the outputs of a batch."""
-    return batch * math.prod([math.ceil(size / TILE) for size in output_size])
-
-
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
-    """y, shapes as in `convolution.correlate`."""
-    size, channels = windows.output_size(input.shape[2:]), weight.shape[:2]
-    output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
-    cores = count_cores(input.shape[0], size, max(channels))
-    x, y, filters = by_core(input, cores), by_core(output, cores), transformed_filters(weight, cores)
-    for shape, scratch, parts in partition(x, size, channels):
-        inputs, outputs = Inputs(x, windows, shape, scratch), Outputs(y, shape, scratch)
-        for tiles in parts:
-            torch.bmm(inputs.transformed(x, tiles), filters.mT, out=outputs.products)
-            outputs.write(tiles.of(y), bias)
+    """y, shapes as in the package."""
+    plan = blocks_of(input, windows, windows.output_size(input.shape[2:]), weight.shape[:2])
+    output = empty((input.shape[0], weight.shape[0], *plan.size), any_channels_last(input, weight), like=input)
+    x, y = by_core(input, plan.cores), by_core(output, plan.cores)
+    filters = transformed_filters(weight, plan.cores)
+    for shape, elements, blocks in plan.by_shape:
+        scratch = input.new_empty((plan.cores, elements))
+        inputs, outputs = InputTransform(x, shape, scratch), OutputTransform(y, shape, scratch)
+        for block in blocks:
+            torch.bmm(inputs.transformed(x, block), filters.mT, out=outputs.products)
+            outputs.write(y[block.output], bias)
     return output
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx, shapes as in `convolution.full_convolution`."""
+    """dL/dx, shapes as in the package."""
     return correlate(*as_correlation(grad_output, weight, windows, input_size))
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
-    """dL/dw, shapes as in `convolution.weight_gradient`."""
-    size, channels = grad_output.shape[2:], (grad_output.shape[1], input.shape[1])
-    cores = count_cores(input.shape[0], size, max(channels))
-    x, g = by_core(input, cores), by_core(grad_output, cores)
+    """dL/dw, shapes as in the package."""
+    plan = blocks_of(input, windows, grad_output.shape[2:], (grad_output.shape[1], input.shape[1]))
+    x, g = by_core(input, plan.cores), by_core(grad_output, plan.cores)
     total: Tensor | None = None
-    for shape, scratch, parts in partition(x, size, channels):
-        inputs, blocks = Inputs(x, windows, shape, scratch), Blocks(g, shape, scratch)
-        for tiles in parts:
-            total = add_products(total, blocks.transformed(tiles.of(g)), inputs.transformed(x, tiles))
-    del inputs, blocks, scratch  # their memory, before the filters ask for more
-    return copy_to_memory_format(filters_from(total, cores), any_channels_last(input, grad_output))
+    for shape, elements, blocks in plan.by_shape:
+        scratch = input.new_empty((plan.cores, elements))
+        inputs, gradients = InputTransform(x, shape, scratch), GradTransform(g, shape, scratch)
+        for block in blocks:
+            total = add_products(total, gradients.transformed(g[block.output]), inputs.transformed(x, block))
+    del inputs, gradients, scratch  # their memory, before the filters ask for more
+    return copy_to_memory_format(filters_from(total, plan.cores), any_channels_last(input, grad_output))
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """dL/dx and dL/dw, shapes as in `convolution.gradients`, from one transform of dL/dy: it takes an input's place."""
+    """dL/dx and dL/dw, shapes as in the package, from one transform of dL/dy: it takes an input's place."""
     grad_output, rotated, _, turned = as_correlation(grad_output, weight, windows, input.shape[2:])
-    size, channels = input.shape[2:], rotated.shape[:2]
-    channels_last = any_channels_last(grad_output, weight), any_channels_last(input, grad_output)
-    grad_input = empty(input.shape, channels_last[0], like=input)
-    cores = count_cores(input.shape[0], size, max(channels))
-    x, dx, g = by_core(input, cores), by_core(grad_input, cores), by_core(grad_output, cores)
-    filters, total = transformed_filters(rotated, cores), None
-    for shape, scratch, parts in partition(g, size, channels):
-        inputs, outputs = Inputs(g, turned, shape, scratch), Outputs(dx, shape, scratch)
-        blocks = Blocks(x, shape, scratch, outputs.memory)
-        for tiles in parts:
-            points = inputs.transformed(g, tiles)
+    weight_last = any_channels_last(input, grad_output)
+    plan = blocks_of(grad_output, turned, input.shape[2:], rotated.shape[:2])
+    grad_input = empty(input.shape, any_channels_last(grad_output, weight), like=input)
+    x, dx, g = by_core(input, plan.cores), by_core(grad_input, plan.cores), by_core(grad_output, plan.cores)
+    filters, total = transformed_filters(rotated, plan.cores), None
+    for shape, elements, blocks in plan.by_shape:
+        scratch = input.new_empty((plan.cores, elements))
+        inputs, outputs = InputTransform(g, shape, scratch), OutputTransform(dx, shape, scratch)
+        gradients = GradTransform(x, shape, scratch, outputs.memory)
+        for block in blocks:
+            points = inputs.transformed(g, block)
             torch.bmm(points, filters.mT, out=outputs.products)
-            outputs.write(tiles.of(dx), None)
-            total = add_products(total, points, blocks.transformed(tiles.of(x)))
-    del inputs, outputs, blocks, points, scratch, filters  # their memory, before the filters ask for more
+            outputs.write(dx[block.output], None)
+            total = add_products(total, points, gradients.transformed(x[block.output]))
+    del inputs, outputs, gradients, points, scratch, filters  # their memory, before the filters ask for more
     # its channels are those of the kernel, as the products have taken dL/dy for what comes out
-    return grad_input, copy_to_memory_format(filters_from(total, cores).flip(2, 3), channels_last[1])
+    return grad_input, copy_to_memory_format(filters_from(total, plan.cores).flip(2, 3), weight_last)
 
 
-Shape = tuple[int, int, int, int]  # of some tiles: cores, pictures of each, rows and columns
+Shape = tuple[int, int, int, int]  # of some tiles: cores, samples of each, rows and columns
+Index = tuple[slice, ...]
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """Some rows of tiles of some pictures of each core."""
+class Block(NamedTuple):
+    """Some rows of tiles of some samples of each core: indices of (cores, n, C, height, width)."""
 
-    pictures: slice
-    first: int
-    shape: Shape
-
-    def of(self, output: Tensor) -> Tensor:
-        """Their part of an output (cores, n, O, height, width)."""
-        return output[:, self.pictures, :, self.first * TILE : (self.first + self.shape[2]) * TILE]
+    input: Index  # what they see of it
+    padded: Index  # where that lies in (cores, n, padded height, padded width, C)
+    output: Index
 
 
-def count_cores(batch: int, output_size: Sequence[int], channels: int) -> int:
-    """How many cores have pictures of their own.
+class Plan(NamedTuple):
+    """The tiles of a batch in blocks that fit the caches, several samples or some rows of one.
+
+    Blocks of equal shape come together, with the number of elements of the memory that each core needs for what is
+    only passed from step to step: samples in another layout, and what is transformed along one dimension.
+    """
+
+    size: Sequence[int]
+    cores: int
+    by_shape: list[tuple[Shape, int, list[Block]]]
+
+
+def blocks_of(input: Tensor, windows: Windows, output_size: Sequence[int], channels: Sequence[int]) -> Plan:
+    """The plan for an input (N, C, H, W), of either of these channels."""
+    fewer = max(min(channels), max(channels) // 2)  # so at most twice the tiles that the other operand would take
+    tiles, threads = max(LEAST_TILES, ELEMENTS_PER_CORE // fewer), torch.get_num_threads()
+    return plan(input.shape[0], input.shape[2:], windows.padding, output_size, max(channels), tiles, threads)
+
+
+@functools.lru_cache(maxsize=PLANS)
+def plan(
+    batch: int,
+    input_size: Sequence[int],
+    padding: Sequence[int],
+    output_size: Sequence[int],
+    channels: int,
+    tiles_of_core: int,
+    threads: int,
+) -> Plan:
+    """The plan for so many tiles of each core at a time.
 
     Torch divides the elements of a tensor evenly among the cores, in the order in which they lie in memory. So
     what is computed lies core by core: at every step, each of them finds in its own cache what it has written
     there before. For that they need filters of their own, which the tiles must be many enough to pay for.
     """
-    threads = torch.get_num_threads()
-    return math.gcd(batch, threads) if 2 * count_tiles(batch, output_size) >= threads * channels else 1
-
-
-def partition(
-    input: Tensor, output_size: Sequence[int], channels: Sequence[int]
-) -> Iterator[tuple[Shape, Tensor, Iterator[Tiles]]]:
-    """The tiles of (cores, n, C, H, W) in parts that fit the caches, several pictures or some rows of one.
-
-    Those of equal shape come together, with memory (cores, numbers) for what is only passed from step to step:
-    pictures that are turned, and what is transformed along one dimension.
-    """
-    (cores, batch), (rows, columns) = input.shape[:2], (math.ceil(size / TILE) for size in output_size)
-    fewer = max(min(channels), max(channels) // 2)  # so at most twice the tiles that the other operand would take
-    at_once = max(LEAST_TILES, ELEMENTS_PER_CORE // fewer) * torch.get_num_threads() // cores
+    (height, width), (rows, columns) = input_size, (math.ceil(size / TILE) for size in output_size)
+    cores = math.gcd(batch, threads) if 2 * batch * rows * columns >= threads * channels else 1
+    batch, at_once = batch // cores, tiles_of_core * threads // cores
     rows_at_once = evenly(rows, max(1, at_once // columns))
-    pictures = evenly(batch, max(1, round(at_once / (rows * columns))))
-    tiles = [
-        Tiles(
-            slice(start, min(start + pictures, batch)),
-            first,
-            (cores, min(pictures, batch - start), min(rows_at_once, rows - first), columns),
+    samples = evenly(batch, max(1, round(at_once / (rows * columns))))
+    by_shape: dict[Shape, list[Block]] = {}
+    for start, first in itertools.product(range(0, batch, samples), range(0, rows, rows_at_once)):
+        n, block_rows = min(samples, batch - start), min(rows_at_once, rows - first)
+        of_samples, top, bottom = slice(start, start + n), first * TILE, (first + block_rows) * TILE
+        above = max(0, top - padding[0])  # the first row of the input that they see
+        seen = slice(above, max(above, min(height, bottom + 2 - padding[0])))
+        padded = slice(seen.start - top + padding[0], seen.stop - top + padding[0])
+        block = Block(
+            (slice(None), of_samples, slice(None), seen),
+            (slice(None), slice(None), padded, slice(padding[1], padding[1] + width)),
+            (slice(None), of_samples, slice(None), slice(top, bottom)),
         )
-        for start in range(0, batch, pictures)
-        for first in range(0, rows, rows_at_once)
-    ]
-    for shape, parts in itertools.groupby(tiles, key=lambda part: part.shape):
-        _, n, height, width = shape
-        row = max(width * TILE + 3, width * SEEN)
-        yield shape, input.new_empty((cores, n * (height * TILE + 2) * row * max(channels))), parts
+        by_shape.setdefault((cores, n, block_rows, columns), []).append(block)
+    row = max(columns * TILE + 3, columns * SEEN)
+    elements = {shape: shape[1] * (shape[2] * TILE + 2) * row * channels for shape in by_shape}
+    return Plan(output_size, cores, [(shape, elements[shape], blocks) for shape, blocks in by_shape.items()])
 
 
-class Inputs:
-    """Bᵀ x B, in memory that one part of the tiles after the other is computed in.
+class InputTransform:
+    """Bᵀ x B, in memory that one block of the tiles after the other is computed in.
 
-    The steps of the computation and what they read and write are laid down once, for every part.
+    The steps of the computation and what they read and write are laid down once, for every block.
     """
 
-    def __init__(self, input: Tensor, windows: Windows, shape: Shape, scratch: Tensor) -> None:
-        (cores, pictures, rows, columns), channels = shape, input.shape[2]
-        self.padding, self.scratch = windows.padding, scratch
-        self.inside = slice(0)  # the rows of `padded` that hold the input
-        self.padded = input.new_zeros((cores, pictures, rows * TILE + 2, columns * TILE + 2, channels))
+    def __init__(self, input: Tensor, shape: Shape, scratch: Tensor) -> None:
+        (cores, samples, rows, columns), (channels, _, width) = shape, input.shape[2:]
+        height = rows * TILE + 2
+        self.padded = input.new_zeros((cores, samples, height, columns * TILE + 2, channels))
+        self.index: Index | None = None  # of what `padded` holds of the input
+        self.rows = scratch_view((cores, samples, channels, height, width + 1), scratch)
         by_column = self.padded.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, cores, n, padded height, columns, C)
-        along_width = take(by_column.shape, scratch)
+        along_width = scratch_view(by_column.shape, scratch)
         by_row = along_width.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, 6, cores, n, rows, columns, C)
         memory = input.new_empty((cores, by_row.numel() // cores))
-        along_both = take(by_row.shape, memory)
+        along_both = scratch_view(by_row.shape, memory)
         self.steps = [*to_points(by_column, along_width), *to_points(by_row, along_both)]
         self.points = memory.view(cores * SEEN**2, -1, channels)
 
-    def transformed(self, input: Tensor, tiles: Tiles) -> Tensor:
-        """Of these tiles of the input (cores, n, C, H, W): (cores · 36, tiles of a core, C)."""
-        height, width = input.shape[3:]
-        top, left = tiles.first * TILE - self.padding[0], -self.padding[1]
-        first = max(0, top)
-        seen = slice(first, max(first, min(height, top + self.padded.shape[2])))
-        inside = slice(seen.start - top, seen.stop - top)
-        if inside != self.inside:
-            self.inside, self.there = inside, self.padded[:, :, inside, -left : width - left]
+    def transformed(self, input: Tensor, block: Block) -> Tensor:
+        """Of this block of the input (cores, n, C, H, W): (cores · 36, tiles of a core, C)."""
+        if block.padded != self.index:
+            self.index, inside = block.padded, block.padded[2]
             for outside in (slice(inside.start), slice(inside.stop, None)):
-                self.padded[:, :, outside].zero_()  # where rows of the part before may be
-        land(input[:, tiles.pictures, :, seen], self.there, self.scratch)
-        run(self.steps)
+                self.padded[:, :, outside].zero_()  # where rows of the block before may be
+        copy_to_channels_last(input[block.input], self.padded[block.padded], self.rows)
+        for step in self.steps:
+            step()
         return self.points
 
 
-class Outputs:
-    """Aᵀ m A, in memory that one part of the tiles after the other is computed in."""
+class OutputTransform:
+    """Aᵀ m A, in memory that one block of the tiles after the other is computed in."""
 
     def __init__(self, output: Tensor, shape: Shape, scratch: Tensor) -> None:
-        (cores, pictures, rows, columns), channels = shape, output.shape[2]
-        self.memory = memory = output.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
+        (cores, samples, rows, columns), channels = shape, output.shape[2]
+        self.memory = memory = output.new_empty((cores, SEEN**2 * samples * rows * columns * channels))
         self.products = memory.view(cores * SEEN**2, -1, channels)
-        by_row = take((SEEN, SEEN, *shape, channels), memory)
-        along_height = take((TILE, *by_row.shape[1:]), scratch)
+        by_row = scratch_view((SEEN, SEEN, *shape, channels), memory)
+        along_height = scratch_view((TILE, *by_row.shape[1:]), scratch)
         by_column = along_height.transpose(0, 1)  # (6, 4, cores, n, rows, columns, O)
         # in the place of the products, which are not needed any more
-        self.pixels = take((cores, pictures, rows * TILE, columns * TILE, channels), memory)
-        by_tile = self.pixels.unflatten(3, (columns, TILE)).unflatten(2, (rows, TILE)).permute(5, 3, 0, 1, 2, 4, 6)
+        self.pixels = scratch_view((cores, samples, rows * TILE, columns * TILE, channels), memory)
+        by_tile = self.pixels.view(cores, samples, rows, TILE, columns, TILE, channels).permute(5, 3, 0, 1, 2, 4, 6)
         self.steps = [*from_points(by_row, along_height), *from_points(by_column, by_tile)]
 
     def write(self, output: Tensor, bias: Tensor | None) -> None:
-        """From the products to these tiles' part of the output (cores, n, O, height, width)."""
-        run(self.steps)
+        """From the products to this block of the output (cores, n, O, height, width)."""
+        for step in self.steps:
+            step()
         pixels = self.pixels[:, :, : output.shape[3], : output.shape[4]].movedim(-1, 2)
         if bias is None:
             output.copy_(pixels)
@@ -284,89 +293,91 @@ class Outputs:
             torch.add(pixels, bias.view(-1, 1, 1), out=output)
 
 
-class Blocks:
+class GradTransform:
     """A g Aᵀ of dL/dy, or of what takes its place in a filter's gradient: 4×4 elements a tile, none of them twice."""
 
     def __init__(self, data: Tensor, shape: Shape, scratch: Tensor, memory: Tensor | None = None) -> None:
-        (cores, pictures, rows, columns), channels = shape, data.shape[2]
-        self.scratch = scratch
-        self.whole = data.new_zeros((cores, pictures, rows * TILE, columns * TILE, channels))
-        by_column = self.whole.unflatten(3, (columns, TILE)).movedim(4, 0)  # (4, cores, n, height, columns, C)
-        along_width = take((SEEN, *by_column.shape[1:]), scratch)
+        (cores, samples, rows, columns), (channels, _, width) = shape, data.shape[2:]
+        self.whole = data.new_zeros((cores, samples, rows * TILE, columns * TILE, channels))
+        self.rows = scratch_view((cores, samples, channels, rows * TILE, width + 1), scratch)
+        # (4, cores, n, height, columns, C)
+        by_column = self.whole.view(cores, samples, rows * TILE, columns, TILE, channels).movedim(4, 0)
+        along_width = scratch_view((SEEN, *by_column.shape[1:]), scratch)
         by_row = along_width.unflatten(3, (rows, TILE)).movedim(4, 0)  # (4, 6, cores, n, rows, columns, C)
         if memory is None:
-            memory = data.new_empty((cores, SEEN**2 * pictures * rows * columns * channels))
-        along_both = take((SEEN, *by_row.shape[1:]), memory)
+            memory = data.new_empty((cores, SEEN**2 * samples * rows * columns * channels))
+        along_both = scratch_view((SEEN, *by_row.shape[1:]), memory)
         self.steps = [*block_to_points(by_column, along_width), *block_to_points(by_row, along_both)]
         self.points = memory.view(cores * SEEN**2, -1, channels)
 
     def transformed(self, data: Tensor) -> Tensor:
-        """Of these tiles' part of the data (cores, n, C, height, width): (cores · 36, tiles of a core, C)."""
+        """Of this block of the data (cores, n, C, height, width): (cores · 36, tiles of a core, C)."""
         height, width = data.shape[3:]
         if height < self.whole.shape[2]:
             self.whole[:, :, height:].zero_()
-        land(data, self.whole[:, :, :height, :width], self.scratch)
-        run(self.steps)
+        copy_to_channels_last(data, self.whole[:, :, :height, :width], self.rows)
+        for step in self.steps:
+            step()
         return self.points
 
 
 Step = Callable[[], object]
 
 
-def land(pictures: Tensor, there: Tensor, scratch: Tensor) -> None:
-    """Copies pictures (cores, n, C, height, width) to where they lie as (cores, n, height, width, C).
+def copy_to_channels_last(data: Tensor, target: Tensor, rows: Tensor) -> None:
+    """Copies data (cores, n, C, height, width) to a target (cores, n, height, width, C).
 
-    If they lie contiguous, by way of rows that end with an unused element: channels whose distance is a power of
+    If they lie contiguous, by way of `rows` that end with an unused element: channels whose distance is a power of
     two would share the same few lines of the cache, and turning them takes five times as long.
     """
-    if pictures.stride(2) != 1:
-        *shape, width = pictures.shape
-        pictures = take((*shape, width + 1), scratch)[..., :width].copy_(pictures)
-    there.copy_(pictures.movedim(2, -1))
+    if data.stride(2) != 1:
+        data = rows[..., : data.shape[3], : data.shape[4]].copy_(data)
+    target.copy_(data.movedim(2, -1))
 
 
-def take(shape: Sequence[int], memory: Tensor) -> Tensor:
+def scratch_view(shape: Sequence[int], memory: Tensor) -> Tensor:
     """`shape` (…, cores, n, rows, columns, channels), of each core in the beginning of its memory (cores, numbers)."""
     *points, cores = shape[:-4]
     return memory[:, : math.prod(shape) // cores].view(cores, *points, *shape[-4:]).movedim(0, len(points))
 
 
-def run(steps: list[Step]) -> None:
-    for step in steps:
-        step()
-
-
-def to_points(x: Tensor, out: Tensor) -> Iterator[Step]:
+def to_points(x: Tensor, out: Tensor) -> list[Step]:
     """Bᵀ x along the first dimension, written so that what two rows share is computed once, where it stays."""
     odd, even = out[1:5:3], out[2:4]  # powers, of the polynomials of P and of Q
-    yield functools.partial(torch.sub, x[3:5], x[1:3], alpha=Q**2, out=out[1:3])
-    yield functools.partial(torch.sub, x[1:3], x[3:5], alpha=Q**2, out=out[3:5])
-    yield functools.partial(torch.add, even, odd, alpha=P, out=odd)
-    yield functools.partial(torch.sub, odd, even, alpha=2, out=even)
-    yield functools.partial(torch.add, x[4:], x[:2], out=out[::5])
-    yield functools.partial(out[::5].sub_, x[2:4], alpha=P**2 + Q**2)
+    return [
+        functools.partial(torch.sub, x[3:5], x[1:3], alpha=Q**2, out=out[1:3]),
+        functools.partial(torch.sub, x[1:3], x[3:5], alpha=Q**2, out=out[3:5]),
+        functools.partial(torch.add, even, odd, alpha=P, out=odd),
+        functools.partial(torch.sub, odd, even, alpha=2, out=even),
+        functools.partial(torch.add, x[4:], x[:2], out=out[::5]),
+        functools.partial(out[::5].sub_, x[2:4], alpha=P**2 + Q**2),
+    ]
 
 
-def from_points(m: Tensor, out: Tensor) -> Iterator[Step]:
+def from_points(m: Tensor, out: Tensor) -> list[Step]:
     """Aᵀ m along the first dimension, written so that what two rows share is computed once, in the place of m."""
     sums, differences = m[1:5:3], m[2:4]
-    yield functools.partial(sums.sub_, differences)
-    yield functools.partial(torch.add, sums, differences, alpha=2, out=differences)
-    yield functools.partial(torch.add, sums[0], differences[1], alpha=P, out=out[1])
-    yield functools.partial(torch.add, sums[1], differences[0], alpha=P, out=out[2])
-    yield functools.partial(torch.add, m[::5], differences, alpha=Q, out=out[::3])
-    yield functools.partial(out[0].add_, sums[1], alpha=P**2)
-    yield functools.partial(out[3].add_, sums[0], alpha=P**2)
+    return [
+        functools.partial(sums.sub_, differences),
+        functools.partial(torch.add, sums, differences, alpha=2, out=differences),
+        functools.partial(torch.add, sums[0], differences[1], alpha=P, out=out[1]),
+        functools.partial(torch.add, sums[1], differences[0], alpha=P, out=out[2]),
+        functools.partial(torch.add, m[::5], differences, alpha=Q, out=out[::3]),
+        functools.partial(out[0].add_, sums[1], alpha=P**2),
+        functools.partial(out[3].add_, sums[0], alpha=P**2),
+    ]
 
 
-def block_to_points(g: Tensor, out: Tensor) -> Iterator[Step]:
+def block_to_points(g: Tensor, out: Tensor) -> list[Step]:
     """A g along the first dimension, written so that what two rows share is computed once, where it stays."""
     odd, even = out[1:5:3], out[2:4]
-    yield functools.partial(torch.add, g[:2], g[2:], alpha=P**2, out=out[1:3])
-    yield functools.partial(torch.add, g[2:], g[:2], alpha=P**2, out=out[3:5])
-    yield functools.partial(torch.add, even, odd, alpha=Q, out=odd)
-    yield functools.partial(torch.sub, odd, even, alpha=2, out=even)
-    yield functools.partial(out[::5].copy_, g[::3])
+    return [
+        functools.partial(torch.add, g[:2], g[2:], alpha=P**2, out=out[1:3]),
+        functools.partial(torch.add, g[2:], g[:2], alpha=P**2, out=out[3:5]),
+        functools.partial(torch.add, even, odd, alpha=Q, out=odd),
+        functools.partial(torch.sub, odd, even, alpha=2, out=even),
+        functools.partial(out[::5].copy_, g[::3]),
+    ]
 
 
 def add_products(total: Tensor | None, blocks: Tensor, inputs: Tensor) -> Tensor:
