@@ -6,7 +6,9 @@ algorithm may compute for less than one after the other.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -14,14 +16,14 @@ from torchfromscratch.kernels.convolution.depthwise import DEPTHWISE
 from torchfromscratch.kernels.convolution.depthwise_runs import DEPTHWISE_RUNS
 from torchfromscratch.kernels.convolution.fft import FFT
 from torchfromscratch.kernels.convolution.im2col import IM2COL
-from torchfromscratch.kernels.convolution.kernel import Kernel, Task
+from torchfromscratch.kernels.convolution.kernel import PLANS, Kernel, Task
 from torchfromscratch.kernels.convolution.pointwise import POINTWISE
 from torchfromscratch.kernels.convolution.reference import REFERENCE
 from torchfromscratch.kernels.convolution.winograd import WINOGRAD
 from torchfromscratch.kernels.convolution.winograd_3d import WINOGRAD_3D
 from torchfromscratch.kernels.convolution.winograd_dilated import WINOGRAD_DILATED
 from torchfromscratch.kernels.custom_ops import custom_op
-from torchfromscratch.kernels.execution import in_cpu_memory, is_batched, is_tracing
+from torchfromscratch.kernels.execution import is_batched, is_tracing
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.kernels.windows import Windows
@@ -121,30 +123,39 @@ def gradients(
 
 
 def choose(
-    operands: tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None],
+    operands: Sequence[Tensor | None],
     channels: tuple[int, int],
     input_size: Sequence[int],
     windows: Windows,
     algorithm: str | None,
 ) -> Kernel:
     """The caller's algorithm, or the one that costs least for channels (C, O) and sizes."""
-    if 0 in (operands[0].shape[0], *channels) or is_batched(*operands):
+    if is_batched(*operands):
         return IM2COL
-    task = Task(
-        operands[0].shape[0],
-        channels,
-        input_size,
-        windows,
-        operands[0].dtype,
-        any_channels_last(*[operand for operand in operands if operand is not None]),
-        in_cpu_memory(*operands),
-        is_tracing(),
-    )
+    tensors = [operand for operand in operands if operand is not None]
+    tracing, channels_last = is_tracing(), any_channels_last(*tensors)
+    task = tensors[0].shape[0], channels, input_size, windows, tensors[0].dtype, channels_last
+    if tensors[0].is_cpu and not tracing:
+        try:
+            return planned_kernel(algorithm, *task, on_cpu=True, is_tracing=False)
+        except TypeError:  # sizes of tensors without elements may be symbols, which have no hash
+            pass
+    return kernel_for(algorithm, *task, on_cpu=False, is_tracing=tracing)
+
+
+def kernel_for(algorithm: str | None, *fields: Any, **flags: bool) -> Kernel:
+    """The kernel for a `Task` of these fields: the cheapest that fits, or the first of the caller's that does."""
+    task = Task(*fields, **flags)
+    if 0 in (task.batch, *task.channels):
+        return IM2COL
     if algorithm is not None and not task.is_tracing:
         return forced(algorithm, task)
     if not task.on_cpu:
         return next(kernel for kernel in ANYWHERE if kernel.fits(task))
     return min([kernel for kernel in KERNELS if kernel.fits(task)], key=lambda kernel: kernel.cost(task))
+
+
+planned_kernel = functools.lru_cache(maxsize=PLANS)(kernel_for)
 
 
 def forced(algorithm: str, task: Task) -> Kernel:
