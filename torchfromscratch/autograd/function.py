@@ -33,7 +33,30 @@ class Function(torch.autograd.Function):
     def __init_subclass__(cls) -> None:
         """Keeps the signature of `forward`, which torch asks for at every call: reading it takes longer than a ReLU."""
         if "forward" in vars(cls):
-            cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
+            cls.forward.__signature__ = _Signature.from_callable(cls.forward)  # type: ignore[attr-defined]
+
+
+class _Signature(inspect.Signature):
+    """A signature for which arguments that are all given, in order, need no binding."""
+
+    @functools.cached_property
+    def count(self) -> int:
+        """How many arguments a call takes that needs none; −1 where there is one like *args."""
+        plain = [parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in self.parameters.values()]
+        return len(plain) if all(plain) else -1
+
+    def bind(self, *args: Any, **kwargs: Any) -> Any:
+        return super().bind(*args, **kwargs) if kwargs or len(args) != self.count else _Bound(args)
+
+
+class _Bound:
+    """What torch asks of bound arguments."""
+
+    def __init__(self, args: tuple) -> None:
+        self.args, self.kwargs = args, dict[str, Any]()
+
+    def apply_defaults(self) -> None:
+        """None is missing."""
 
 
 class OpaqueTuple(tuple):
@@ -122,8 +145,10 @@ def save(ctx: Any, tensors: Sequence[Tensor | None], needed: Sequence[bool] | No
     forward_mode = is_forward_mode()
     if needed is not None and not forward_mode:
         tensors = [tensor if need else None for tensor, need in zip(tensors, needed, strict=True)]
-    ctx.is_saved = [tensor is not None for tensor in tensors]
-    kept = [tensor for tensor in tensors if tensor is not None]
+    ctx.is_saved, kept = [], []
+    for tensor in tensors:
+        ctx.is_saved.append(tensor is not None)
+        kept += [] if tensor is None else [tensor]
     ctx.save_for_backward(*kept)
     if forward_mode:
         ctx.save_for_forward(*kept)

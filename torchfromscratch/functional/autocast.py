@@ -26,8 +26,7 @@ def autocast(*, cpu: Policy, cuda: Policy) -> Callable[[Callable[P, R]], Callabl
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def with_casts(*args: P.args, **kwargs: P.kwargs) -> R:
-            tensors = [arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor)]
-            device_type = tensors[0].device.type if tensors else "cpu"
+            device_type = _device_type((*args, *kwargs.values()))
             policy = cpu if device_type == "cpu" else cuda
             if policy == "as given" or not is_autocasting(device_type):
                 return function(*args, **kwargs)
@@ -39,6 +38,14 @@ def autocast(*, cpu: Policy, cuda: Policy) -> Callable[[Callable[P, R]], Callabl
         return with_casts
 
     return decorate
+
+
+def _device_type(args: tuple) -> str:
+    """That of the first tensor."""
+    for arg in args:
+        if isinstance(arg, Tensor):
+            return arg.device.type
+    return "cpu"
 
 
 def _cast(arg: Any, dtype: torch.dtype) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from torchfromscratch.algorithm import chosen_algorithm
 from torchfromscratch.autograd.convolution import correlation, full_convolution
-from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_memory
+from torchfromscratch.functional.arguments import MANY, Size, as_batch, is_int, per_dimension, require_memory
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.buffers import no_view
+from torchfromscratch.kernels.planning import planned
 from torchfromscratch.kernels.windows import Windows
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
@@ -149,34 +151,48 @@ def _convolution(
 ) -> Tensor:
     """Check, make a batch, and correlate."""
     name = f"conv{dims}d"
-    _check_operands(name, dims, input, weight, bias, groups, out_channels=0)
-    batch = as_batch(name, input, dims)
+    _check_operands(name, dims, input, weight, bias, groups)
+    batch = input if input.dim() == dims + 2 else as_batch(name, input, dims)
     stride, dilation = per_dimension("stride", stride, dims), per_dimension("dilation", dilation, dims)
     if isinstance(padding, str):
         batch, padding = _named_padding(padding, batch, weight, stride, dilation)
-    windows = Windows(
-        _kernel_size(weight),
-        stride,
-        per_dimension("padding", padding, dims),
-        dilation,
-        groups,
+    padding = per_dimension("padding", padding, dims)
+    windows, elements = _correlation_windows(
+        name, batch.shape, weight.shape, None if bias is None else bias.shape, stride, padding, dilation, groups
     )
-    _check_windows(windows)
-    if batch.shape[1] != weight.shape[1] * groups:
+    if type(elements) is int and elements > MANY:
+        require_memory((elements,), batch)
+    output = correlation(batch, weight, bias, windows, chosen_algorithm())
+    return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
+
+
+@planned
+def _correlation_windows(
+    name: str,
+    input: torch.Size,
+    weight: torch.Size,
+    bias: torch.Size | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> tuple[Windows, int]:
+    """The windows of operands of these shapes, which are checked, and how many elements the output has."""
+    _check_shapes(name, weight, bias, groups, out_channels=0)
+    windows = _checked_windows(weight, stride, padding, dilation, groups)
+    if input[1] != weight[1] * groups:
         raise RuntimeError(
-            f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(input.shape)} to have "
-            f"{weight.shape[1] * groups} channels, but got {batch.shape[1]} channels instead"
+            f"Given groups={groups}, weight of size {list(weight)}, expected input{list(input)} to have "
+            f"{weight[1] * groups} channels, but got {input[1]} channels instead"
         )
-    padded_size = tuple(size + 2 * p for size, p in zip(batch.shape[2:], windows.padding, strict=True))
+    padded_size = tuple(size + 2 * p for size, p in zip(input[2:], padding, strict=True))
     if any([extent > size for extent, size in zip(windows.extent, padded_size, strict=True)]):
         raise RuntimeError(
             f"Calculated padded input size per channel: {_times(padded_size)}. Kernel size: {_times(windows.extent)}. "
             "Kernel size can't be greater than actual input size; pad more or use a smaller kernel"
         )
-    _check_positions(batch)
-    require_memory((batch.shape[0], weight.shape[0], *windows.output_size(batch.shape[2:])), batch)
-    output = correlation(batch, weight, bias, windows, chosen_algorithm())
-    return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
+    _check_positions(input)
+    return windows, math.prod((input[0], weight[0], *windows.output_size(input[2:])))
 
 
 def _transposed(
@@ -192,40 +208,61 @@ def _transposed(
 ) -> Tensor:
     """Check, make a batch, and convolve fully."""
     name = f"conv_transpose{dims}d"
-    _check_operands(name, dims, input, weight, bias, groups, out_channels=1)
-    batch = as_batch(name, input, dims)
-    if batch.shape[1] != weight.shape[0]:
-        raise RuntimeError(
-            f"Given transposed=1, weight of size {list(weight.shape)}, expected input{list(input.shape)} to have "
-            f"{weight.shape[0]} channels, but got {batch.shape[1]} channels instead"
-        )
-    windows = Windows(
-        _kernel_size(weight),
+    _check_operands(name, dims, input, weight, bias, groups)
+    batch = input if input.dim() == dims + 2 else as_batch(name, input, dims)
+    windows, output_size, elements = _transposed_windows(
+        name,
+        batch.shape,
+        weight.shape,
+        None if bias is None else bias.shape,
         per_dimension("stride", stride, dims),
         per_dimension("padding", padding, dims),
+        per_dimension("output_padding", output_padding, dims),
         per_dimension("dilation", dilation, dims),
         groups,
     )
-    _check_windows(windows)
-    output_padding = per_dimension("output_padding", output_padding, dims)
-    for extra, s, d in zip(output_padding, windows.stride, windows.dilation, strict=True):
+    if type(elements) is int and elements > MANY:
+        require_memory((elements,), batch)
+    output = full_convolution(batch, weight, bias, windows, output_size, chosen_algorithm())
+    return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
+
+
+@planned
+def _transposed_windows(
+    name: str,
+    input: torch.Size,
+    weight: torch.Size,
+    bias: torch.Size | None,
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    output_padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> tuple[Windows, tuple[int, ...], int]:
+    """The windows of operands of these shapes, which are checked, the output's size, and how many elements it has."""
+    _check_shapes(name, weight, bias, groups, out_channels=1)
+    if input[1] != weight[0]:
+        raise RuntimeError(
+            f"Given transposed=1, weight of size {list(weight)}, expected input{list(input)} to have "
+            f"{weight[0]} channels, but got {input[1]} channels instead"
+        )
+    windows = _checked_windows(weight, stride, padding, dilation, groups)
+    for extra, s, d in zip(output_padding, stride, dilation, strict=True):
         if not 0 <= extra < max(s, d):
             raise RuntimeError(
                 f"output padding must be smaller than either stride or dilation, but got output_padding="
-                f"{output_padding}, stride={windows.stride}, dilation={windows.dilation}"
+                f"{output_padding}, stride={stride}, dilation={dilation}"
             )
-    geometry = zip(batch.shape[2:], windows.stride, windows.padding, windows.extent, output_padding, strict=True)
-    output_size = tuple((i - 1) * s - 2 * p + extent + extra for i, s, p, extent, extra in geometry)
-    least = 1 if batch.shape[0] else 0  # an empty batch has no pictures that could be too small
+    geometry = zip(input[2:], stride, padding, windows.extent, output_padding, strict=True)
+    output_size = tuple([(i - 1) * s - 2 * p + extent + extra for i, s, p, extent, extra in geometry])
+    least = 1 if input[0] else 0  # an empty batch has no samples that could be too small
     if any([size < least for size in output_size]):
         raise RuntimeError(
-            f"Given input size per channel: {_times(batch.shape[2:])}. Calculated output size per channel: "
+            f"Given input size per channel: {_times(input[2:])}. Calculated output size per channel: "
             f"{_times(output_size)}. Output size is too small; use less padding"
         )
-    _check_positions(batch)
-    require_memory((batch.shape[0], weight.shape[1] * groups, *output_size), batch)
-    output = full_convolution(batch, weight, bias, windows, output_size, chosen_algorithm())
-    return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
+    _check_positions(input)
+    return windows, output_size, math.prod((input[0], weight[1] * groups, *output_size))
 
 
 def _named_padding(
@@ -245,37 +282,34 @@ def _named_padding(
     return input, tuple(total // 2 for total in totals)
 
 
-def _check_operands(
-    name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, groups: int, out_channels: int
-) -> None:
-    """Types and shapes of weight and bias; `out_channels` is the dimension of weight that counts them."""
+def _check_operands(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
+    """Types, and the number of the weight's dimensions."""
     if not is_int(groups):
         raise TypeError(f"groups must be an int, but got {groups!r}")
-    if groups <= 0:
-        raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")
     if weight.dim() != dims + 2:
         raise RuntimeError(_wrong_dims(name, dims, input, weight))
-    if weight.shape[0] < groups or weight.shape[0] % groups:
-        raise RuntimeError(
-            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0 and divisible by "
-            f"{groups}, but got weight of size {list(weight.shape)} instead"
-        )
-    if 0 in weight.shape[2:]:
-        raise RuntimeError(f"{name} expects a kernel of at least one tap, but got weight of size {list(weight.shape)}")
     for what, operand in (("weight", weight), ("bias", bias)):
         if operand is not None and operand.dtype != input.dtype:
             raise RuntimeError(f"Input type ({input.dtype}) and {what} type ({operand.dtype}) should be the same")
-    channels = weight.shape[out_channels] * (groups if out_channels else 1)
-    if bias is not None and bias.shape != (channels,):
+
+
+def _check_shapes(name: str, weight: torch.Size, bias: torch.Size | None, groups: int, out_channels: int) -> None:
+    """Those of weight and bias; `out_channels` is the dimension of weight that counts them."""
+    if groups <= 0:
+        raise RuntimeError(f"non-positive groups is not supported, but got groups={groups}")
+    if weight[0] < groups or weight[0] % groups:
         raise RuntimeError(
-            f"Given weight of size {list(weight.shape)}, expected bias to be 1-dimensional with {channels} elements, "
-            f"but got bias of size {list(bias.shape)} instead"
+            f"Given groups={groups}, expected weight to be at least {groups} at dimension 0 and divisible by "
+            f"{groups}, but got weight of size {list(weight)} instead"
         )
-
-
-def _kernel_size(weight: Tensor) -> tuple[int, ...]:
-    """Plain numbers: torch.jit.trace, which draws TensorBoard's graph, makes tensors of sizes."""
-    return tuple(int(size) for size in weight.shape[2:])
+    if 0 in weight[2:]:
+        raise RuntimeError(f"{name} expects a kernel of at least one tap, but got weight of size {list(weight)}")
+    channels = weight[out_channels] * (groups if out_channels else 1)
+    if bias is not None and bias != (channels,):
+        raise RuntimeError(
+            f"Given weight of size {list(weight)}, expected bias to be 1-dimensional with {channels} elements, "
+            f"but got bias of size {list(bias)} instead"
+        )
 
 
 def _wrong_dims(name: str, dims: int, input: Tensor, weight: Tensor) -> str:
@@ -289,20 +323,22 @@ def _wrong_dims(name: str, dims: int, input: Tensor, weight: Tensor) -> str:
     )
 
 
-def _check_windows(windows: Windows) -> None:
-    if min(windows.padding) < 0:
-        raise RuntimeError(f"negative padding is not supported, but got padding={windows.padding}")
-    if min(windows.stride) <= 0:
-        raise RuntimeError(f"non-positive stride is not supported, but got stride={windows.stride}")
-    if min(windows.dilation) <= 0:
-        raise RuntimeError(f"dilation should be greater than zero, but got dilation={windows.dilation}")
+def _checked_windows(
+    weight: torch.Size, stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], groups: int
+) -> Windows:
+    """Windows of plain numbers: torch.jit.trace, which draws TensorBoard's graph, makes tensors of sizes."""
+    if min(padding) < 0:
+        raise RuntimeError(f"negative padding is not supported, but got padding={padding}")
+    if min(stride) <= 0:
+        raise RuntimeError(f"non-positive stride is not supported, but got stride={stride}")
+    if min(dilation) <= 0:
+        raise RuntimeError(f"dilation should be greater than zero, but got dilation={dilation}")
+    return Windows(tuple([int(size) for size in weight[2:]]), stride, padding, dilation, groups)
 
 
-def _check_positions(batch: Tensor) -> None:
-    if batch.shape[0] and batch.shape[1] and 0 in batch.shape[2:]:
-        raise RuntimeError(
-            f"Only zero batch or zero channel inputs are supported, but got input shape: {list(batch.shape)}"
-        )
+def _check_positions(input: torch.Size) -> None:
+    if input[0] and input[1] and 0 in input[2:]:
+        raise RuntimeError(f"Only zero batch or zero channel inputs are supported, but got input shape: {list(input)}")
 
 
 def _times(sizes: tuple[int, ...] | torch.Size) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 def any_channels_last(*tensors: Tensor) -> bool:
     """Whether one of the (N, C, height, width) or (N, C, depth, height, width) tensors lies channels last."""
-    return any([is_channels_last(tensor) for tensor in tensors])  # a list: Dynamo traces no unfinished generator
+    return any([*map(is_channels_last, tensors)])  # a list: Dynamo traces no unfinished generator
 
 
 def is_channels_last(tensor: Tensor) -> bool:

@@ -81,7 +81,7 @@ class Windows:
     @property
     def extent(self) -> tuple[int, ...]:
         """How many input positions a window spans: d·(k − 1) + 1."""
-        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True))
+        return tuple([d * (k - 1) + 1 for k, d in zip(self.kernel_size, self.dilation, strict=True)])
 
     @property
     def all_see_input(self) -> bool:

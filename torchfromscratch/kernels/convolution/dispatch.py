@@ -6,7 +6,6 @@ algorithm may compute for less than one after the other.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from torchfromscratch.kernels.convolution.depthwise import DEPTHWISE
 from torchfromscratch.kernels.convolution.depthwise_runs import DEPTHWISE_RUNS
 from torchfromscratch.kernels.convolution.fft import FFT
 from torchfromscratch.kernels.convolution.im2col import IM2COL
-from torchfromscratch.kernels.convolution.kernel import PLANS, Kernel, Task
+from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.convolution.pointwise import POINTWISE
 from torchfromscratch.kernels.convolution.reference import REFERENCE
 from torchfromscratch.kernels.convolution.winograd import WINOGRAD
@@ -25,6 +24,7 @@ from torchfromscratch.kernels.convolution.winograd_dilated import WINOGRAD_DILAT
 from torchfromscratch.kernels.custom_ops import custom_op
 from torchfromscratch.kernels.execution import is_batched, is_tracing
 from torchfromscratch.kernels.layout import any_channels_last, empty
+from torchfromscratch.kernels.planning import planned
 from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.kernels.windows import Windows
 
@@ -72,8 +72,8 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     if input.shape[0] == 0:
         return empty_output(input, weight, bias, windows, algorithm)
     channels = input.shape[1], weight.shape[0]
-    kernel = choose((input, weight, bias), channels, input.shape[2:], windows, algorithm)
-    if rounds_often(kernel, input):
+    kernel = choose((input, weight), channels, input.shape[2:], windows, algorithm)
+    if input.dtype in NARROW_TYPES and not kernel.rounds_once:
         wide_bias = None if bias is None else bias.float()
         return kernel.correlate(input.float(), weight.float(), wide_bias, windows).to(input.dtype)
     return kernel.correlate(input, weight, bias, windows)
@@ -88,7 +88,7 @@ def full_convolution(
         return empty_input(grad_output, weight, windows, input_size, algorithm)
     channels = weight.shape[1] * windows.groups, weight.shape[0]
     kernel = choose((grad_output, weight), channels, input_size, windows, algorithm)
-    if rounds_often(kernel, grad_output):
+    if grad_output.dtype in NARROW_TYPES and not kernel.rounds_once:
         grad_input = kernel.full_convolution(grad_output.float(), weight.float(), windows, input_size)
         return grad_input.to(grad_output.dtype)
     return kernel.full_convolution(grad_output, weight, windows, input_size)
@@ -101,7 +101,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows, algori
         return empty_weight(input, grad_output, windows, algorithm).zero_()
     channels = input.shape[1], grad_output.shape[1]
     kernel = choose((input, grad_output), channels, input.shape[2:], windows, algorithm)
-    if rounds_often(kernel, input):
+    if input.dtype in NARROW_TYPES and not kernel.rounds_once:
         return kernel.weight_gradient(input.float(), grad_output.float(), windows).to(input.dtype)
     return kernel.weight_gradient(input, grad_output, windows)
 
@@ -116,14 +116,14 @@ def gradients(
     """
     channels, size = (input.shape[1], weight.shape[0]), input.shape[2:]
     kernel = choose((grad_output, weight, input), channels, size, windows, algorithm)
-    if kernel.gradients is not None and windows.all_see_input and not rounds_often(kernel, input):
+    if kernel.gradients is not None and input.dtype not in NARROW_TYPES and windows.all_see_input:
         return kernel.gradients(input, weight, grad_output, windows)
     grad_input = full_convolution(grad_output, weight, windows, size, algorithm)
     return grad_input, weight_gradient(input, grad_output, windows, algorithm)
 
 
 def choose(
-    operands: Sequence[Tensor | None],
+    operands: Sequence[Tensor],
     channels: tuple[int, int],
     input_size: Sequence[int],
     windows: Windows,
@@ -132,20 +132,15 @@ def choose(
     """The caller's algorithm, or the one that costs least for channels (C, O) and sizes."""
     if is_batched(*operands):
         return IM2COL
-    tensors = [operand for operand in operands if operand is not None]
-    tracing, channels_last = is_tracing(), any_channels_last(*tensors)
-    task = tensors[0].shape[0], channels, input_size, windows, tensors[0].dtype, channels_last
-    if tensors[0].is_cpu and not tracing:
-        try:
-            return planned_kernel(algorithm, *task, on_cpu=True, is_tracing=False)
-        except TypeError:  # sizes of tensors without elements may be symbols, which have no hash
-            pass
-    return kernel_for(algorithm, *task, on_cpu=False, is_tracing=tracing)
+    first, tracing, channels_last = operands[0], is_tracing(), any_channels_last(*operands)
+    fields = channels, input_size, windows, first.dtype, channels_last, first.is_cpu and not tracing, tracing
+    return kernel_for(algorithm, first.shape[0], *fields)
 
 
-def kernel_for(algorithm: str | None, *fields: Any, **flags: bool) -> Kernel:
+@planned
+def kernel_for(algorithm: str | None, *fields: Any) -> Kernel:
     """The kernel for a `Task` of these fields: the cheapest that fits, or the first of the caller's that does."""
-    task = Task(*fields, **flags)
+    task = Task(*fields)
     if 0 in (task.batch, *task.channels):
         return IM2COL
     if algorithm is not None and not task.is_tracing:
@@ -153,9 +148,6 @@ def kernel_for(algorithm: str | None, *fields: Any, **flags: bool) -> Kernel:
     if not task.on_cpu:
         return next(kernel for kernel in ANYWHERE if kernel.fits(task))
     return min([kernel for kernel in KERNELS if kernel.fits(task)], key=lambda kernel: kernel.cost(task))
-
-
-planned_kernel = functools.lru_cache(maxsize=PLANS)(kernel_for)
 
 
 def forced(algorithm: str, task: Task) -> Kernel:
@@ -169,8 +161,3 @@ def forced(algorithm: str, task: Task) -> Kernel:
         f"kernel_size={windows.kernel_size}, stride={windows.stride}, groups={windows.groups}; "
         '"im2col" computes any'
     )
-
-
-def rounds_often(kernel: Kernel, data: Tensor) -> bool:
-    """Whether a narrow type would be rounded at every step, which torch's convolution does not do."""
-    return data.dtype in NARROW_TYPES and not kernel.rounds_once

@@ -11,10 +11,6 @@ from torch import Tensor
 
 from torchfromscratch.kernels.windows import Windows
 
-# How many plans are kept: what depends on shapes, options and the number of threads alone, and not on a tensor. Only
-# sizes that are numbers have one: those of a compiler are symbols.
-PLANS = 512
-
 # A product of matrices with one column takes ten times as long for each multiplication as one with many.
 COLUMN_COST = 10
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -20,20 +19,27 @@ def as_correlation(
     dL/dy, its elements s apart and padded by d(k − 1) − p, is correlated with the rotated kernel.
     """
     grad_output = insert_zeros(grad_output, windows.stride)
-    before = [extent - 1 - p for extent, p in zip(windows.extent, windows.padding, strict=True)]
-    after = [
-        size + extent - 1 - output - pad
-        for size, extent, output, pad in zip(input_size, windows.extent, grad_output.shape[2:], before, strict=True)
-    ]
+    before, after = [], []
+    for size, extent, p, outputs in zip(
+        input_size, windows.extent, windows.padding, grad_output.shape[2:], strict=True
+    ):
+        before.append(extent - 1 - p)
+        after.append(size - outputs + p)
     padding = tuple(before)
     if before != after or min(before) < 0:
         around = [amount for pair in zip(reversed(before), reversed(after), strict=True) for amount in pair]
         grad_output = torch.constant_pad_nd(grad_output, around)  # negative amounts cut off
-        padding = (0,) * windows.dims
+        padding = (0,) * len(padding)
     rotated = rotate180(weight, windows.groups)
     if any_channels_last(weight):
         rotated = copy_to_memory_format(rotated, channels_last=True)
-    return grad_output, rotated, None, replace(windows, stride=(1,) * windows.dims, padding=padding)
+    stride_one = (1,) * len(padding)
+    return (
+        grad_output,
+        rotated,
+        None,
+        Windows(windows.kernel_size, stride_one, padding, windows.dilation, windows.groups),
+    )
 
 
 def insert_zeros(data: Tensor, steps: Sequence[int]) -> Tensor:

@@ -34,10 +34,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import by_core, evenly
-from torchfromscratch.kernels.convolution.kernel import PLANS, Kernel, Task
+from torchfromscratch.kernels.blocking import evenly
+from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.convolution.rotation import as_correlation
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
+from torchfromscratch.kernels.planning import planned
 from torchfromscratch.kernels.windows import Windows
 
 # Elements of each point that a core computes at a time, of the operand with fewer channels. The shortest steps write
@@ -113,7 +114,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y, shapes as in the package."""
     plan = blocks_of(input, windows, windows.output_size(input.shape[2:]), weight.shape[:2])
     output = empty((input.shape[0], weight.shape[0], *plan.size), any_channels_last(input, weight), like=input)
-    x, y = by_core(input, plan.cores), by_core(output, plan.cores)
+    x, y = input.view(plan.cores, -1, *input.shape[1:]), output.view(plan.cores, -1, *output.shape[1:])
     filters = transformed_filters(weight, plan.cores)
     for shape, elements, blocks in plan.by_shape:
         scratch = input.new_empty((plan.cores, elements))
@@ -132,7 +133,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in the package."""
     plan = blocks_of(input, windows, grad_output.shape[2:], (grad_output.shape[1], input.shape[1]))
-    x, g = by_core(input, plan.cores), by_core(grad_output, plan.cores)
+    x, g = input.view(plan.cores, -1, *input.shape[1:]), grad_output.view(plan.cores, -1, *grad_output.shape[1:])
     total: Tensor | None = None
     for shape, elements, blocks in plan.by_shape:
         scratch = input.new_empty((plan.cores, elements))
@@ -149,7 +150,11 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     weight_last = any_channels_last(input, grad_output)
     plan = blocks_of(grad_output, turned, input.shape[2:], rotated.shape[:2])
     grad_input = empty(input.shape, any_channels_last(grad_output, weight), like=input)
-    x, dx, g = by_core(input, plan.cores), by_core(grad_input, plan.cores), by_core(grad_output, plan.cores)
+    x, dx, g = (
+        input.view(plan.cores, -1, *input.shape[1:]),
+        grad_input.view(plan.cores, -1, *grad_input.shape[1:]),
+        grad_output.view(plan.cores, -1, *grad_output.shape[1:]),
+    )
     filters, total = transformed_filters(rotated, plan.cores), None
     for shape, elements, blocks in plan.by_shape:
         scratch = input.new_empty((plan.cores, elements))
@@ -196,7 +201,7 @@ def blocks_of(input: Tensor, windows: Windows, output_size: Sequence[int], chann
     return plan(input.shape[0], input.shape[2:], windows.padding, output_size, max(channels), tiles, threads)
 
 
-@functools.lru_cache(maxsize=PLANS)
+@planned
 def plan(
     batch: int,
     input_size: Sequence[int],
@@ -246,13 +251,12 @@ class InputTransform:
         height = rows * TILE + 2
         self.padded = input.new_zeros((cores, samples, height, columns * TILE + 2, channels))
         self.index: Index | None = None  # of what `padded` holds of the input
-        self.rows = scratch_view((cores, samples, channels, height, width + 1), scratch)
+        self.rows = rows_to_turn((cores, samples, channels, height, width), scratch)
         by_column = self.padded.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, cores, n, padded height, columns, C)
         along_width = scratch_view(by_column.shape, scratch)
         by_row = along_width.unfold(3, SEEN, TILE).movedim(-1, 0)  # (6, 6, cores, n, rows, columns, C)
-        memory = input.new_empty((cores, by_row.numel() // cores))
-        along_both = scratch_view(by_row.shape, memory)
-        self.steps = [*to_points(by_column, along_width), *to_points(by_row, along_both)]
+        memory = input.new_empty((cores, SEEN, SEEN, samples, rows, columns, channels))
+        self.steps = [*to_points(by_column, along_width), *to_points(by_row, memory.movedim(0, 2))]
         self.points = memory.view(cores * SEEN**2, -1, channels)
 
     def transformed(self, input: Tensor, block: Block) -> Tensor:
@@ -261,7 +265,10 @@ class InputTransform:
             self.index, inside = block.padded, block.padded[2]
             for outside in (slice(inside.start), slice(inside.stop, None)):
                 self.padded[:, :, outside].zero_()  # where rows of the block before may be
-        copy_to_channels_last(input[block.input], self.padded[block.padded], self.rows)
+        data = input[block.input]
+        if data.stride(2) != 1:
+            data = self.rows[..., : data.shape[3], : data.shape[4]].copy_(data)
+        self.padded[block.padded].copy_(data.movedim(2, -1))
         for step in self.steps:
             step()
         return self.points
@@ -272,13 +279,13 @@ class OutputTransform:
 
     def __init__(self, output: Tensor, shape: Shape, scratch: Tensor) -> None:
         (cores, samples, rows, columns), channels = shape, output.shape[2]
-        self.memory = memory = output.new_empty((cores, SEEN**2 * samples * rows * columns * channels))
+        self.memory = memory = output.new_empty((cores, SEEN, SEEN, samples, rows, columns, channels))
         self.products = memory.view(cores * SEEN**2, -1, channels)
-        by_row = scratch_view((SEEN, SEEN, *shape, channels), memory)
+        by_row = memory.movedim(0, 2)
         along_height = scratch_view((TILE, *by_row.shape[1:]), scratch)
         by_column = along_height.transpose(0, 1)  # (6, 4, cores, n, rows, columns, O)
         # in the place of the products, which are not needed any more
-        self.pixels = scratch_view((cores, samples, rows * TILE, columns * TILE, channels), memory)
+        self.pixels = scratch_view((cores, samples, rows * TILE, columns * TILE, channels), memory.view(cores, -1))
         by_tile = self.pixels.view(cores, samples, rows, TILE, columns, TILE, channels).permute(5, 3, 0, 1, 2, 4, 6)
         self.steps = [*from_points(by_row, along_height), *from_points(by_column, by_tile)]
 
@@ -299,15 +306,14 @@ class GradTransform:
     def __init__(self, data: Tensor, shape: Shape, scratch: Tensor, memory: Tensor | None = None) -> None:
         (cores, samples, rows, columns), (channels, _, width) = shape, data.shape[2:]
         self.whole = data.new_zeros((cores, samples, rows * TILE, columns * TILE, channels))
-        self.rows = scratch_view((cores, samples, channels, rows * TILE, width + 1), scratch)
+        self.rows = rows_to_turn((cores, samples, channels, rows * TILE, width), scratch)
         # (4, cores, n, height, columns, C)
         by_column = self.whole.view(cores, samples, rows * TILE, columns, TILE, channels).movedim(4, 0)
         along_width = scratch_view((SEEN, *by_column.shape[1:]), scratch)
         by_row = along_width.unflatten(3, (rows, TILE)).movedim(4, 0)  # (4, 6, cores, n, rows, columns, C)
         if memory is None:
-            memory = data.new_empty((cores, SEEN**2 * samples * rows * columns * channels))
-        along_both = scratch_view((SEEN, *by_row.shape[1:]), memory)
-        self.steps = [*block_to_points(by_column, along_width), *block_to_points(by_row, along_both)]
+            memory = data.new_empty((cores, SEEN, SEEN, samples, rows, columns, channels))
+        self.steps = [*block_to_points(by_column, along_width), *block_to_points(by_row, memory.movedim(0, 2))]
         self.points = memory.view(cores * SEEN**2, -1, channels)
 
     def transformed(self, data: Tensor) -> Tensor:
@@ -315,7 +321,9 @@ class GradTransform:
         height, width = data.shape[3:]
         if height < self.whole.shape[2]:
             self.whole[:, :, height:].zero_()
-        copy_to_channels_last(data, self.whole[:, :, :height, :width], self.rows)
+        if data.stride(2) != 1:
+            data = self.rows[..., :height, :width].copy_(data)
+        self.whole[:, :, :height, :width].copy_(data.movedim(2, -1))
         for step in self.steps:
             step()
         return self.points
@@ -324,15 +332,13 @@ class GradTransform:
 Step = Callable[[], object]
 
 
-def copy_to_channels_last(data: Tensor, target: Tensor, rows: Tensor) -> None:
-    """Copies data (cores, n, C, height, width) to a target (cores, n, height, width, C).
+def rows_to_turn(shape: Sequence[int], memory: Tensor) -> Tensor:
+    """Memory for contiguous (cores, n, C, height, width) on their way to channels last, whose rows end with a gap.
 
-    If they lie contiguous, by way of `rows` that end with an unused element: channels whose distance is a power of
-    two would share the same few lines of the cache, and turning them takes five times as long.
+    Channels whose distance is a power of two would share the same few lines of the cache, and turning them takes five
+    times as long.
     """
-    if data.stride(2) != 1:
-        data = rows[..., : data.shape[3], : data.shape[4]].copy_(data)
-    target.copy_(data.movedim(2, -1))
+    return scratch_view((*shape[:-1], shape[-1] + 1), memory)[..., :-1]
 
 
 def scratch_view(shape: Sequence[int], memory: Tensor) -> Tensor:
@@ -387,7 +393,7 @@ def add_products(total: Tensor | None, blocks: Tensor, inputs: Tensor) -> Tensor
 
 def transformed_filters(weight: Tensor, cores: int) -> Tensor:
     """G w Gᵀ, for each core anew: (O, C, 3, 3) → (cores · 36, O, C)."""
-    transform = filter_transform(weight)
+    transform = weight.new_tensor(FILTER_TRANSFORM)  # G
     rows = transform @ weight.permute(2, 3, 0, 1).reshape(3, -1)
     points = weight.new_empty((cores, SEEN, SEEN, rows.shape[1] // 3))
     torch.matmul(transform, rows.view(SEEN, 3, -1), out=points[0])
@@ -398,17 +404,12 @@ def transformed_filters(weight: Tensor, cores: int) -> Tensor:
 def filters_from(points: Tensor | None, cores: int) -> Tensor:
     """The transpose of `transformed_filters`: (cores · 36, O, C) → (O, C, 3, 3), summed over the cores, in place."""
     assert points is not None
-    transform = filter_transform(points).mT
+    transform = points.new_tensor(FILTER_TRANSFORM).mT
     total, *others = points.view(cores, SEEN, SEEN, -1)
     for other in others:
         total += other
     rows = torch.matmul(transform, total).view(SEEN, -1)
     return (transform @ rows).view(3, 3, *points.shape[1:]).permute(2, 3, 0, 1)
-
-
-def filter_transform(like: Tensor) -> Tensor:
-    """G, in the type and on the device of `like`."""
-    return like.new_tensor(FILTER_TRANSFORM)
 
 
 WINOGRAD = Kernel("winograd", fits, cost, correlate, full_convolution, weight_gradient, gradients)
