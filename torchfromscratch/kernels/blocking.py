@@ -40,8 +40,12 @@ def slices(like: Tensor, size: int, elements: int) -> list[slice]:
     # Narrow types stay whole too: they would round once more with every part of a weight's gradient.
     if like.device.type != "cpu" or like.element_size() < 4 or is_tracing():
         return [slice(0, size)]
-    most, cores = max(1, BATCH_BLOCK_BYTES // max(1, elements * like.element_size())), torch.get_num_threads()
-    step = evenly(size, most)
+    return even_slices(size, BATCH_BLOCK_BYTES // max(1, elements * like.element_size()), torch.get_num_threads())
+
+
+def even_slices(size: int, most: int, cores: int) -> list[slice]:
+    """`size` items in parts of at most so many, but at least one, and of as many for each core."""
+    step = evenly(size, max(1, most))
     if most >= cores:
         step += -step % cores
     return [slice(start, min(start + step, size)) for start in range(0, max(1, size), step)]

@@ -6,7 +6,7 @@ algorithm may compute for less than one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -71,12 +71,8 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y[n, o, i] = b[o] + Σ_{c,k} w[o, c, k] · x[n, c, i·s + k·d − p]."""
     if input.shape[0] == 0:
         return empty_output(input, weight, bias, windows, algorithm)
-    channels = input.shape[1], weight.shape[0]
-    kernel = choose((input, weight), channels, input.shape[2:], windows, algorithm)
-    if input.dtype in NARROW_TYPES and not kernel.rounds_once:
-        wide_bias = None if bias is None else bias.float()
-        return kernel.correlate(input.float(), weight.float(), wide_bias, windows).to(input.dtype)
-    return kernel.correlate(input, weight, bias, windows)
+    kernel = choose((input, weight), (input.shape[1], weight.shape[0]), input.shape[2:], windows, algorithm)
+    return run(kernel, kernel.correlate, input, weight, bias, windows)
 
 
 @custom_op(like=empty_input)
@@ -88,10 +84,7 @@ def full_convolution(
         return empty_input(grad_output, weight, windows, input_size, algorithm)
     channels = weight.shape[1] * windows.groups, weight.shape[0]
     kernel = choose((grad_output, weight), channels, input_size, windows, algorithm)
-    if grad_output.dtype in NARROW_TYPES and not kernel.rounds_once:
-        grad_input = kernel.full_convolution(grad_output.float(), weight.float(), windows, input_size)
-        return grad_input.to(grad_output.dtype)
-    return kernel.full_convolution(grad_output, weight, windows, input_size)
+    return run(kernel, kernel.full_convolution, grad_output, weight, windows, input_size)
 
 
 @custom_op(like=empty_weight)
@@ -101,9 +94,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows, algori
         return empty_weight(input, grad_output, windows, algorithm).zero_()
     channels = input.shape[1], grad_output.shape[1]
     kernel = choose((input, grad_output), channels, input.shape[2:], windows, algorithm)
-    if input.dtype in NARROW_TYPES and not kernel.rounds_once:
-        return kernel.weight_gradient(input.float(), grad_output.float(), windows).to(input.dtype)
-    return kernel.weight_gradient(input, grad_output, windows)
+    return run(kernel, kernel.weight_gradient, input, grad_output, windows)
 
 
 @custom_op(like=empty_gradients)
@@ -115,11 +106,20 @@ def gradients(
     A window over nothing but padding has no share in dL/dx, but if its dL/dy is NaN, so is dL/dw.
     """
     channels, size = (input.shape[1], weight.shape[0]), input.shape[2:]
-    kernel = choose((grad_output, weight, input), channels, size, windows, algorithm)
-    if kernel.gradients is not None and input.dtype not in NARROW_TYPES and windows.all_see_input:
-        return kernel.gradients(input, weight, grad_output, windows)
+    kernel = choose((input, weight, grad_output), channels, size, windows, algorithm)
+    if kernel.gradients is not None and input.shape[0] and windows.all_see_input:
+        return run(kernel, kernel.gradients, input, weight, grad_output, windows)
     grad_input = full_convolution(grad_output, weight, windows, size, algorithm)
     return grad_input, weight_gradient(input, grad_output, windows, algorithm)
+
+
+def run(kernel: Kernel, operation: Callable[..., Any], *args: Any) -> Any:
+    """The kernel's operation, in float32 where it would round a narrow type at every step, as torch's does not."""
+    dtype = args[0].dtype
+    if dtype not in NARROW_TYPES or kernel.rounds_once:
+        return operation(*args)
+    results = operation(*[arg.float() if isinstance(arg, Tensor) else arg for arg in args])
+    return results.to(dtype) if isinstance(results, Tensor) else tuple([result.to(dtype) for result in results])
 
 
 def choose(

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import batch_blocks, part_of, slices
+from torchfromscratch.kernels import blocking
+from torchfromscratch.kernels.blocking import part_of
 from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.convolution.rotation import as_correlation
 from torchfromscratch.kernels.execution import in_cpu_memory, is_exporting
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
+from torchfromscratch.kernels.planning import planned
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.windows import Windows, crop_to
 
@@ -32,13 +35,14 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     filters = filter_rows(weight, windows).unsqueeze(1)  # (G, 1, O/G, K)
     shape, channels_last = (input.shape[0], weight.shape[0], *size), any_channels_last(input, weight)
     output: Tensor | None = None
-    if windows.groups == 1 and in_cpu_memory(input, weight, bias):
+    in_memory = in_cpu_memory(input, weight)
+    if windows.groups == 1 and in_memory:
         output = empty(shape, channels_last, like=input)
-        for pictures, band, matrix in window_matrices(input, windows, size):
+        for pictures, band, matrix in window_matrices(input, windows, size, in_memory):
             y = part_of(part_of(output, pictures), band, 2)
             multiply_into(y, matrix[0], filters[0, 0], bias, channels_last)
         return output
-    for pictures, band, matrix in window_matrices(input, windows, size):
+    for pictures, band, matrix in window_matrices(input, windows, size, in_memory):
         by_row = matrix.stride(-1) == 1
         product = torch.matmul(matrix, filters.mT).mT if by_row else torch.matmul(filters, matrix.mT)
         if bias is not None:
@@ -82,7 +86,7 @@ def multiply(left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor) -> N
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx, shapes as in `convolution.full_convolution`.
+    """dL/dx, shapes as in the package.
 
     A stride would put s − 1 zeros between the elements of dL/dy; rather than multiply by them, each window's
     share, dL/dy times the filters, is sent back to where the window was. So it is where the kernel is larger than
@@ -94,7 +98,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     size = tuple(grad_output.shape[2:])
     filters = filter_rows(weight, windows)
     shape, output = (grad_output.shape[0], groups * channels, *input_size), None
-    for pictures, bands in parts(grad_output, size, groups * filters.shape[2]):
+    for pictures, bands in blocks_of(grad_output, size, groups * filters.shape[2], in_cpu_memory(grad_output, weight)):
         gradients = part_of(grad_output, pictures)
         padded_shape, padded = (groups, gradients.shape[0], *windows.padded_size(input_size), channels), None
         for band in bands:
@@ -123,8 +127,8 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     size, groups, out_channels = tuple(grad_output.shape[2:]), windows.groups, grad_output.shape[1]
     row_length = input.shape[1] // groups * math.prod(windows.kernel_size)
     as_columns = grad_output.shape[0] * math.prod(size) >= row_length
-    total: Tensor | None = None
-    for pictures, band, matrix in window_matrices(input, windows, size):
+    total, in_memory = None, in_cpu_memory(input, grad_output)
+    for pictures, band, matrix in window_matrices(input, windows, size, in_memory):
         gradients = part_of(part_of(grad_output, pictures), band, 2)
         if matrix.stride(-1) == 1:
             matrix = matrix.reshape(groups, math.prod(matrix.shape[1:3]), row_length)
@@ -133,7 +137,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
             if total is None:
                 total = torch.bmm(*factors)
             else:
-                total = total.baddbmm_(*factors) if in_cpu_memory(input, grad_output) else total.baddbmm(*factors)
+                total = total.baddbmm_(*factors) if in_memory else total.baddbmm(*factors)
         else:  # column by column: a product for each picture, as joining them would turn the matrix
             by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
             factors = (matrix.mT, by_group.mT) if as_columns else (by_group, matrix)
@@ -145,41 +149,87 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     return copy_to_memory_format(filters_last.movedim(-1, 1), any_channels_last(input, grad_output))
 
 
-def parts(batch: Tensor, output_size: Sequence[int], row_length: int) -> list[tuple[slice, list[slice]]]:
-    """The windows in parts that fit the cache: several pictures, or one and bands of its outputs."""
-    along_height, *rest = output_size
-    elements = math.prod(rest) * row_length
-    bands = slices(batch, along_height, elements)
-    return [(pictures, bands) for pictures in batch_blocks(batch, along_height * elements)]
+Blocks = list[tuple[slice, list[slice]]]  # samples, and bands of their outputs
+
+
+def blocks_of(batch: Tensor, output_size: Sequence[int], row_length: int, in_memory: bool) -> Blocks:
+    """The windows in blocks that fit the cache, in a CPU's memory; else whole.
+
+    Narrow types stay whole too: they would round once more with every block of a weight's gradient.
+    """
+    if not in_memory or batch.element_size() < 4:
+        return [(slice(0, batch.shape[0]), [slice(0, output_size[0])])]
+    row_bytes = row_length * batch.element_size()
+    return blocks(batch.shape[0], output_size, row_bytes, blocking.BATCH_BLOCK_BYTES, torch.get_num_threads())
+
+
+@planned
+def blocks(batch: int, output_size: Sequence[int], row_bytes: int, block_bytes: int, cores: int) -> Blocks:
+    """Several samples at a time, or one and bands of its outputs."""
+    of_band = math.prod(output_size[1:]) * row_bytes
+    bands = blocking.even_slices(output_size[0], block_bytes // max(1, of_band), cores)
+    samples = blocking.even_slices(batch, block_bytes // max(1, of_band * output_size[0]), cores)
+    return [(some, bands) for some in samples]
 
 
 def window_matrices(
-    input: Tensor, windows: Windows, output_size: Sequence[int]
+    input: Tensor, windows: Windows, output_size: Sequence[int], in_memory: bool
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Pictures, a band of their outputs, and the matrix of the windows there."""
-    for pictures, bands in parts(input, output_size, input.shape[1] * math.prod(windows.kernel_size)):
-        view = window_view(part_of(input, pictures), windows, output_size)
+    """Samples, a band of their outputs, and the matrix of the windows there."""
+    for samples, bands in blocks_of(input, output_size, input.shape[1] * windows.tap_count, in_memory):
+        view = (view_in_memory if in_memory else window_view)(part_of(input, samples), windows, output_size)
         for band in bands:
-            yield pictures, band, window_matrix(view, band, windows)
+            yield samples, band, window_matrix(view, band, windows)
 
 
-def window_view(pictures: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
-    """The windows over some pictures (n, C, *input), as a view (G, n, *output, *k, C/G).
-
-    What it views lies channels last where that makes the longer runs, contiguous otherwise.
-    """
-    groups = windows.groups
-    channels = pictures.shape[1] // groups
+def lies_channels_last(channels: int, windows: Windows, output_size: Sequence[int]) -> bool:
+    """Whether that makes the longer runs to copy, of channels rather than of outputs."""
     run_of_outputs = output_size[-1] if windows.stride[-1] == 1 else 1
-    run_of_channels = channels * (windows.kernel_size[-1] if windows.dilation[-1] == 1 and groups == 1 else 1)
-    padded = windows.pad(pictures)
-    if not is_exporting() and run_of_outputs > run_of_channels:  # what is exported is for all sizes
-        padded = padded.contiguous()
-    else:
+    is_run = windows.dilation[-1] == 1 and windows.groups == 1
+    return channels * (windows.kernel_size[-1] if is_run else 1) >= run_of_outputs
+
+
+def window_view(samples: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
+    """The windows over some samples (n, C, *input), as a view (G, n, *output, *k, C/G)."""
+    groups, channels = windows.groups, samples.shape[1] // windows.groups
+    padded = windows.pad(samples)
+    if is_exporting() or lies_channels_last(channels, windows, output_size):  # what is exported is for all sizes
         padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
-    by_group = padded.view(pictures.shape[0], groups, channels, *padded.shape[2:])
+    by_group = padded.contiguous().view(samples.shape[0], groups, channels, *padded.shape[2:])
     view = crop_to(windows.slide(by_group, at=3), output_size, at=3)  # (n, G, C/G, *output, *k)
     return view.movedim(2, -1).transpose(0, 1)
+
+
+def view_in_memory(samples: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
+    """The same view, of samples that are padded and turned at once."""
+    channels_last, shape, inside, size, stride = view_plan(samples.shape, windows, output_size)
+    samples = samples.movedim(1, -1) if channels_last else samples
+    padded = samples.contiguous() if inside is None else samples.new_zeros(shape)
+    if inside is not None:
+        padded[inside].copy_(samples)
+    return padded.as_strided(size, stride)
+
+
+@planned
+def view_plan(shape: torch.Size, windows: Windows, output_size: Sequence[int]) -> tuple[Any, ...]:
+    """Whether channels lie last, the padded shape, what of it holds the samples, and the view's size and strides."""
+    (batch, channels, *input_size), w = shape, windows
+    of_group, padded_size = channels // w.groups, w.padded_size(input_size)
+    channels_last = lies_channels_last(of_group, w, output_size)
+    inside = [slice(p, p + size) for p, size in zip(w.padding, input_size, strict=True)]
+    every = slice(None)
+    if channels_last:
+        padded, index = (batch, *padded_size, channels), (every, *inside, every)
+    else:
+        padded, index = (batch, channels, *padded_size), (every, every, *inside)
+    strides = [math.prod(padded[dim + 1 :]) for dim in range(len(padded))]
+    of_sample, *of_space = strides[:1] + (strides[1:-1] if channels_last else strides[2:])
+    of_channel = strides[-1 if channels_last else 1]
+    moves = [step * s for step, s in zip(of_space, w.stride, strict=True)]
+    taps = [step * d for step, d in zip(of_space, w.dilation, strict=True)]
+    size = (w.groups, batch, *output_size, *w.kernel_size, of_group)
+    view_strides = (of_group * of_channel, of_sample, *moves, *taps, of_channel)
+    return channels_last, padded, tuple(index) if any(w.padding) else None, size, view_strides
 
 
 def window_matrix(view: Tensor, band: slice, windows: Windows) -> Tensor:
