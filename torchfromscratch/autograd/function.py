@@ -165,11 +165,13 @@ def saved(ctx: Any) -> tuple[Any, ...]:
 
 def _without_autocast(compute: Callable[..., Any], *args: Any) -> Any:
     """`compute(*args)` with autocast's casts off."""
-    device_types = [arg.device.type for arg in args if isinstance(arg, torch.Tensor)]
-    if not device_types or not is_autocasting(device_types[0]):
-        return compute(*args)
-    with torch.autocast(device_types[0], enabled=False):
-        return compute(*args)
+    for arg in args:
+        if isinstance(arg, Tensor):
+            if not is_autocasting(arg.device.type):
+                break
+            with torch.autocast(arg.device.type, enabled=False):
+                return compute(*args)
+    return compute(*args)
 
 
 def mapped_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:

@@ -65,8 +65,10 @@ def is_batched(*tensors: Tensor | None) -> bool:
     """
     if is_compiling():
         return False
-    given = [t for t in tensors if t is not None]
-    return any([private.is_batchedtensor(t) or private.is_legacy_batchedtensor(t) for t in given])
+    for tensor in tensors:
+        if tensor is not None and (private.is_batchedtensor(tensor) or private.is_legacy_batchedtensor(tensor)):
+            return True
+    return False
 
 
 def is_differentiating() -> bool:

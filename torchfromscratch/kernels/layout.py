@@ -14,12 +14,14 @@ def any_channels_last(*tensors: Tensor) -> bool:
 
 def is_channels_last(tensor: Tensor) -> bool:
     """Whether the strides grow from channels over space to batch; torch takes ambiguous ones for contiguous."""
-    if tensor.dim() not in (4, 5) or tensor.stride(1) == 0:
+    if tensor.dim() not in (4, 5):
         return False
-    least = 0
-    for dim in (1, *range(tensor.dim() - 1, 1, -1), 0):
-        size, stride = tensor.shape[dim], tensor.stride(dim)
-        if size == 0 or stride < least or (dim == 0 and least == tensor.stride(1)):
+    sizes, strides, least = tensor.shape, tensor.stride(), 0
+    if strides[1] == 0:
+        return False
+    for dim in (1, *range(len(sizes) - 1, 1, -1), 0):
+        size, stride = sizes[dim], strides[dim]
+        if size == 0 or stride < least or (dim == 0 and least == strides[1]):
             return False
         least = stride * size
     return True

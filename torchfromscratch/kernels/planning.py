@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
+from torchfromscratch.kernels.execution import is_dynamo_compiling, is_jit_tracing
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,7 +24,7 @@ def planned(make: F) -> F:
 
     @functools.wraps(make)
     def plan(*args: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling() or torch.jit.is_tracing():
+        if is_dynamo_compiling() or is_jit_tracing():
             return make(*args)
         try:
             return kept(*args)

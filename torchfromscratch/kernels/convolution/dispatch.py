@@ -107,10 +107,13 @@ def gradients(
     """
     channels, size = (input.shape[1], weight.shape[0]), input.shape[2:]
     kernel = choose((input, weight, grad_output), channels, size, windows, algorithm)
-    if kernel.gradients is not None and input.shape[0] and windows.all_see_input:
+    if input.shape[0] == 0:
+        grad_input, grad_weight = empty_gradients(input, weight, grad_output, windows, algorithm)
+        return grad_input, grad_weight.zero_()
+    if kernel.gradients is not None and windows.all_see_input:
         return run(kernel, kernel.gradients, input, weight, grad_output, windows)
-    grad_input = full_convolution(grad_output, weight, windows, size, algorithm)
-    return grad_input, weight_gradient(input, grad_output, windows, algorithm)
+    grad_input = run(kernel, kernel.full_convolution, grad_output, weight, windows, size)
+    return grad_input, run(kernel, kernel.weight_gradient, input, grad_output, windows)
 
 
 def run(kernel: Kernel, operation: Callable[..., Any], *args: Any) -> Any:
