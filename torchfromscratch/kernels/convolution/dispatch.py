@@ -71,7 +71,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y[n, o, i] = b[o] + Σ_{c,k} w[o, c, k] · x[n, c, i·s + k·d − p]."""
     if input.shape[0] == 0:
         return empty_output(input, weight, bias, windows, algorithm)
-    kernel = choose((input, weight), (input.shape[1], weight.shape[0]), input.shape[2:], windows, algorithm)
+    kernel = choose((input, weight, bias), (input.shape[1], weight.shape[0]), input.shape[2:], windows, algorithm)
     return run(kernel, kernel.correlate, input, weight, bias, windows)
 
 
@@ -126,7 +126,7 @@ def run(kernel: Kernel, operation: Callable[..., Any], *args: Any) -> Any:
 
 
 def choose(
-    operands: Sequence[Tensor],
+    operands: tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None],
     channels: tuple[int, int],
     input_size: Sequence[int],
     windows: Windows,
@@ -135,7 +135,7 @@ def choose(
     """The caller's algorithm, or the one that costs least for channels (C, O) and sizes."""
     if is_batched(*operands):
         return IM2COL
-    first, tracing, channels_last = operands[0], is_tracing(), any_channels_last(*operands)
+    first, tracing, channels_last = operands[0], is_tracing(), any_channels_last(*operands[:2])
     fields = channels, input_size, windows, first.dtype, channels_last, first.is_cpu and not tracing, tracing
     return kernel_for(algorithm, first.shape[0], *fields)
 

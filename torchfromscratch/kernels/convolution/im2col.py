@@ -35,7 +35,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     filters = filter_rows(weight, windows).unsqueeze(1)  # (G, 1, O/G, K)
     shape, channels_last = (input.shape[0], weight.shape[0], *size), any_channels_last(input, weight)
     output: Tensor | None = None
-    in_memory = in_cpu_memory(input, weight)
+    in_memory = in_cpu_memory(input, weight, bias)
     if windows.groups == 1 and in_memory:
         output = empty(shape, channels_last, like=input)
         for pictures, band, matrix in window_matrices(input, windows, size, in_memory):
