@@ -12,7 +12,7 @@ from tests.checking.corpus import RIGHT, WRONG, Right, Wrong
 from torchfromscratch.checking import Report
 
 CASES = 60
-QUICK = 8  # one in so many is checked by every test run, all of them by the slow ones
+QUICK = 16  # one in so many is checked by every test run, all of them by the slow ones
 LEAST_NAMED = 0.95
 CONSEQUENCE = "Only forward is wrong"  # what is said of the right gradient of a wrong output
 

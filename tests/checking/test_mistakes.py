@@ -28,7 +28,7 @@ NOT_EVERYWHERE = {
 @cache
 def truths(name: str) -> list[Truth]:
     layer = LAYERS[name]
-    return [layer.truth(case) for case in cases.drawn(cases.strategy(layer, layer.arguments, {}), 80, 0)]
+    return [layer.truth(case) for case in cases.draw_cases(cases.strategy(layer, layer.arguments, {}), 80, 0)]
 
 
 def trials(name: str, row: Mistake) -> dict[str, list[Trial]]:

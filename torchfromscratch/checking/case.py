@@ -24,7 +24,7 @@ class Numbers:
 
     def tensor(self, *shape: int) -> Tensor:
         """The tensor, in float64; `as_contiguous`: its numbers, lying contiguously."""
-        tensor = arranged(self._values(shape), self.layout)
+        tensor = to_layout(self._values(shape), self.layout)
         return tensor.contiguous() if self.as_contiguous else tensor
 
     def _values(self, shape: Sequence[int]) -> Tensor:
@@ -35,7 +35,7 @@ class Numbers:
         return torch.randint(low, high, shape, generator=generator).double()
 
 
-def arranged(tensor: Tensor, layout: str) -> Tensor:
+def to_layout(tensor: Tensor, layout: str) -> Tensor:
     """The same numbers, lying in memory as `layout` says where the tensor has the dimensions for it."""
     dims = tensor.dim()
     if layout == "channels last" and dims in (4, 5):
@@ -49,6 +49,11 @@ def arranged(tensor: Tensor, layout: str) -> Tensor:
     if layout == "expanded" and tensor.numel():
         return tensor.flatten()[0].clone().expand(tensor.shape)
     return tensor.contiguous()
+
+
+def roll(x: Tensor, by: int) -> Tensor:
+    """The same numbers, each moved on by so many elements."""
+    return x.flatten().roll(by).view(x.shape)
 
 
 @dataclass(frozen=True, eq=False)

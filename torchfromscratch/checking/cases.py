@@ -17,6 +17,7 @@ from hypothesis.errors import NoSuchExample
 from torch import Tensor
 
 from torchfromscratch.checking.case import LAYOUTS, STYLES, Case, Numbers
+from torchfromscratch.checking.formulas import as_tuple
 from torchfromscratch.checking.layers import Layer
 
 PARTS = 5  # cases of one run of hypothesis resemble each other: several runs know more
@@ -91,20 +92,15 @@ def per_dim(dims: int, low: int, high: int) -> st.SearchStrategy:
     return number if dims == 1 else number | st.tuples(*[number] * dims)
 
 
-def each(value: Any, dims: int) -> tuple[int, ...]:
-    """An option along each dimension."""
-    return (value,) * dims if isinstance(value, int) else tuple(value)
-
-
 def conv(draws: Draws) -> None:
     """Odd sizes, unequal channels, kernels of several shapes and every option."""
     dims = int(draws.layer.name[-2])
     groups = draws.option("groups", st.sampled_from((1, 1, 2)))
     _, padding, dilation = (
-        each(draws.option(name, per_dim(dims, low, high)), dims)
+        as_tuple(draws.option(name, per_dim(dims, low, high)), dims)
         for name, low, high in (("stride", 1, 3), ("padding", 0, 2), ("dilation", 1, 2))
     )
-    kernel = each(draws.size("kernel_size", st.tuples(*[st.integers(1, 3 if dims < 3 else 2)] * dims)), dims)
+    kernel = as_tuple(draws.size("kernel_size", st.tuples(*[st.integers(1, 3 if dims < 3 else 2)] * dims)), dims)
     size = []
     for k, p, d in zip(kernel, padding, dilation, strict=True):
         least = max(1, d * (k - 1) + 1 - 2 * p)
@@ -120,12 +116,12 @@ def conv_transpose(draws: Draws) -> None:
     """As convolution, with sizes for which something is left of the output."""
     dims = int(draws.layer.name[-2])
     groups = draws.option("groups", st.sampled_from((1, 1, 2)))
-    stride = each(draws.option("stride", per_dim(dims, 1, 3)), dims)
-    padding = each(draws.option("padding", per_dim(dims, 0, 2)), dims)
-    dilation = each(draws.option("dilation", per_dim(dims, 1, 2)), dims)
+    stride = as_tuple(draws.option("stride", per_dim(dims, 1, 3)), dims)
+    padding = as_tuple(draws.option("padding", per_dim(dims, 0, 2)), dims)
+    dilation = as_tuple(draws.option("dilation", per_dim(dims, 1, 2)), dims)
     least = min(max(s, d) for s, d in zip(stride, dilation, strict=True)) - 1
     draws.option("output_padding", st.integers(0, least))
-    kernel = each(draws.size("kernel_size", st.tuples(*[st.integers(1, 3 if dims < 3 else 2)] * dims)), dims)
+    kernel = as_tuple(draws.size("kernel_size", st.tuples(*[st.integers(1, 3 if dims < 3 else 2)] * dims)), dims)
     size = []
     for k, s, p, d in zip(kernel, stride, padding, dilation, strict=True):
         least = max(1, 1 - (d * (k - 1) - 2 * p) // s)
@@ -141,13 +137,13 @@ def pool(draws: Draws) -> None:
     """Overlapping windows, windows with gaps between them, padding up to half a window, ties."""
     dims = int(draws.layer.name[-2])
     kernel_size = draws.option("kernel_size", per_dim(dims, 1, 3))
-    kernel = each(kernel_size, dims)
+    kernel = as_tuple(kernel_size, dims)
     draws.option("stride", per_dim(dims, 1, 3) | st.none())
     halves = st.tuples(*[st.integers(0, k // 2) for k in kernel])
-    padding = each(draws.option("padding", st.integers(0, min(kernel) // 2) | halves), dims)
+    padding = as_tuple(draws.option("padding", st.integers(0, min(kernel) // 2) | halves), dims)
     dilation = (1,) * dims
     if "dilation" in draws.layer.arguments:
-        dilation = each(draws.option("dilation", st.integers(1, 2)), dims)
+        dilation = as_tuple(draws.option("dilation", st.integers(1, 2)), dims)
     draws.option("ceil_mode", st.booleans())
     if "count_include_pad" in draws.layer.arguments:
         draws.option("count_include_pad", st.sampled_from((True, False)))
@@ -401,7 +397,7 @@ def strategy(
     return cases()
 
 
-def drawn(cases: st.SearchStrategy[Case], count: int, seed: int) -> list[Case]:
+def draw_cases(cases: st.SearchStrategy[Case], count: int, seed: int) -> list[Case]:
     """Up to `count` cases, the same for the same seed."""
     found: list[Case] = []
     for part in _parts(count, seed):
@@ -417,8 +413,10 @@ def drawn(cases: st.SearchStrategy[Case], count: int, seed: int) -> list[Case]:
     return found[:count]
 
 
-def smallest(cases: st.SearchStrategy[Case], count: int, seed: int, is_wrong: Callable[[Case], bool]) -> Case | None:
-    """The smallest case that is wrong, from the first wrong one of those that `drawn` gives."""
+def find_smallest(
+    cases: st.SearchStrategy[Case], count: int, seed: int, is_wrong: Callable[[Case], bool]
+) -> Case | None:
+    """The find_smallest case that is wrong, from the first wrong one of those that `draw_cases` gives."""
     for part in _parts(count, seed):
         chosen = _settings(-(-count // PARTS), Phase.generate, Phase.shrink)
         with suppress(NoSuchExample), _no_files_here():
@@ -427,7 +425,7 @@ def smallest(cases: st.SearchStrategy[Case], count: int, seed: int, is_wrong: Ca
 
 
 def _parts(count: int, seed: int) -> list[Random]:
-    """Where each part of the cases begins: `find` takes its seed from it as `drawn` does."""
+    """Where each part of the cases begins: `find` takes its seed from it as `draw_cases` does."""
     return [Random(PARTS * seed + part) for part in range(min(PARTS, count))]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.checking import layers, mistakes, modules
-from torchfromscratch.checking.case import LAYOUTS, STYLES, Case, Numbers, arranged
+from torchfromscratch.checking.case import LAYOUTS, STYLES, Case, Numbers, roll, to_layout
 from torchfromscratch.checking.conduct import Fault, faults
 from torchfromscratch.checking.differences import Unknown
 from torchfromscratch.checking.layers import CannotCheckError, Layer
@@ -246,7 +246,7 @@ class Check:
         )
 
     def _smallest(self, what: str, wrong: Sequence[Trial]) -> Trial:
-        """The smallest wrong case: one that showed something else already, or as small as hypothesis makes it."""
+        """The find_smallest wrong case: one that showed something else already, or as small as hypothesis makes it."""
         for trial in self.least:
             if trial.is_wrong(what):
                 return trial
@@ -342,7 +342,7 @@ class CheckOfLayer(Check):
         self.source = drawing.strategy(self.layer, self.subject.takes, fixed, self.subject.needs)
 
     def cases(self) -> list[Case]:
-        drawn: list[Case] = self.drawing.drawn(self.source, self.count, self.seed)
+        drawn: list[Case] = self.drawing.draw_cases(self.source, self.count, self.seed)
         self.dtype = self._dtype(drawn[:20])
         return drawn
 
@@ -357,7 +357,7 @@ class CheckOfLayer(Check):
         return second(self.subject, self.layer, case)
 
     def find_smallest(self, what: str, wrong: Sequence[Trial]) -> Case | None:
-        return self.drawing.smallest(self.source, self.count, self.seed, self._remembering(wrong, what))
+        return self.drawing.find_smallest(self.source, self.count, self.seed, self._remembering(wrong, what))
 
     def _dtype(self, drawn: Sequence[Case]) -> torch.dtype:
         """float64, unless it is refused where float32 is not."""
@@ -393,12 +393,6 @@ class CheckOfLayer(Check):
         return program(case, self.subject, self.layer)
 
 
-def _moved(x: Any, by: int) -> Any:
-    """A tensor of real numbers with each of them moved on by so many elements."""
-    is_real = isinstance(x, Tensor) and x.is_floating_point()
-    return x.flatten().roll(by).view(x.shape) if is_real else x
-
-
 class CheckOfInputs(Check):
     """A check beside finite differences, at given inputs."""
 
@@ -419,7 +413,7 @@ class CheckOfInputs(Check):
         for layout in LAYOUTS[1:]:
             found.append(Case(self.inputs, Numbers("whole", 1, layout)))
             if layout != "expanded":
-                tensors = {n: arranged(x, layout) if isinstance(x, Tensor) else x for n, x in self.inputs.items()}
+                tensors = {n: to_layout(x, layout) if isinstance(x, Tensor) else x for n, x in self.inputs.items()}
                 found.append(Case(tensors, Numbers("whole", 2)))
         try:
             self.layer.truth(found[0])
@@ -428,7 +422,7 @@ class CheckOfInputs(Check):
         except Exception as error:
             raise CannotCheckError(f"{self.subject.name} fails: {type(error).__name__}: {error}") from error
         for by in (1, 3):
-            moved = Case({n: _moved(x, by) for n, x in self.inputs.items()}, Numbers("whole", 3))
+            moved = Case(self.inputs | {n: roll(x, by) for n, x in found[0].tensors.items()}, Numbers("whole", 3))
             with suppress(Exception):  # a function may not take its numbers in every order
                 self.layer.truth(moved)
                 found.append(moved)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from torchfromscratch import _torch_private as private
-from torchfromscratch.checking.case import Case
+from torchfromscratch.checking.case import Case, roll
 from torchfromscratch.checking.differences import Unknown
 from torchfromscratch.checking.layers import Layer
 from torchfromscratch.checking.subject import Subject
-from torchfromscratch.checking.trial import Trial, backward, call, close, contiguous, fits, graph
+from torchfromscratch.checking.trial import Trial, backward, call, close, contiguous, graph_nodes, has_shapes, run
 
 SAMPLE = 16  # cases that are looked at
 FEW = 6  # cases in which a call is made several times
@@ -171,7 +171,7 @@ def _refusals(subject: Subject, trials: Sequence[Trial], attempt: Callable[[Case
 def _not_repeatable(trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -> Iterator[Fault]:
     def differs(trial: Trial, again: Trial) -> bool:
         pairs = [(trial.given[what], again.given.get(what)) for what in trial.given]
-        return any(isinstance(x, Tensor) and not (isinstance(y, Tensor) and _same(x, y)) for x, y in pairs)
+        return any(isinstance(x, Tensor) and not (isinstance(y, Tensor) and _is_same_run(x, y)) for x, y in pairs)
 
     chosen = [*trials[:3], *trials[-3:]]
     for trial in chosen:
@@ -199,10 +199,8 @@ def _not_repeatable(trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -
 def _used_up(subject: Subject, trials: Sequence[Trial]) -> Iterator[Fault]:
     """Whether a second backward pass through the same graph gives other gradients."""
     for trial in [trial for trial in trials if trial.truth.outputs[0].numel()][:FEW]:
-        leaves = {name: x.detach().to(trial.dtype).requires_grad_() for name, x in trial.case.tensors.items()}
         try:
-            outputs = call(subject, {**trial.case.arguments, **leaves})
-            gs = [g.to(y.dtype) for g, y in zip(trial.case.cotangents(outputs), outputs, strict=True)]
+            leaves, outputs, gs = run(subject, trial.case, trial.dtype)
             first, again = (
                 [None if x is None else x.clone() for x in backward(outputs, [*leaves.values()], gs, retain_graph=True)]
                 for _ in range(2)
@@ -211,7 +209,7 @@ def _used_up(subject: Subject, trials: Sequence[Trial]) -> Iterator[Fault]:
             is_changed = "modified by an inplace operation" in str(error)
         else:
             pairs = zip(first, again, strict=True)
-            is_changed = any(x is not None and (y is None or not _same(x, y)) for x, y in pairs)
+            is_changed = any(x is not None and (y is None or not _is_same_run(x, y)) for x, y in pairs)
         if is_changed:
             yield Fault(
                 "backward twice",
@@ -234,7 +232,7 @@ def _remembers_shapes(trials: Sequence[Trial], attempt: Callable[[Case], Trial])
         first, second = next(_new_sizes), next(_new_sizes)
         order = [(first, 0), (first, 1), (second, 1), (second, 0)]
         with suppress(RuntimeError, ValueError, IndexError):  # a layer that cannot be called with a batch like this
-            tried = [attempt(_repeated(trial.case, copies, moved)) for copies, moved in order]
+            tried = [attempt(_tile(trial.case, copies, moved)) for copies, moved in order]
             if [bool(t.refusal) or _is_wrong(t) for t in tried] == [False, True, False, True]:
                 yield Fault(
                     "state",
@@ -249,17 +247,13 @@ def _remembers_shapes(trials: Sequence[Trial], attempt: Callable[[Case], Trial])
 def _has_batch_of_numbers(case: Case) -> bool:
     """Whether there is a batch, and it is another when its numbers are moved on by one element."""
     x = next(iter(case.arguments.values()))
-    return isinstance(x, Tensor) and x.dim() > 0 and not torch.equal(x, _moved(x, 1))
+    return isinstance(x, Tensor) and x.dim() > 0 and not torch.equal(x, roll(x, 1))
 
 
-def _moved(x: Tensor, by: int) -> Tensor:
-    return x.flatten().roll(by).view(x.shape)
-
-
-def _repeated(case: Case, copies: int, moved: int) -> Case:
+def _tile(case: Case, copies: int, moved: int) -> Case:
     """The case with its batch so many times, its numbers moved on by so many elements."""
     batches = {
-        name: torch.cat([_moved(x, moved)] * copies)
+        name: torch.cat([roll(x, moved)] * copies)
         for name, x in case.arguments.items()
         if isinstance(x, Tensor) and name in BATCHED
     }
@@ -270,25 +264,23 @@ def _is_wrong(trial: Trial) -> bool:
     return any(trial.is_wrong(what) for what in trial.given)
 
 
-def _same(x: Tensor, y: Tensor) -> bool:
+def _is_same_run(x: Tensor, y: Tensor) -> bool:
     """Whether two runs gave the same, but for sums that memory's alignment orders otherwise."""
     return close(y, x.detach().double(), 64 * torch.finfo(x.dtype).eps if x.is_floating_point() else 0)
 
 
-def nodes(outputs: Sequence[Any]) -> list[Any]:
+def function_nodes(outputs: Sequence[Any]) -> list[Any]:
     """The nodes of Functions written in Python in the graph of these outputs; a node is its ctx."""
-    return [node for node in graph(outputs) if isinstance(node, torch.autograd.function.BackwardCFunction)]
+    return [node for node in graph_nodes(outputs) if isinstance(node, torch.autograd.function.BackwardCFunction)]
 
 
 def _memory(subject: Subject, trial: Trial) -> Iterator[Fault]:
     """What lies where, in one case."""
     case = trial.case
-    leaves = {name: x.detach().requires_grad_() for name, x in case.tensors.items()}
-    outputs = call(subject, {**case.arguments, **leaves})
-    if not fits(outputs, trial.truth.outputs):
+    leaves, outputs, gs = run(subject, case)
+    if not has_shapes(outputs, trial.truth.outputs):
         return
-    functions = nodes(outputs)
-    gs = [g.to(y.dtype) for g, y in zip(case.cotangents(outputs), outputs, strict=True)]
+    functions = function_nodes(outputs)
     for y in outputs:
         for name, x in leaves.items():
             if y.grad_fn in functions and _share(x, y):
@@ -313,11 +305,11 @@ def _memory(subject: Subject, trial: Trial) -> Iterator[Fault]:
                         "so never leaves memory.",
                         case,
                     )
-    with recorded(functions) as returned:
+    with record_backward(functions) as returned:
         backward(outputs, list(leaves.values()), gs)
     for node, gradients in returned:
         yield from _gradients(_leaves_of(node, gradients, leaves, subject), gs, outputs, case)
-    yield from _needless(subject, case)
+    yield from _unasked(subject, case)
 
 
 def _leaves_of(
@@ -336,7 +328,7 @@ def _leaves_of(
 
 
 @contextmanager
-def recorded(functions: Sequence[Any]) -> Iterator[list[tuple[Any, Sequence[Any]]]]:
+def record_backward(functions: Sequence[Any]) -> Iterator[list[tuple[Any, Sequence[Any]]]]:
     """Inside, what the backward of these nodes' Functions returns is kept with its ctx: before torch casts and sums."""
     returned: list[tuple[Any, Sequence[Any]]] = []
     classes = {private.forward_class(node) for node in functions}
@@ -366,7 +358,7 @@ def _share(x: Tensor, y: Tensor) -> bool:
     return x.numel() > 0 and y.numel() > 0 and x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr()
 
 
-def _is_same(x: Tensor, y: Tensor) -> bool:
+def _is_one_tensor(x: Tensor, y: Tensor) -> bool:
     """Whether these are one tensor, which torch copies where it must."""
     return x.data_ptr() == y.data_ptr() and x.shape == y.shape and x.stride() == y.stride()
 
@@ -402,7 +394,7 @@ def _gradients(
                 case,
                 advice=outputs[0].dtype != x.dtype,  # the output has no more digits
             )
-        if any(_share(gradient, g) and not _is_same(gradient, g) for g in gs):
+        if any(_share(gradient, g) and not _is_one_tensor(gradient, g) for g in gs):
             yield Fault(
                 "memory",
                 f"dL/d {name} is a view of dL/dy.",
@@ -411,18 +403,16 @@ def _gradients(
             )
 
 
-def _needless(subject: Subject, case: Case) -> Iterator[Fault]:
+def _unasked(subject: Subject, case: Case) -> Iterator[Fault]:
     """Gradients that nobody asked for."""
     names = list(case.tensors)
     if len(names) < 2:
         return
-    leaves = {name: x.detach().requires_grad_(name == names[-1]) for name, x in case.tensors.items()}
-    outputs = call(subject, {**case.arguments, **leaves})
-    functions = nodes(outputs)
+    leaves, outputs, gs = run(subject, case, needed=names[-1:])
+    functions = function_nodes(outputs)
     if not functions:  # torch's own backward passes are not on trial here; of a bias alone, some crash
         return
-    gs = [g.to(y.dtype) for g, y in zip(case.cotangents(outputs), outputs, strict=True)]
-    with recorded(functions) as returned:
+    with record_backward(functions) as returned:
         backward(outputs, [leaves[names[-1]]], gs)
     if any(sum(isinstance(gradient, Tensor) for gradient in gradients) > 1 for _, gradients in returned):
         yield Fault(
@@ -437,10 +427,8 @@ def _needless(subject: Subject, case: Case) -> Iterator[Fault]:
 def _functions(subject: Subject, trials: Sequence[Trial]) -> list[Any]:
     """The classes of Functions that a call uses."""
     for trial in trials:
-        leaves = {name: x.detach().requires_grad_() for name, x in trial.case.tensors.items()}
-        found = {
-            private.forward_class(type(node)): None for node in nodes(call(subject, {**trial.case.arguments, **leaves}))
-        }
+        _, outputs, _ = run(subject, trial.case)
+        found = {private.forward_class(type(node)): None for node in function_nodes(outputs)}
         if found:
             return list(found)
     return []
@@ -453,9 +441,13 @@ def _claims(
     base = torch.autograd.Function
     chosen = [trial for trial in trials if trial.truth.outputs[0].numel() and _is_pure(trial)][-SAMPLE:]
     if all(cls.generate_vmap_rule or cls.vmap is not base.vmap for cls in functions):
-        yield from _told([fault for trial in chosen for fault in _vmap(subject, layer, trial)], len(chosen))
+        yield from _without_rare_failures(
+            [fault for trial in chosen for fault in _vmap(subject, layer, trial)], len(chosen)
+        )
     if all(cls.jvp is not base.jvp for cls in functions):
-        yield from _told([fault for trial in chosen for fault in _jvp(subject, layer, trial)], len(chosen))
+        yield from _without_rare_failures(
+            [fault for trial in chosen for fault in _jvp(subject, layer, trial)], len(chosen)
+        )
 
 
 def _is_pure(trial: Trial) -> bool:
@@ -463,7 +455,7 @@ def _is_pure(trial: Trial) -> bool:
     return all(trial.case.arguments.get(name) is None for name in ("running_mean", "padding_idx"))
 
 
-def _told(found: Sequence[Fault], count: int) -> Iterator[Fault]:
+def _without_rare_failures(found: Sequence[Fault], count: int) -> Iterator[Fault]:
     """Wrong numbers; failures only where it fails in every case."""
     failures = [fault for fault in found if "fails" in fault.sentence]
     yield from (fault for fault in found if fault not in failures)

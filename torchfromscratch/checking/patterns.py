@@ -24,7 +24,7 @@ def positions(t: Truth) -> int:
     return t.outputs[0].shape[2:].numel()
 
 
-def over(count: float) -> float:
+def reciprocal(count: float) -> float:
     """1 / count; of nothing there is no mean."""
     return 1 / count if count else math.nan
 
@@ -36,15 +36,15 @@ FACTORS: tuple[tuple[str, Callable[[Truth], float]], ...] = (
     ("It is twice what is right.", lambda t: 2),
     ("It is half of what is right.", lambda t: 0.5),
     ("It is minus twice what is right.", lambda t: -2),
-    ("The mean over the batch in place of the sum.", lambda t: over(batch(t))),
-    ("The sum over the batch in place of the mean: it is N times what is right.", lambda t: batch(t)),
-    ("The mean over the positions in place of the sum.", lambda t: over(positions(t))),
-    ("The sum over the positions in place of the mean.", lambda t: positions(t)),
-    ("The mean over batch and positions in place of the sum.", lambda t: over(batch(t) * positions(t))),
-    ("The sum over batch and positions in place of the mean.", lambda t: batch(t) * positions(t)),
-    ("It is divided by the number of the output's elements.", lambda t: over(t.outputs[0].numel())),
+    ("The mean reciprocal the batch in place of the sum.", lambda t: reciprocal(batch(t))),
+    ("The sum reciprocal the batch in place of the mean: it is N times what is right.", lambda t: batch(t)),
+    ("The mean reciprocal the positions in place of the sum.", lambda t: reciprocal(positions(t))),
+    ("The sum reciprocal the positions in place of the mean.", lambda t: positions(t)),
+    ("The mean reciprocal batch and positions in place of the sum.", lambda t: reciprocal(batch(t) * positions(t))),
+    ("The sum reciprocal batch and positions in place of the mean.", lambda t: batch(t) * positions(t)),
+    ("It is divided by the number of the output's elements.", lambda t: reciprocal(t.outputs[0].numel())),
     ("It is multiplied with the number of the output's elements.", lambda t: t.outputs[0].numel()),
-    ("It is divided by the number of the input's elements.", lambda t: over(first(t).numel())),
+    ("It is divided by the number of the input's elements.", lambda t: reciprocal(first(t).numel())),
     ("It is multiplied with the number of the input's elements.", lambda t: first(t).numel()),
     ("It is divided by the number of channels or classes.", lambda t: 1 / first(t).shape[1]),
     ("It is multiplied with the number of channels or classes.", lambda t: first(t).shape[1]),
@@ -84,8 +84,8 @@ COTANGENTS: tuple[tuple[str, str, Change], ...] = (
         lambda g: g.mean().expand_as(g),
     ),
     ("dL/dy is replaced by its sum.", "Each element of the output has its own dL/dy.", lambda g: g.sum().expand_as(g)),
-    ("Only the last sample counts.", "The gradient is the sum over all samples: += in place of =.", sample(-1)),
-    ("Only the first sample counts.", "The gradient is the sum over all samples.", sample(0)),
+    ("Only the last sample counts.", "The gradient is the sum reciprocal all samples: += in place of =.", sample(-1)),
+    ("Only the first sample counts.", "The gradient is the sum reciprocal all samples.", sample(0)),
     ("dL/dy is squared.", "dL/dy is a factor, once.", lambda g: g * g),
     ("The sign of dL/dy is lost.", "dL/dy is a factor.", torch.abs),
     ("Only positive dL/dy come back.", "dL/dy is a factor, whatever its sign.", lambda g: g.clamp(min=0)),
@@ -106,7 +106,7 @@ def flips(x: Tensor) -> Iterator[tuple[str, Tensor]]:
             yield f"dimension {' and '.join(map(str, dims))}", x.flip(dims)
 
 
-def shifted(x: Tensor, dim: int, by: int) -> Tensor:
+def shift(x: Tensor, dim: int, by: int) -> Tensor:
     """Moved along a dimension, zeros behind."""
     moved = x.roll(by, dim)
     moved.select(dim, 0 if by > 0 else -1).zero_()
@@ -144,9 +144,9 @@ def for_all() -> Iterator[Mistake]:
             )
     for dim, by in itertools.product((-1, -2, 0), (1, -1)):
         yield Mistake(
-            f"It is shifted by {by} along dimension {dim}.",
+            f"It is shift by {by} along dimension {dim}.",
             "",
-            lambda t, what, dim=dim, by=by: shifted(t.right[what], dim, by),
+            lambda t, what, dim=dim, by=by: shift(t.right[what], dim, by),
         )
     yield Mistake("Only the last sample is there.", "", lambda t, what: sample(-1)(t.right[what]))
     yield Mistake("Only the first sample is there.", "", lambda t, what: sample(0)(t.right[what]))

@@ -102,7 +102,7 @@ def attempt(subject: Subject, layer: Layer | Unknown, case: Case, dtype: torch.d
         if len(outputs) != len(truth.outputs):
             raise TypeError(f"it returns {len(outputs)} outputs, and {truth.layer.name} has {len(truth.outputs)}")
         given |= name_outputs([y.detach().clone() if isinstance(y, Tensor) else y for y in outputs])
-        if fits(outputs, truth.outputs):
+        if has_shapes(outputs, truth.outputs):
             in_backward = True
             gs = [g.to(y.dtype) for g, y in zip(case.cotangents(truth.outputs), outputs, strict=True)]
             copies = [g.clone() for g in gs]
@@ -113,14 +113,14 @@ def attempt(subject: Subject, layer: Layer | Unknown, case: Case, dtype: torch.d
         refusal = f"{type(error).__name__}: {error}"
         return Trial(case, truth, {}, refusal, in_backward)
     finally:
-        changed = [name for name, x in tensors.items() if not same(x, before[name])]
+        changed = [name for name, x in tensors.items() if not is_unchanged(x, before[name])]
         for name in changed:
             tensors[name].detach().copy_(before[name])
     written += [name for name in changed if not name.startswith("running_")]
     return Trial(case, truth, given, written=written, tolerance=tolerance, dtype=dtype)
 
 
-def same(x: Tensor, before: Tensor) -> bool:
+def is_unchanged(x: Tensor, before: Tensor) -> bool:
     """Whether a tensor is as it was, NaN included."""
     return torch.equal(x.detach().nan_to_num(), before.nan_to_num())
 
@@ -131,7 +131,19 @@ def call(subject: Subject, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple(output) if isinstance(output, (tuple, list)) else (output,)
 
 
-def fits(outputs: Sequence[Any], right: Sequence[Tensor]) -> bool:
+def run(
+    subject: Subject, case: Case, dtype: torch.dtype = torch.float64, needed: Sequence[str] | None = None
+) -> tuple[dict[str, Tensor], tuple[Any, ...], list[Tensor]]:
+    """One call: the tensors, of which all or the `needed` ones are to get a gradient, the outputs, and dL/dy."""
+    leaves = {
+        name: x.detach().to(dtype).requires_grad_(needed is None or name in needed) for name, x in case.tensors.items()
+    }
+    outputs = call(subject, {**case.arguments, **leaves})
+    gs = [g.to(y.dtype) for g, y in zip(case.cotangents(outputs), outputs, strict=True)]
+    return leaves, outputs, gs
+
+
+def has_shapes(outputs: Sequence[Any], right: Sequence[Tensor]) -> bool:
     """Whether the outputs have the right shapes."""
     return len(outputs) == len(right) and all(
         isinstance(y, Tensor) and y.shape == truth.shape for y, truth in zip(outputs, right, strict=True)
@@ -146,10 +158,10 @@ def backward(
     retain_graph: bool | None = None,
 ) -> tuple[Tensor | None, ...]:
     """The gradients; None where there are none."""
-    followed = [(y, g) for y, g in zip(outputs, gs, strict=True) if y.requires_grad]
-    if not followed:
+    differentiable = [(y, g) for y, g in zip(outputs, gs, strict=True) if y.requires_grad]
+    if not differentiable:
         return (None,) * len(leaves)
-    ys, cotangents = zip(*followed, strict=True)
+    ys, cotangents = zip(*differentiable, strict=True)
     return torch.autograd.grad(ys, leaves, cotangents, retain_graph, create_graph, allow_unused=True)
 
 
@@ -189,7 +201,7 @@ def _second(
 ) -> dict[str, Tensor]:
     sources = {**tensors, **{"dL/dy" if len(gs) == 1 else f"dL/dy[{i}]": g for i, g in enumerate(gs)}}
     gradients = backward(outputs, [*tensors.values()], gs, create_graph=True)
-    if any(type(node).__name__ == "Error" for node in graph(gradients)):
+    if any(type(node).__name__ == "Error" for node in graph_nodes(gradients)):
         raise RuntimeError("backward is marked with @once_differentiable")
     products = [(d * u).sum() for d, u in zip(gradients, us, strict=True) if d is not None and d.requires_grad]
     if not products:
@@ -218,7 +230,7 @@ def follows_output(subject: Subject, trial: Trial) -> bool:
     return abs(difference - slope) <= KINK * (1 + abs(difference))
 
 
-def graph(outputs: Sequence[Any]) -> list[Any]:
+def graph_nodes(outputs: Sequence[Any]) -> list[Any]:
     """All nodes that autograd has behind these outputs."""
     found: dict[Any, None] = {}
     waiting = [y.grad_fn for y in outputs if isinstance(y, Tensor) and y.grad_fn is not None]

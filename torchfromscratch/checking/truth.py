@@ -56,10 +56,10 @@ class Truth:
 
     def gradients(self, outputs: Sequence[Tensor], gs: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
         """What each tensor's gradient is if these are the outputs."""
-        followed = [(y, g) for y, g in zip(outputs, gs or self.gs, strict=True) if y.requires_grad]
-        if not followed:
+        differentiable = [(y, g) for y, g in zip(outputs, gs or self.gs, strict=True) if y.requires_grad]
+        if not differentiable:
             return {f"{name}.grad": torch.zeros_like(x) for name, x in self.tensors.items()}
-        ys, cotangents = zip(*followed, strict=True)
+        ys, cotangents = zip(*differentiable, strict=True)
         found = torch.autograd.grad(ys, [*self.tensors.values()], cotangents, retain_graph=True, materialize_grads=True)
         return {f"{name}.grad": gradient for name, gradient in zip(self.tensors, found, strict=True)}
 

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.checking.formulas import as_tuple, conv, pad, spread_out, within
-from torchfromscratch.checking.mistakes.row import Mistake, NotApplicableError, exchanged, forward, gradient
+from torchfromscratch.checking.mistakes.row import (
+    Mistake,
+    NotApplicableError,
+    exchanged,
+    forward,
+    gradient,
+    not_applicable,
+)
 from torchfromscratch.checking.truth import Truth
 
 Sizes = tuple[int, ...]
@@ -70,11 +77,7 @@ def axis_flips() -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
     """A flip along some of the kernel's dimensions, but not along all."""
     for chosen in ((-1,), (-2,), (-3,), (-1, -2), (-1, -3), (-2, -3)):
         names = " and ".join({-1: "width", -2: "height", -3: "depth"}[axis] for axis in chosen)
-        yield names, lambda w, chosen=chosen: w.flip(chosen) if w.dim() - 2 > len(chosen) else _raise()
-
-
-def _raise() -> Tensor:
-    raise NotApplicableError
+        yield names, lambda w, chosen=chosen: w.flip(chosen) if w.dim() - 2 > len(chosen) else not_applicable()
 
 
 # In dL/dx, `change` of the weight gives what an implementation computes that treats the kernel so

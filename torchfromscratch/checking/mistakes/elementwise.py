@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.checking.formulas import sigmoid, softmax
-from torchfromscratch.checking.mistakes.row import Mistake, NotApplicableError, forward, gradient
+from torchfromscratch.checking.mistakes.row import Mistake, NotApplicableError, forward, gradient, square
 from torchfromscratch.checking.truth import Truth
 
 
@@ -192,7 +192,7 @@ def another_dim(function: str) -> tuple[Mistake, ...]:
 _SOFTMAX = "dL/dx = y · (dL/dy − Σ dL/dy · y), the sum over the dimension of the softmax."
 
 
-def dims_of(t: Truth) -> Tensor:
+def probabilities(t: Truth) -> Tensor:
     """The softmax along the right dimension."""
     return softmax(t.input.detach(), t.dim)
 
@@ -264,26 +264,32 @@ LOG_SOFTMAX = (
     *[
         gradient("input", sentence, _LOG_SOFTMAX, value)
         for sentence, value in (
-            ("The sum is missing: dL/dy − softmax(x) · dL/dy.", lambda t: t.g - dims_of(t) * t.g),
-            ("The sum of dL/dy is taken for 1: dL/dy − softmax(x).", lambda t: t.g - dims_of(t)),
+            ("The sum is missing: dL/dy − softmax(x) · dL/dy.", lambda t: t.g - probabilities(t) * t.g),
+            ("The sum of dL/dy is taken for 1: dL/dy − softmax(x).", lambda t: t.g - probabilities(t)),
             ("The softmax is missing: dL/dy − Σ dL/dy.", lambda t: t.g - along(t, t.g)),
-            ("The mean of dL/dy in place of its sum.", lambda t: t.g - dims_of(t) * t.g.mean(t.dim, keepdim=True)),
+            (
+                "The mean of dL/dy in place of its sum.",
+                lambda t: t.g - probabilities(t) * t.g.mean(t.dim, keepdim=True),
+            ),
             ("The mean in place of the softmax: dL/dy − mean(dL/dy).", lambda t: t.g - t.g.mean(t.dim, keepdim=True)),
-            ("The sign is wrong: dL/dy + softmax(x) · Σ dL/dy.", lambda t: t.g + dims_of(t) * along(t, t.g)),
+            ("The sign is wrong: dL/dy + softmax(x) · Σ dL/dy.", lambda t: t.g + probabilities(t) * along(t, t.g)),
             ("y is taken for the softmax: the exponential is forgotten.", lambda t: t.g - t.y * along(t, t.g)),
             ("The second part is missing: dL/dx is dL/dy.", lambda t: t.g),
-            ("The gradient is softmax's.", lambda t: dims_of(t) * (t.g - along(t, t.g * dims_of(t)))),
-            ("The sum is over all elements, not over one dimension.", lambda t: t.g - dims_of(t) * t.g.sum()),
+            ("The gradient is softmax's.", lambda t: probabilities(t) * (t.g - along(t, t.g * probabilities(t)))),
+            ("The sum is over all elements, not over one dimension.", lambda t: t.g - probabilities(t) * t.g.sum()),
             (
                 "The sum is over the last dimension, whatever dim says.",
-                lambda t: t.g - dims_of(t) * t.g.sum(-1, keepdim=True),
+                lambda t: t.g - probabilities(t) * t.g.sum(-1, keepdim=True),
             ),
             (
                 "The sum is over the first dimension, whatever dim says.",
-                lambda t: t.g - dims_of(t) * t.g.sum(0, keepdim=True),
+                lambda t: t.g - probabilities(t) * t.g.sum(0, keepdim=True),
             ),
-            ("dL/dy is divided by the softmax.", lambda t: t.g / dims_of(t)),
-            ("The sum is weighted by the softmax.", lambda t: t.g - dims_of(t) * along(t, t.g * dims_of(t))),
+            ("dL/dy is divided by the softmax.", lambda t: t.g / probabilities(t)),
+            (
+                "The sum is weighted by the softmax.",
+                lambda t: t.g - probabilities(t) * along(t, t.g * probabilities(t)),
+            ),
         )
     ],
     *another_dim("The softmax"),
@@ -294,13 +300,6 @@ LOG_SOFTMAX = (
         lambda t: t.y / torch.tensor(2.0).double().log(),
     ),
 )
-
-
-def square(w: Tensor) -> Tensor:
-    """A matrix that has as many rows as columns."""
-    if w.dim() != 2 or w.shape[0] != w.shape[1]:
-        raise NotApplicableError
-    return w
 
 
 def one_row(g: Tensor, index: int) -> Tensor:
@@ -360,21 +359,14 @@ def counted(t: Truth) -> Tensor:
     return (t.input.flatten() == rows).sum(1, keepdim=True).double()
 
 
-def looked_up_last(t: Truth, first: bool = False) -> Tensor:
-    """dL/dW where a repeated index is written, not added."""
+def looked_up_last(t: Truth, first: bool = False, has_padding: bool = True) -> Tensor:
+    """dL/dW where a repeated index is written, not added: the last counts, or the first; and without padding_idx."""
     found = torch.zeros_like(t.weight)
     pairs = list(zip(t.input.flatten().tolist(), t.g.reshape(-1, t.weight.shape[1]), strict=True))
     for row, g in reversed(pairs) if first else pairs:
         found[row] = g
-    if t.padding_idx is not None:
+    if has_padding and t.padding_idx is not None:
         found[t.padding_idx] = 0
-    return found
-
-
-def _overwritten_with_padding(t: Truth) -> Tensor:
-    found = torch.zeros_like(t.weight)
-    for row, g in zip(t.input.flatten().tolist(), t.g.reshape(-1, t.weight.shape[1]), strict=True):
-        found[row] = g
     return found
 
 
@@ -398,7 +390,7 @@ EMBEDDING = (
         "weight",
         "padding_idx has a gradient, and repeated indices are overwritten.",
         _EMBEDDING,
-        _overwritten_with_padding,
+        lambda t: looked_up_last(t, has_padding=False),
     ),
     gradient(
         "weight",

@@ -5,20 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchfromscratch.checking.formulas import as_tuple, first_of_largest, pad, pooled_windows, spans, within
-from torchfromscratch.checking.mistakes.row import Mistake, NotApplicableError, exchanged, forward, gradient
+from torchfromscratch.checking.mistakes.row import Mistake, exchanged, forward, gradient, not_applicable
 from torchfromscratch.checking.truth import Truth
 
 FIRST = "The gradient of a window belongs to one element: the first of the largest."
 OVERLAP = "An input that several windows see gets the sum of what comes back from each: += in place of =."
 
 
-def seen(t: Truth, x: Tensor, value: float) -> Tensor:
+def pooling_windows(t: Truth, x: Tensor, value: float) -> Tensor:
     """(…, O1, O2, K): the windows of a pooling layer over `x`."""
     dims = x.dim() - 2
     k, p = as_tuple(t.kernel_size, dims), as_tuple(t.padding, dims)
@@ -27,11 +26,11 @@ def seen(t: Truth, x: Tensor, value: float) -> Tensor:
     return pooled_windows(x, k, s, p, d, t.ceil_mode, value)
 
 
-def sent_back(t: Truth, share: Callable[[Tensor], Tensor]) -> Tensor:
+def send_back(t: Truth, share: Callable[[Tensor], Tensor]) -> Tensor:
     """dL/dx if each window gives its dL/dy to its elements in these shares."""
     x = t.input.detach().requires_grad_()
-    shares = share(seen(t, x, -math.inf).detach())
-    y = torch.where(shares != 0, seen(t, x, 0.0), 0) * shares
+    shares = share(pooling_windows(t, x, -math.inf).detach())
+    y = torch.where(shares != 0, pooling_windows(t, x, 0.0), 0) * shares
     return torch.autograd.grad(y.sum(-1), x, t.g)[0]
 
 
@@ -43,8 +42,8 @@ def largest(windows: Tensor) -> Tensor:
 def overwritten(t: Truth, share: Callable[[Tensor], Tensor], whole_windows: bool = False) -> Tensor:
     """dL/dx by a loop over windows that writes where it should add: the winners, or whole windows with their zeros."""
     numbers = torch.arange(1.0, 1 + t.input[0, 0].numel(), dtype=torch.float64).view(1, 1, *t.input.shape[2:])
-    where = seen(t, numbers.expand_as(t.input), 0.0).long().flatten(2, -2)
-    shares = share(seen(t, t.input.detach(), -math.inf))
+    where = pooling_windows(t, numbers.expand_as(t.input), 0.0).long().flatten(2, -2)
+    shares = share(pooling_windows(t, t.input.detach(), -math.inf))
     values = (t.g.unsqueeze(-1) * shares).flatten(2, -2)
     chosen = (shares != 0).flatten(2, -2) | whole_windows
     found = t.input.new_zeros(*t.input.shape[:2], 1 + numbers.numel())
@@ -61,11 +60,6 @@ def top_left(windows: Tensor) -> Tensor:
     return shares
 
 
-def options_changed(t: Truth, **changed: Any) -> Tensor:
-    """The output with other options."""
-    return t.output(**changed)
-
-
 def of_options() -> Iterator[Mistake]:
     """Options that are forgotten or exchanged."""
     for name in ("kernel_size", "stride", "padding"):
@@ -77,7 +71,7 @@ def of_options() -> Iterator[Mistake]:
     yield forward(
         "The stride is 1, not the kernel's size.",
         "Without a stride, windows lie side by side: stride = kernel_size.",
-        lambda t: t.output(stride=1) if t.stride is None else _not_applicable(),
+        lambda t: t.output(stride=1) if t.stride is None else not_applicable(),
     )
     yield forward("The stride is taken for 1.", "Windows begin `stride` apart.", lambda t: t.output(stride=1))
     yield forward(
@@ -93,16 +87,12 @@ def of_options() -> Iterator[Mistake]:
         )
 
 
-def _not_applicable() -> Tensor:
-    raise NotApplicableError
-
-
 def of_max() -> Iterator[Mistake]:
     """Max pooling's own."""
     yield forward(
         "The padding is 0, not −∞.",
         "Padding must never be the largest: fill it with −∞.",
-        lambda t: (lambda x: torch.where(first_of_largest(x), x, 0).sum(-1))(seen(t, t.input, 0.0)),
+        lambda t: (lambda x: torch.where(first_of_largest(x), x, 0).sum(-1))(pooling_windows(t, t.input, 0.0)),
     )
     yield forward(
         "The dilation is forgotten.", "A window's elements lie `dilation` apart.", lambda t: t.output(dilation=1)
@@ -115,7 +105,7 @@ def of_max() -> Iterator[Mistake]:
     yield forward(
         "The mean in place of the largest element.",
         "y is the largest of each window.",
-        lambda t: seen(t, t.input, 0.0).mean(-1),
+        lambda t: pooling_windows(t, t.input, 0.0).mean(-1),
     )
     for sentence, share in (
         ("All of several largest elements get the gradient.", largest),
@@ -135,7 +125,7 @@ def of_max() -> Iterator[Mistake]:
             lambda x: first_of_largest(-x.nan_to_num(neginf=math.inf)).double(),
         ),
     ):
-        yield gradient("input", sentence, FIRST, lambda t, share=share: sent_back(t, share))
+        yield gradient("input", sentence, FIRST, lambda t, share=share: send_back(t, share))
     first = lambda x: first_of_largest(x).double()  # noqa: E731
     for whole in (False, True):
         yield gradient(
@@ -160,7 +150,7 @@ def of_max() -> Iterator[Mistake]:
         "input",
         "The gradient goes to every element that equals a largest one of any window that sees it.",
         FIRST,
-        lambda t: sent_back(t, largest),
+        lambda t: send_back(t, largest),
     )
 
 
@@ -189,12 +179,12 @@ def of_mean() -> Iterator[Mistake]:
     yield forward(
         "The divisor is the kernel's size even where a window reaches beyond the padding.",
         "With ceil_mode the last window's elements beyond the padding do not count.",
-        lambda t: seen(t, t.input, 0.0).mean(-1),
+        lambda t: pooling_windows(t, t.input, 0.0).mean(-1),
     )
     yield forward(
         "The largest element in place of the mean.",
         "y is the mean of each window.",
-        lambda t: seen(t, t.input, -math.inf).amax(-1),
+        lambda t: pooling_windows(t, t.input, -math.inf).amax(-1),
     )
     yield gradient(
         "input",
@@ -220,7 +210,7 @@ def of_mean() -> Iterator[Mistake]:
         "input",
         "Only the first element of each window gets the gradient.",
         "Each element of a window gets its share.",
-        lambda t: sent_back(t, lambda x: top_left(x) / x.shape[-1]),
+        lambda t: send_back(t, lambda x: top_left(x) / x.shape[-1]),
     )
 
 

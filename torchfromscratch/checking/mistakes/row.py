@@ -52,6 +52,18 @@ def gradient(name: str, sentence: str, explanation: str, value: Callable[[Truth]
     return Mistake(sentence, explanation, lambda truth, what: value(truth) if what == f"{name}.grad" else None)
 
 
+def not_applicable() -> Tensor:
+    """Says nothing, where an expression is due."""
+    raise NotApplicableError
+
+
+def square(x: Tensor) -> Tensor:
+    """A matrix that has as many rows as columns: its transpose fits in its place."""
+    if x.dim() < 2 or x.shape[-1] != x.shape[-2]:
+        raise NotApplicableError
+    return x
+
+
 def exchanged(option: int | Sequence[int]) -> tuple[int, ...]:
     """An option of height and width the other way round."""
     if isinstance(option, int) or len(option) < 2:

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.checking.formulas import attention_mask, linear, sigmoid, softmax, tanh
-from torchfromscratch.checking.mistakes.row import Mistake, NotApplicableError, forward, gradient
+from torchfromscratch.checking.mistakes.row import Mistake, NotApplicableError, forward, gradient, square
 from torchfromscratch.checking.truth import Truth
 
 ATTENTION = (
     "With P = softmax(Q Kᵀ / √d): dL/dV = Pᵀ dL/dY, dP = dL/dY Vᵀ, dS = P · (dP − Σ dP · P), dL/dQ = dS K / √d and "
     "dL/dK = dSᵀ Q / √d."
 )
-FIRST = torch.tensor([0])
 _SCALE = "The scores are divided by √d, d the width of the queries and keys, in dL/dQ and dL/dK, too."
 
 
@@ -45,13 +44,6 @@ def jacobian(t: Truth, change: Callable[[Tensor, Tensor], Tensor], factor: float
 def softmax_backward(p: Tensor, dp: Tensor) -> Tensor:
     """P · (dP − Σ dP · P)."""
     return p * (dp - (dp * p).sum(-1, keepdim=True))
-
-
-def square(x: Tensor) -> Tensor:
-    """A matrix that has as many rows as columns."""
-    if x.shape[-1] != x.shape[-2]:
-        raise NotApplicableError
-    return x
 
 
 def of_attention() -> Iterator[Mistake]:
@@ -123,18 +115,16 @@ def of_attention() -> Iterator[Mistake]:
         ("The causal mask hides the diagonal, too.", -1),
         ("The causal mask shows one key too many.", 1),
     ):
-        yield forward(
-            sentence, masks, lambda t, d=diagonal: causal(t, torch.ones(t.query.shape[-2], t.key.shape[-2]).tril(d) > 0)
-        )
+        yield forward(sentence, masks, lambda t, d=diagonal: causal(t, lower(t, d)))
     yield forward(
         "The causal mask hides the diagonal, too, but for the first key.",
         masks,
-        lambda t: causal(t, torch.ones(t.query.shape[-2], t.key.shape[-2]).tril(-1).index_fill(1, FIRST, 1) > 0),
+        lambda t: causal(t, lower(t, -1) | (torch.arange(t.key.shape[-2]) == 0)),
     )
     yield forward(
         "The causal mask hides the past, not the future.",
         masks,
-        lambda t: causal(t, torch.ones(t.query.shape[-2], t.key.shape[-2]).triu() > 0),
+        lambda t: causal(t, ~lower(t, -1)),
     )
     yield forward(
         "The mask is 0, not −∞: what is hidden still has e⁰.", masks, lambda t: softmax(zeros_for_infinity(t)) @ t.value
@@ -150,6 +140,11 @@ def zeros_for_infinity(t: Truth) -> Tensor:
     """Scores that are 0 where they are hidden."""
     hidden = scores(t) == -math.inf
     return torch.where(hidden, 0, t.query @ t.key.mT * scale(t))
+
+
+def lower(t: Truth, diagonal: int) -> Tensor:
+    """The keys that a query sees, up to a diagonal."""
+    return torch.ones(t.query.shape[-2], t.key.shape[-2], dtype=torch.bool).tril(diagonal)
 
 
 def causal(t: Truth, allowed: Tensor) -> Tensor:
