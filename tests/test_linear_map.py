@@ -25,6 +25,7 @@ IMAGES = (2, 3, 4, 5)
 
 # name: the shape of x, and the constants
 EXAMPLES: dict[str, tuple[tuple[int, ...], tuple[Any, ...]]] = {
+    "AffineGrid": ((2, 2, 3), ((3, 2), False)),
     "Average": (IMAGES, (sliding_spans(WINDOWS, (4, 5), False, None),)),
     "Average adaptive": (IMAGES, (dividing_spans((4, 5), (3, 2)),)),
     "Drop": ((2, 3), (torch.tensor([[True, False, True], [False, True, True]]), 0.5)),

@@ -37,6 +37,7 @@ __all__ = ["BuiltinLayerError", "Call", "Report", "audit", "builtin_family"]
 # backward (gelu_backward, embedding_dense_backward) contain the words of their layer. First match wins.
 FAMILIES = {
     "resizing": "upsample|interpolate",
+    "sampling": "grid_sampler?|grid_sample|affine_grid|affine_grid_generator",
     "recurrent": "rnn|lstm|gru",
     "attention": "attention|transformer_encoder_layer|rescale_qkv|sdp_choice",
     "convolution": "conv|convolution",

@@ -135,6 +135,17 @@ def _embedding_bag(
     return output, nothing, nothing, nothing
 
 
+def _grid_sampler(
+    input: Tensor, grid: Tensor, interpolation_mode: int, padding_mode: int, align_corners: bool
+) -> Tensor:
+    """torch.grid_sampler and its likes of two and three dimensions, which number their modes."""
+    mode, padding = (
+        ("bilinear", "nearest", "bicubic")[interpolation_mode],
+        ("zeros", "border", "reflection")[padding_mode],
+    )
+    return functional.grid_sample(input, grid, mode, padding, align_corners)
+
+
 def _inplace(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The function that overwrites its input; the derivative may need what the input was."""
     if "inplace" in inspect.signature(function).parameters:
@@ -158,6 +169,9 @@ def _table() -> dict[Any, Callable[..., Any]]:
             _enter(table, namespace, f"{name}_", _inplace(layer))
         _enter(table, torch.nn.functional, name, layer)
     _enter(table, torch, "embedding_bag", _embedding_bag)
+    _enter(table, torch, "affine_grid_generator", functional.affine_grid)
+    for name in ("grid_sampler", "grid_sampler_2d", "grid_sampler_3d"):
+        _enter(table, torch, name, _grid_sampler)
     # torch's own returns the indices as well
     _enter(table, torch, "adaptive_max_pool1d", functional.adaptive_max_pool1d_with_indices)
     return table

@@ -6,16 +6,12 @@ read where it lies. Elsewhere rows are fetched and added to those of their bags.
 
 from __future__ import annotations
 
-import functools
-import warnings
-
 import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.execution import in_cpu_memory
 from torchfromscratch.kernels.precision import widened
-
-HAS_SPARSE_PRODUCTS = torch.backends.mkl.is_available()
+from torchfromscratch.kernels.sparse import HAS_SPARSE_PRODUCTS, sparse_matrix
 
 # Bags of different lengths are filled up to the longest, unless that takes so many times their members.
 MOST_PADDING = 4
@@ -119,15 +115,4 @@ def _sparse_product(weight: Tensor, scale: Tensor | None, index: Tensor, offsets
     ends = offsets.new_tensor([index.shape[0]])
     begins = torch.cat([offsets, ends]).to(index.dtype)
     scale = weight.new_ones(index.shape[0]) if scale is None else scale
-    _without_a_word_of_sparse_matrices()
-    shape = (offsets.shape[0], weight.shape[0])
-    return torch.sparse_csr_tensor(begins, index, scale, shape, check_invariants=False) @ weight
-
-
-@functools.cache
-def _without_a_word_of_sparse_matrices() -> None:
-    """torch says once that support of them is in beta state."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        none = torch.zeros(1, dtype=torch.int64)
-        torch.sparse_csr_tensor(none, none[:0], torch.zeros(0), (0, 0), check_invariants=False)
+    return sparse_matrix(begins, index, scale, (offsets.shape[0], weight.shape[0])) @ weight
