@@ -23,7 +23,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.autograd.linear_map import linear_map
-from torchfromscratch.kernels import gate as kernel
+from torchfromscratch.kernels import gate as gate_kernels
 from torchfromscratch.kernels.blocking import in_blocks
 from torchfromscratch.kernels.precision import widened
 
@@ -104,7 +104,7 @@ def _rounded_once(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> 
 
 gate = linear_map(
     "Gate",  # g where y > 0 or NaN, else 0: what ReLU with output y lets through
-    kernel.gate,
+    gate_kernels.gate,
     saves=1,
 )
 
@@ -135,7 +135,7 @@ hardtanh = elementwise(
 )
 threshold = elementwise(
     "Threshold",
-    lambda x, bound, value: in_blocks(kernel.replaced_up_to, bound, x, value),
+    lambda x, bound, value: in_blocks(gate_kernels.replaced_up_to, bound, x, value),
     dx=lambda g, x, bound: in_blocks(_gate_above, g, x, bound),
     exact=True,
 )

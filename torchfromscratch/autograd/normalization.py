@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, mapped_first, save, saved
-from torchfromscratch.kernels import normalization as kernel
+from torchfromscratch.kernels import normalization as norm_kernels
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.normalization import Statistics, sum_over
 from torchfromscratch.kernels.precision import wide_type, widened
@@ -41,7 +41,7 @@ class Normalize(Function):
 
     @staticmethod
     def forward(input: Tensor, weight: Tensor | None, bias: Tensor | None, stats: Statistics) -> tuple:
-        return kernel.normalize(input, _gamma(weight, input, _shape(input, weight, bias)), bias, stats)
+        return norm_kernels.normalize(input, _gamma(weight, input, _shape(input, weight, bias)), bias, stats)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple:
@@ -101,7 +101,7 @@ class NormalizeBackward(Function):
     def forward(
         grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, stats: Statistics
     ) -> tuple:
-        grad_input, grad_weight, grad_bias = kernel.gradients(grad_output, input, weight, mean, variance, stats)
+        grad_input, grad_weight, grad_bias = norm_kernels.gradients(grad_output, input, weight, mean, variance, stats)
         return grad_input, grad_weight.to(weight.dtype), grad_bias.to(weight.dtype)
 
     @staticmethod

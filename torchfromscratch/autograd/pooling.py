@@ -23,8 +23,8 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, save, saved
 from torchfromscratch.autograd.linear_map import linear_pair
-from torchfromscratch.kernels import pooling as kernel
-from torchfromscratch.kernels import spans as span_kernel
+from torchfromscratch.kernels import pooling as pooling_kernels
+from torchfromscratch.kernels import spans as span_kernels
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.spans import Spans
 from torchfromscratch.kernels.windows import Windows
@@ -38,7 +38,7 @@ class MaxPool(Function):
 
     @staticmethod
     def forward(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-        return kernel.max_windows(input, windows)
+        return pooling_kernels.max_windows(input, windows)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
@@ -79,10 +79,10 @@ class MaxPosition(Function):
     @staticmethod
     def forward(input: Tensor, windows: Windows | Sequence[Spans]) -> tuple[Tensor, Tensor]:
         if not isinstance(windows, Windows):
-            return kernel.max_positions(input, windows)
-        output, winners = kernel.max_windows(input, windows)
+            return pooling_kernels.max_positions(input, windows)
+        output, winners = pooling_kernels.max_windows(input, windows)
         positions = torch.empty_like(output, dtype=torch.int64)
-        return output, positions.copy_(kernel.flat_positions(winners, windows, input.shape[2:]))
+        return output, positions.copy_(pooling_kernels.flat_positions(winners, windows, input.shape[2:]))
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
@@ -116,16 +116,16 @@ max_pool = differentiable(MaxPool)
 max_position = differentiable(MaxPosition)
 fetch, fetch_transpose = linear_pair(
     "Fetch",  # y[n, c, o] = x[n, c, winner of o]
-    kernel.fetch,
-    kernel.fetch_transpose,
+    pooling_kernels.fetch,
+    pooling_kernels.fetch_transpose,
     saves=1,
     remember=lambda x, winners, windows: (x.shape[2:],),
     per_sample=True,
 )
 average, average_transpose = linear_pair(
     "Average",  # y[n, c, o] = Σ x[n, c, i] over the span of o, divided by its divisor
-    span_kernel.average,
-    span_kernel.average_transpose,
+    span_kernels.average,
+    span_kernels.average_transpose,
     # torch's averages keep no other format than channels last in two dimensions
     remember=lambda x, spans: (x.shape[2:], x.dim() == 4 and any_channels_last(x)),
     per_sample=True,

@@ -10,13 +10,13 @@ which frees saved tensors after a backward pass, is not asked to save them.
 from __future__ import annotations
 
 from torchfromscratch.autograd.linear_map import linear_pair
-from torchfromscratch.kernels import resampling as kernel
+from torchfromscratch.kernels import resampling
 
 # x (*, I, *) → y (*, O, *) along `dim`; position and weight (taps, O), the weight None for a single tap of 1
 resample, resample_transpose = linear_pair(
     "Resample",
-    kernel.weighted_sum,
-    kernel.weighted_sum_transpose,
+    resampling.weighted_sum,
+    resampling.weighted_sum_transpose,
     remember=lambda x, position, weight, dim: (x.shape[dim],),
     per_sample=True,
 )
