@@ -416,7 +416,7 @@ def draw_cases(cases: st.SearchStrategy[Case], count: int, seed: int) -> list[Ca
 def find_smallest(
     cases: st.SearchStrategy[Case], count: int, seed: int, is_wrong: Callable[[Case], bool]
 ) -> Case | None:
-    """The find_smallest case that is wrong, from the first wrong one of those that `draw_cases` gives."""
+    """The smallest case that is wrong, from the first wrong one of those that `draw_cases` gives."""
     for part in _parts(count, seed):
         chosen = _settings(-(-count // PARTS), Phase.generate, Phase.shrink)
         with suppress(NoSuchExample), _no_files_here():

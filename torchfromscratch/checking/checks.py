@@ -246,7 +246,7 @@ class Check:
         )
 
     def _smallest(self, what: str, wrong: Sequence[Trial]) -> Trial:
-        """The find_smallest wrong case: one that showed something else already, or as small as hypothesis makes it."""
+        """The smallest wrong case: one that showed something else already, or as small as hypothesis makes it."""
         for trial in self.least:
             if trial.is_wrong(what):
                 return trial

@@ -36,12 +36,12 @@ FACTORS: tuple[tuple[str, Callable[[Truth], float]], ...] = (
     ("It is twice what is right.", lambda t: 2),
     ("It is half of what is right.", lambda t: 0.5),
     ("It is minus twice what is right.", lambda t: -2),
-    ("The mean reciprocal the batch in place of the sum.", lambda t: reciprocal(batch(t))),
-    ("The sum reciprocal the batch in place of the mean: it is N times what is right.", lambda t: batch(t)),
-    ("The mean reciprocal the positions in place of the sum.", lambda t: reciprocal(positions(t))),
-    ("The sum reciprocal the positions in place of the mean.", lambda t: positions(t)),
-    ("The mean reciprocal batch and positions in place of the sum.", lambda t: reciprocal(batch(t) * positions(t))),
-    ("The sum reciprocal batch and positions in place of the mean.", lambda t: batch(t) * positions(t)),
+    ("The mean over the batch in place of the sum.", lambda t: reciprocal(batch(t))),
+    ("The sum over the batch in place of the mean: it is N times what is right.", lambda t: batch(t)),
+    ("The mean over the positions in place of the sum.", lambda t: reciprocal(positions(t))),
+    ("The sum over the positions in place of the mean.", lambda t: positions(t)),
+    ("The mean over batch and positions in place of the sum.", lambda t: reciprocal(batch(t) * positions(t))),
+    ("The sum over batch and positions in place of the mean.", lambda t: batch(t) * positions(t)),
     ("It is divided by the number of the output's elements.", lambda t: reciprocal(t.outputs[0].numel())),
     ("It is multiplied with the number of the output's elements.", lambda t: t.outputs[0].numel()),
     ("It is divided by the number of the input's elements.", lambda t: reciprocal(first(t).numel())),
@@ -84,8 +84,8 @@ COTANGENTS: tuple[tuple[str, str, Change], ...] = (
         lambda g: g.mean().expand_as(g),
     ),
     ("dL/dy is replaced by its sum.", "Each element of the output has its own dL/dy.", lambda g: g.sum().expand_as(g)),
-    ("Only the last sample counts.", "The gradient is the sum reciprocal all samples: += in place of =.", sample(-1)),
-    ("Only the first sample counts.", "The gradient is the sum reciprocal all samples.", sample(0)),
+    ("Only the last sample counts.", "The gradient is the sum over all samples: += in place of =.", sample(-1)),
+    ("Only the first sample counts.", "The gradient is the sum over all samples.", sample(0)),
     ("dL/dy is squared.", "dL/dy is a factor, once.", lambda g: g * g),
     ("The sign of dL/dy is lost.", "dL/dy is a factor.", torch.abs),
     ("Only positive dL/dy come back.", "dL/dy is a factor, whatever its sign.", lambda g: g.clamp(min=0)),
@@ -144,7 +144,7 @@ def for_all() -> Iterator[Mistake]:
             )
     for dim, by in itertools.product((-1, -2, 0), (1, -1)):
         yield Mistake(
-            f"It is shift by {by} along dimension {dim}.",
+            f"It is shifted by {by} along dimension {dim}.",
             "",
             lambda t, what, dim=dim, by=by: shift(t.right[what], dim, by),
         )
