@@ -102,8 +102,6 @@ def one_number(tensor: Tensor) -> Tensor:
 
 def elementwise_blocks(tensors: list[Tensor], for_each_thread: int) -> list[Sequence[Tensor]]:
     """Blocks of the tensors, one of each at a time; the tensors whole where they are short or no plain memory."""
-    if is_tracing():
-        return [tensors]
     step = for_each_thread * torch.get_num_threads()
     if tensors[0].numel() <= step or not _are_plain_memory(tensors):
         return [tensors]

@@ -103,7 +103,7 @@ def in_cpu_memory(*tensors: Tensor | None) -> bool:
     """Whether the tensors are bytes in the memory of a CPU, computed with once and for all."""
     if is_tracing() or is_batched(*tensors):
         return False
-    return all([t is None or t.device.type == "cpu" for t in tensors])
+    return all([t is None or t.is_cpu for t in tensors])
 
 
 def in_compiled_cpu_code(tensor: Tensor) -> bool:
