@@ -37,16 +37,14 @@ class Function(torch.autograd.Function):
 
 
 class _Signature(inspect.Signature):
-    """A signature for which arguments that are all given, in order, need no binding."""
+    """A signature for which arguments given in order need no binding, if it has no defaults."""
 
     @functools.cached_property
-    def count(self) -> int:
-        """How many arguments a call takes that needs none; −1 where there is one like *args."""
-        plain = [parameter.kind is parameter.POSITIONAL_OR_KEYWORD for parameter in self.parameters.values()]
-        return len(plain) if all(plain) else -1
+    def has_defaults(self) -> bool:
+        return any(parameter.default is not parameter.empty for parameter in self.parameters.values())
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
-        return super().bind(*args, **kwargs) if kwargs or len(args) != self.count else _Bound(args)
+        return super().bind(*args, **kwargs) if kwargs or self.has_defaults else _Bound(args)
 
 
 class _Bound:
