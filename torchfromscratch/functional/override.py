@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,8 +31,12 @@ KINDS: dict[str, Any] = {
     "Tensor | None": (Tensor, type(None)),
 }
 
-# The Dynamo of older versions, which traces no question for modes, hands them the arithmetic inside.
-CAN_TRACE_MODES = torch.__version__ >= "2.11"
+# Whether Dynamo answers the question for modes; where it does not, modes are handed the arithmetic inside. Its source is
+# read, as to import it takes longer than to import torch.
+DYNAMO_VARIABLES = Path(torch.__file__).parent / "_dynamo" / "variables" / "torch.py"
+CAN_TRACE_MODES = DYNAMO_VARIABLES.exists() and (
+    "@register(torch._C._is_torch_function_mode_enabled)" in DYNAMO_VARIABLES.read_text(encoding="utf-8")
+)
 
 
 def overridable(function: Callable[..., Any], home: str) -> Callable[..., Any]:
