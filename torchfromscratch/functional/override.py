@@ -31,8 +31,8 @@ KINDS: dict[str, Any] = {
     "Tensor | None": (Tensor, type(None)),
 }
 
-# Whether Dynamo answers the question for modes; where it does not, modes are handed the arithmetic inside. Its source is
-# read, as to import it takes longer than to import torch.
+# Whether Dynamo answers the question for modes; where it does not, modes are handed the arithmetic inside. Its source
+# is read, as to import it takes longer than to import torch.
 DYNAMO_VARIABLES = Path(torch.__file__).parent / "_dynamo" / "variables" / "torch.py"
 CAN_TRACE_MODES = DYNAMO_VARIABLES.exists() and (
     "@register(torch._C._is_torch_function_mode_enabled)" in DYNAMO_VARIABLES.read_text(encoding="utf-8")
