@@ -178,4 +178,5 @@ def _sparse_rows(grad: Tensor, index: Tensor, rows: int, padding_idx: int | None
     if padding_idx is not None:
         used = index != padding_idx
         index, grad = index[used], grad[used]
-    return torch.sparse_coo_tensor(index.unsqueeze(0), grad, (rows, grad.shape[1]), check_invariants=False)
+    with torch.sparse.check_sparse_tensor_invariants(False):  # torch 2.11 warns in spite of check_invariants=False
+        return torch.sparse_coo_tensor(index.unsqueeze(0), grad, (rows, grad.shape[1]))
