@@ -6,9 +6,11 @@ nothing is missing.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -60,6 +62,60 @@ def lanczos() -> str:
     return ""
 
 
+@contextlib.contextmanager
+def left_out_for(*lacks: Callable[[], str]) -> Iterator[None]:
+    """Leaves the test out where Dynamo refuses to trace what is inside, and one of the reasons holds."""
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException:
+        if reason := next(filter(None, (lack() for lack in lacks)), ""):
+            pytest.skip(reason)
+        raise
+
+
+@contextlib.contextmanager
+def left_out_if_torch_refuses_too(theirs: Callable[[], Any]) -> Iterator[None]:
+    """Leaves the test out where what is inside raises what torch's own layers raise."""
+    try:
+        yield
+    except Exception as ours:
+        try:
+            theirs()
+        except type(ours) as error:
+            pytest.skip(f"torch.nn's own: {type(error).__name__}: {str(error).splitlines()[0][:99]}")
+        raise
+
+
+def _refuses(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether Dynamo traces a function in parts alone."""
+    try:
+        torch.compile(function, fullgraph=True, backend="eager")(*arguments)
+    except torch._dynamo.exc.TorchDynamoException:
+        return True
+    return False
+
+
+@functools.cache
+def context_managers_in_traced_code() -> str:
+    @contextlib.contextmanager
+    def nothing() -> Iterator[None]:
+        yield
+
+    def inside(x: Tensor) -> Tensor:
+        with nothing():
+            return x + 1
+
+    return "Dynamo traces no context manager of contextlib's" if _refuses(inside, torch.ones(2)) else ""
+
+
+@functools.cache
+def generators_in_traced_code() -> str:
+    def decorated(x: Tensor) -> Tensor:
+        return sum(y for y in (x, x))
+
+    return "Dynamo traces no generator" if _refuses(decorated, torch.ones(2)) else ""
+
+
 @functools.cache
 def strides_in_traced_backward() -> str:
     class Double(torch.autograd.Function):
@@ -71,8 +127,122 @@ def strides_in_traced_backward() -> str:
         def backward(ctx: Any, grad_output: Tensor) -> Tensor:
             return 2 * grad_output if grad_output.stride(0) else grad_output
 
+    refuses = _refuses(Double.apply, torch.ones(2, requires_grad=True))
+    return "Dynamo traces no Function whose backward asks for strides; compiled in parts it is right" if refuses else ""
+
+
+@functools.cache
+def side_effects_in_traced_backward() -> str:
+    called = []
+
+    class Double(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx: Any, grad_output: Tensor) -> Tensor:
+            called.append(2)
+            return 2 * grad_output
+
+    refuses = _refuses(Double.apply, torch.ones(2, requires_grad=True))
+    return "Dynamo lets no backward write to what lies outside" if refuses else ""
+
+
+@functools.cache
+def handing_over_in_traced_code() -> str:
+    class Plain(Tensor):
+        @classmethod
+        def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    def hand_over(x: Tensor) -> Any:
+        return torch.overrides.handle_torch_function(torch.relu, (x,), x)
+
+    refuses = _refuses(hand_over, torch.ones(2).as_subclass(Plain))
+    return "Dynamo traces no torch.overrides.handle_torch_function of a subclass" if refuses else ""
+
+
+@functools.cache
+def slices_of_open_sizes() -> str:
+    class EverySecond(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x[:, ::2]
+
+    sizes = {0: torch.export.Dim("batch", min=4)}
     try:
-        torch.compile(Double.apply, fullgraph=True, backend="eager")(torch.ones(2, requires_grad=True))
-    except torch._dynamo.exc.Unsupported:
-        return "Dynamo traces no Function whose backward asks for strides; compiled in parts it is right"
+        torch.export.export(EverySecond(), (torch.ones(4, 4),), dynamic_shapes=(sizes,), strict=False)
+    except torch._dynamo.exc.TorchDynamoException:
+        return "torch.export cannot leave a size open of which a slice takes everything"
     return ""
+
+
+@functools.cache
+def unimplemented() -> type[Exception]:
+    """What torch raises for a type that a kernel was not made for: RuntimeError in older versions."""
+    try:
+        torch.ones(2, 2, dtype=torch.complex32) @ torch.ones(2, 2, dtype=torch.complex32)
+    except RuntimeError as error:
+        return type(error)
+    return NotImplementedError
+
+
+def is_unimplemented(error: Exception) -> bool:
+    return isinstance(error, NotImplementedError) or (
+        type(error) is unimplemented() and "not implemented for '" in str(error)
+    )
+
+
+def skip_if_unimplemented(call: Callable[[], Any]) -> Any:
+    """What torch's `call` answers; the test is left out where torch has no kernel for its types."""
+    try:
+        return call()
+    except RuntimeError as error:
+        if not is_unimplemented(error):
+            raise
+        return pytest.skip(f"torch: {error}")
+
+
+def _slope(function: Callable[[Tensor], Tensor], x: float) -> float:
+    leaf = torch.tensor(x, requires_grad=True)
+    return torch.autograd.grad(function(leaf), leaf)[0].item()
+
+
+def activation(name: str, dtype: torch.dtype) -> str:
+    """Where an activation of older versions answers otherwise at its kinks, or rounds otherwise."""
+    F = torch.nn.functional
+    if name == "hardswish" and _slope(F.hardswish, 3.0) != 1:
+        return "torch takes hardswish's slope at 3 from within, where newer ones take it from beyond"
+    if name in ("elu", "selu", "celu") and not getattr(F, name)(torch.tensor(-0.0)).signbit():
+        return f"torch's {name} loses the sign of -0"
+    bound = torch.tensor(0.1, dtype=dtype)
+    beyond = torch.nextafter(bound, bound + 1)
+    if name == "softshrink" and F.softshrink(beyond, 0.1) != beyond - bound:
+        return "torch does not round softshrink's bound to the type"
+    return ""
+
+
+@functools.cache
+def fused_causal_attention() -> str:
+    query, key = torch.ones(1, 4, 5, requires_grad=True), torch.ones(1, 6, 5)
+    node = torch.nn.functional.scaled_dot_product_attention(query, key, key, is_causal=True).grad_fn
+    names = set()
+    while node is not None:
+        names.add(node.name())
+        node = node.next_functions[0][0] if node.next_functions else None
+    fused = any("ScaledDotProduct" in name for name in names)
+    return "" if fused else "torch's attention of fewer queries than keys, if causal, is plain arithmetic"
+
+
+def batch_norm_in_evaluation_with_eps_0() -> str:
+    one = torch.ones(1)
+    try:
+        torch.nn.functional.batch_norm(torch.ones(2, 1), one, one, eps=0)
+    except ValueError:
+        return "torch's batch_norm refuses an eps of 0 in evaluation too, as newer ones do not"
+    return ""
+
+
+def module_to_memory_format() -> str:
+    typed = "def to(self, memory_format:" in inspect.getsource(sys.modules[torch.nn.Module.__module__])
+    return "" if typed else "mypy reads torch's annotations, and Module.to has none for memory_format"

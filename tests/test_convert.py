@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.utils import parametrizations, parametrize, prune
 
+from tests import lacks
 from tests.cases import all_module_cases
 from torchfromscratch import audit, conversion_report, convert, nn
 
@@ -441,12 +442,13 @@ def test_converted_models_can_be_copied_and_pickled(build, copied):
 def test_converted_models_compile_in_one_graph():
     model = convert(torch.nn.Sequential(Calling(), Derived(3)))
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(run(compiled), run(model))
+    with lacks.left_out_for(lacks.context_managers_in_traced_code):
+        torch.testing.assert_close(run(compiled), run(model))
 
 
 def test_converted_models_are_exported():
     model = convert(torch.nn.Sequential(Calling(), Derived(3)))
-    program = torch.export.export(model, (X,))
+    program = torch.export.export(model, (X,), strict=False)
     torch.testing.assert_close(program.module()(X), model(X))
 
 

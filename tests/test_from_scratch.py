@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from tests import lacks
 from tests.cases import all_cases, all_module_cases
 from torchfromscratch import audit, from_scratch
 from torchfromscratch import functional as ours
@@ -282,7 +283,8 @@ def test_it_compiles_in_one_graph():
         return F.relu(input) * torch.sigmoid(input)
 
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(X), step(X))
+    with lacks.left_out_for(lacks.context_managers_in_traced_code):
+        torch.testing.assert_close(compiled(X), step(X))
 
 
 @pytest.mark.skipif(not CAN_TRACE_MODES, reason="before torch 2.11, what is traced cannot ask whether a mode is on")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import pickle
 import warnings
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 import torchfromscratch
+from tests import lacks
 from tests import subjects as harness
 from tests.cases import EVERY_TEST, Case, ModuleCase, all_module_cases
 from tests.subjects import assert_as_accurate, assert_equal, tensors_of
@@ -139,10 +141,7 @@ def test_to_dtype(case: ModuleCase, dtype: torch.dtype, device: str) -> None:
     ours, theirs = (build(case, nn, device=device).eval().to(dtype) for nn in (OURS, THEIRS))
     inputs = inputs_of(case, dtype, device)
     truth = run(case, copy.deepcopy(theirs).double(), [tensor.double() for tensor in inputs])
-    try:
-        expected = run(case, theirs, inputs)
-    except NotImplementedError as error:
-        pytest.skip(f"torch: {error}")
+    expected = lacks.skip_if_unimplemented(lambda: run(case, theirs, inputs))
     assert_as_accurate(run(case, ours, inputs), expected, truth)
 
 
@@ -178,7 +177,9 @@ def test_export(case: ModuleCase) -> None:
     if case.call is not None:
         pytest.skip("export takes the module's own arguments")
     module, inputs = build(case, OURS).eval(), tuple(inputs_of(case))
-    program = torch.export.export(module, inputs)
+    export = functools.partial(torch.export.export, args=inputs, strict=False)
+    with lacks.left_out_if_torch_refuses_too(lambda: export(build(case, THEIRS).eval())):
+        program = export(module)
     assert_equal(tensors_of(program.module()(*inputs)), run(case, module, list(inputs)))
 
 
@@ -259,7 +260,12 @@ def test_export_for_all_sizes(build: Callable[[Any], Any], dynamic: tuple[int, .
     torch.manual_seed(0)
     module = build(OURS).eval()
     sizes = {dim: torch.export.Dim(f"size{dim}", min=4) for dim in dynamic}
-    program = torch.export.export(module, (torch.randn(4, 4, 8, 8),), dynamic_shapes=(sizes,)).module()
+    inputs = (torch.randn(4, 4, 8, 8),)
+    with (
+        torch._dynamo.config.patch(fake_tensor_cache_enabled=False),  # torch 2.9's asks for sizes that no graph has
+        lacks.left_out_for(lacks.slices_of_open_sizes),
+    ):
+        program = torch.export.export(module, inputs, dynamic_shapes=(sizes,), strict=False).module()
     x = torch.randn(*[size + 3 * (dim in dynamic) for dim, size in enumerate((4, 4, 8, 8))])
     theirs = build(torch.nn).eval()
     theirs.load_state_dict(module.state_dict())

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 import torchfromscratch
+from tests import lacks
 from tests import subjects as harness
 from tests.subjects import Function, Subject, assert_equal, cotangent, repeatable, tensors_of
 
@@ -75,6 +76,9 @@ OTHER_ARGUMENTS = {
 
 @pytest.fixture(params=harness.subjects(), ids=lambda subject: subject.name)
 def subject(request: pytest.FixtureRequest) -> Subject:
+    harness.skip_if_left_out(request, request.param.leave_out)
+    if request.param.name == "attention causal" and (reason := lacks.fused_causal_attention()):
+        pytest.skip(reason)
     return request.param
 
 

@@ -120,6 +120,14 @@ def gru(*args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
     return _sequence("gru", GRU, args, kwargs)
 
 
+def _numbers(tensor: Tensor) -> tuple[int, ...]:
+    """Its elements; before torch 2.11 `tolist` takes no tensor that was made inside a transform of torch.func."""
+    try:
+        return tuple(tensor.tolist())
+    except RuntimeError:
+        return tuple([int(number) for number in tensor])
+
+
 def _sequence(name: str, cell: type[Cell], args: tuple, kwargs: dict[str, Any]) -> tuple[Tensor, ...]:
     """One call in either of the two signatures."""
     packed = "batch_sizes" in kwargs or (len(args) > 1 and _is_integer(args[1]))
@@ -137,7 +145,7 @@ def _sequence(name: str, cell: type[Cell], args: tuple, kwargs: dict[str, Any]) 
         raise RuntimeError(f"lstm expects two hidden states, (h, c), but got {len(given['hx'])}")
     bidirectional = given["bidirectional"]  # whose output is a copy of both directions' states
     if packed:
-        output, *last = _stack(cell, given.pop("data"), tuple(given.pop("batch_sizes").tolist()), **given)
+        output, *last = _stack(cell, given.pop("data"), _numbers(given.pop("batch_sizes")), **given)
         return output if bidirectional else changeable(output), *last
     input, batch_first = given.pop("input"), given.pop("batch_first")
     _check_dims("input", input, ("batch", "time", "features") if batch_first else ("time", "batch", "features"))

@@ -43,8 +43,10 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             raise AssertionError("nested tensors are not supported; pad them and pass a key_padding_mask")
         swap = self.batch_first and query.dim() == 3
         if swap:
-            turned = {id(tensor): tensor.transpose(0, 1) for tensor in (query, key, value)}  # what is one stays one
-            query, key, value = [turned[id(tensor)] for tensor in (query, key, value)]
+            q = query.transpose(0, 1)
+            k = q if key is query else key.transpose(0, 1)  # what is one stays one
+            v = q if value is query else k if value is key else value.transpose(0, 1)
+            query, key, value = q, k, v
         output, weights = F.multi_head_attention_forward(
             query,
             key,
