@@ -139,7 +139,9 @@ def test_what_cannot_be_checked_is_said(arguments: tuple, message: str) -> None:
 TORCH = [name for name in LAYERS if name not in ("dropout", "batch_norm", "instance_norm", "lstm_cell")]
 
 
-@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name[-2:] in ("1d", "3d"))) for name in TORCH]
+)
 def test_torchs_layers_are_right(name: str) -> None:
     check(getattr(F, name, None) or getattr(torch, name), name, cases=15, double=False).raise_if_wrong()
 
