@@ -38,6 +38,16 @@ MORE_MEMORY = {
         ],
         "P is kept, which torch's fused attention computes again",
     ),
+    **dict.fromkeys(
+        [
+            "ctc_loss mean",
+            "ctc_loss sum",
+            "ctc_loss none",
+            "ctc_loss one after the other, another blank",
+            "ctc_loss zero_infinity",
+        ],
+        "two lengths of each sample are kept, where torch keeps its loss: eight bytes a sample; and targets in rows",
+    ),
     "attention dropout": "P and its noise are kept, torch keeps their product if the values alone need a gradient",
     **dict.fromkeys(
         ["multi_margin_loss", "multi_margin_loss squared weight", "multi_margin_loss one"],

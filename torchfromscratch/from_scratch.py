@@ -78,6 +78,7 @@ _ARGUMENTS = {
     "alpha_dropout": "input p train",
     "batch_norm": "input weight bias running_mean running_var training momentum eps cudnn_enabled",
     "binary_cross_entropy_with_logits": "input target weight pos_weight reduction",
+    "ctc_loss": "log_probs targets input_lengths target_lengths blank reduction zero_infinity",
     "dropout": "input p train",
     "embedding": "weight indices padding_idx scale_grad_by_freq sparse",
     "feature_alpha_dropout": "input p train",

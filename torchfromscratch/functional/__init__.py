@@ -8,6 +8,7 @@ from types import FunctionType as _FunctionType
 from torchfromscratch.functional.activation import *
 from torchfromscratch.functional.attention import *
 from torchfromscratch.functional.convolution import *
+from torchfromscratch.functional.ctc import *
 from torchfromscratch.functional.distance import *
 from torchfromscratch.functional.dropout import *
 from torchfromscratch.functional.embedding import *
