@@ -197,6 +197,19 @@ def test_memory_format(subject: Subject, device: str) -> None:
         assert [harness.strides(y) for y in ours] == [harness.strides(y) for y in theirs], layout
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace. is deprecated")
+def test_trace(subject: Subject) -> None:
+    """What torch.jit.trace records computes other numbers as well, in float64: sizes are tensors to it."""
+    if subject.name.startswith(harness.ONLY_MODULES):
+        pytest.skip("torch.func.functional_call is not traced; test_modules.py traces the module")
+    inputs, others = [[tensor.detach() for tensor in subject.inputs(seed=seed)] for seed in (0, 1)]
+    traced = torch.jit.trace(subject.ours, tuple(inputs), check_trace=False)
+    expected = tensors_of(repeatable(subject.ours)(*others))
+    torch.testing.assert_close(
+        tensors_of(repeatable(traced)(*others)), expected, rtol=1e-12, atol=1e-12, equal_nan=True
+    )
+
+
 def test_the_order_in_memory_changes_no_number(subject: Subject) -> None:
     """Arguments and dL/dy have their dimensions in any order in memory, as what comes from transposes has."""
     draw = random.Random(subject.name)

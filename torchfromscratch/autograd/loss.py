@@ -131,8 +131,8 @@ stirling = elementwise(
 class SoftmaxCrossEntropy(Function):
     """L = − Σ_c Y_c · x_c with x = log softmax(z) and Y = h · onehot(t) + S, over the classes c along `dim`; and x.
 
-    What h is, `Classes` says; S is given or, of label smoothing, a share of w for every class. x is kept for the
-    backward pass: z may be changed before. As an output, it leads what differentiates again back to z.
+    What h is, `Classes` says; S is given or, of label smoothing ε, it is ε·w / C. x is kept for the backward pass: z
+    may be changed before. As an output, it leads what differentiates again back to z.
     z (N, C, …); t (N, 1, …) and w (C), or None; S (N, C, …), or None → L (N, 1, …) in float32 or wider, x (N, C, …).
     """
 
@@ -145,16 +145,16 @@ class SoftmaxCrossEntropy(Function):
         dim: int,
         factor: float,
         ignore_index: int,
-        share: float,
+        smoothing: float,
     ) -> tuple[Tensor, Tensor]:
         x = LogSoftmax.forward(widened(z), dim)
-        s = _density(s, w, share, x, dim)
+        s = _density(s, w, smoothing, x, dim)
         return _cross_entropy(x, _classes(t, w, factor, ignore_index), s, dim), x.to(z.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, grad_x: Tensor | None) -> tuple:
         x, t, w, s = saved(ctx)
-        s = _density(s, w, ctx.share, x, ctx.dim)
+        s = _density(s, w, ctx.smoothing, x, ctx.dim)
         needs_z, _, _, needs_s, *_ = ctx.needs_input_grad
         grad_z = grad_s = None
         if grad_output is not None:
@@ -170,7 +170,7 @@ class SoftmaxCrossEntropy(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        _, t, w, s, ctx.dim, ctx.factor, ctx.ignore_index, ctx.share = inputs
+        _, t, w, s, ctx.dim, ctx.factor, ctx.ignore_index, ctx.smoothing = inputs
         _, x = output
         ctx.set_materialize_grads(False)  # no zeros for dL/dx in a first derivative: None, and so with tangents
         needs_z, *_ = ctx.needs_input_grad
@@ -181,7 +181,7 @@ class SoftmaxCrossEntropy(Function):
         x, t, w, s = saved(ctx)
         classes, wide = _classes(t, w, ctx.factor, ctx.ignore_index), widened(x)
         x_t = torch.zeros_like(wide) if z_t is None else log_softmax_t(widened(z_t), x, ctx.dim)
-        loss_t = _cross_entropy(x_t, classes, _density(s, w, ctx.share, x, ctx.dim), ctx.dim)
+        loss_t = _cross_entropy(x_t, classes, _density(s, w, ctx.smoothing, x, ctx.dim), ctx.dim)
         if s_t is not None:
             through_s = (s_t * wide).sum(ctx.dim, keepdim=True)
             loss_t = loss_t - (through_s if classes is None else classes.counted(through_s))
@@ -271,12 +271,13 @@ def _classes(t: Tensor | None, w: Tensor | None, factor: float, ignore_index: in
     return None if t is None else Classes(t, w, factor, ignore_index)
 
 
-def _density(s: Tensor | None, w: Tensor | None, share: float, x: Tensor, dim: int) -> Tensor | None:
-    """S or, of label smoothing, the share of the weight of each class."""
-    if share == 0:
+def _density(s: Tensor | None, w: Tensor | None, smoothing: float, x: Tensor, dim: int) -> Tensor | None:
+    """S or, of label smoothing, ε·w / C: in this order, as torch.jit.trace has a tensor for C."""
+    if smoothing == 0:
         return s
-    weights = widened(x.new_ones(x.shape[dim]) if w is None else w)
-    return share * weights.view([-1 if other == dim else 1 for other in range(x.dim())])
+    classes = x.shape[dim]
+    weights = widened(x.new_ones(classes) if w is None else w)
+    return (smoothing * weights / classes).view([-1 if other == dim else 1 for other in range(x.dim())])
 
 
 def _cross_entropy(x: Tensor, classes: Classes | None, s: Tensor | None, dim: int) -> Tensor:

@@ -72,8 +72,7 @@ def cross_entropy(
         return _cross_entropy_of_probabilities(input, target, weight, reduction, smoothing)
     dim = _class_dim(input)
     t = _class_target(input, target, weight)
-    share = smoothing / max(input.shape[dim], 1)
-    losses, _ = table.softmax_cross_entropy(input, t, weight, None, dim, 1 - smoothing, ignore_index, share)
+    losses, _ = table.softmax_cross_entropy(input, t, weight, None, dim, 1 - smoothing, ignore_index, smoothing)
     return _reduced_of_classes(losses, reduction, t, weight, ignore_index, dim).to(input.dtype)
 
 
@@ -363,7 +362,8 @@ def _cross_entropy_of_probabilities(
         raise RuntimeError(f"Expected floating point type for target with class probabilities, got {target.dtype}")
     dtype = torch.promote_types(input.dtype, target.dtype)
     dim = _class_dim(input)
-    density = (1 - smoothing) * widened(target) + smoothing / max(input.shape[dim], 1)
+    target = widened(target)
+    density = (1 - smoothing) * target + target.new_full((), smoothing) / input.shape[dim]
     if weight is not None:
         dtype = torch.promote_types(dtype, weight.dtype)
         density = density * widened(_along_classes(weight, input))
