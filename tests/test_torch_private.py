@@ -21,7 +21,7 @@ from torchfromscratch import _torch_private as private
 from torchfromscratch import modes, nn
 
 PACKAGE = Path(torchfromscratch.__file__).parent
-HOOKS = [(name, hook) for name, hooks in private.HOOKS.items() for hook in hooks.split()]
+HOOKS = [(name, hook) for hook, names in private.HOOKS.items() for name in names.split()]
 
 # Private names of others than torch.
 NOT_TORCHS = {
@@ -181,16 +181,10 @@ def test_without_materialize_a_causal_bias_is_written_out(kind: str) -> None:
     torch.testing.assert_close(private.causal_mask(described, cpu), private.causal_mask(bias, cpu).bool())
 
 
-def test_without_pytree_trees_are_walked() -> None:
-    tree = ({"a": [1, 2.0]}, (True,), torch.return_types.max((3, 4)), [])
-    assert private._tree_map(str, tree) == private.tree_map(str, tree)
-    assert private._tree_leaves(tree) == private.tree_leaves(tree)
-
-
 def test_layers_without_any_optional_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slower, and the same."""
     for name, fallback in private.FALLBACKS.items():
-        if not name.startswith(("overrides", "autograd.forward_ad._current", "_dynamo")):
+        if not name.startswith(("overrides", "utils", "autograd.forward_ad._current", "_dynamo")):
             known = next(key for key, value in vars(private).items() if value is found(name))
             monkeypatch.setattr(private, known, fallback)
     monkeypatch.setattr(private, "is_in_forward_mode", private._is_in_forward_mode)
@@ -217,3 +211,7 @@ def found(name: str) -> Any:
     for step in name.split("."):
         part = getattr(part, step)
     return part
+
+
+def test_what_torch_compile_raises_is_known() -> None:
+    assert private.compiler_failed() is found("_dynamo.exc.BackendCompilerFailed")

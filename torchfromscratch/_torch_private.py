@@ -25,24 +25,13 @@ __all__ = ["BatchNorm", "InstanceNorm", "TorchDispatchMode"]
 
 # Methods of torch.nn's modules that ours override or call, for which torch.nn's would run a built-in layer in silence.
 HOOKS = {
-    "Conv1d": "_conv_forward",
-    "Conv2d": "_conv_forward",
-    "Conv3d": "_conv_forward",
-    "ConvTranspose1d": "_output_padding",
-    "ConvTranspose2d": "_output_padding",
-    "ConvTranspose3d": "_output_padding",
-    "BatchNorm1d": "_check_input_dim",
-    "BatchNorm2d": "_check_input_dim",
-    "BatchNorm3d": "_check_input_dim",
-    "InstanceNorm1d": "_apply_instance_norm",
-    "InstanceNorm2d": "_apply_instance_norm",
-    "InstanceNorm3d": "_apply_instance_norm",
-    "CircularPad1d": "_check_input_dim",
-    "CircularPad2d": "_check_input_dim",
-    "CircularPad3d": "_check_input_dim",
-    "RNNBase": "_update_flat_weights",
-    "TransformerEncoderLayer": "_ff_block _sa_block",
-    "TransformerDecoderLayer": "_ff_block",
+    "_conv_forward": "Conv1d Conv2d Conv3d",
+    "_output_padding": "ConvTranspose1d ConvTranspose2d ConvTranspose3d",
+    "_check_input_dim": "BatchNorm1d BatchNorm2d BatchNorm3d CircularPad1d CircularPad2d CircularPad3d",
+    "_apply_instance_norm": "InstanceNorm1d InstanceNorm2d InstanceNorm3d",
+    "_update_flat_weights": "RNNBase",
+    "_ff_block": "TransformerEncoderLayer TransformerDecoderLayer",
+    "_sa_block": "TransformerEncoderLayer",
 }
 
 
@@ -52,8 +41,8 @@ def _calls(cls: type, hook: str) -> bool:
     return any(hook in method.__code__.co_names or method.__module__.split(".")[0] != "torch" for method in methods)
 
 
-for _name, _hooks in HOOKS.items():
-    for _hook in _hooks.split():
+for _hook, _names in HOOKS.items():
+    for _name in _names.split():
         if not (hasattr(getattr(torch.nn, _name), _hook) and _calls(getattr(torch.nn, _name), _hook)):
             raise ImportError(
                 f"torch {torch.__version__} has no torch.nn.{_name}.{_hook}, without which torchfromscratch cannot "
@@ -178,29 +167,10 @@ pop_mode: Callable[[], Any] = _needed("overrides._pop_mode")
 push_mode: Callable[[Any], None] = _needed("overrides._push_mode")
 
 
-# Trees of tensors
+# What the tools need: trees of tensors, and what takes long to import
 
-
-def _tree_map(function: Callable[[Any], Any], tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {name: _tree_map(function, part) for name, part in tree.items()}
-    parts = [_tree_map(function, part) for part in tree] if isinstance(tree, (list, tuple)) else None
-    if parts is None:
-        return function(tree)
-    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
-
-
-def _tree_leaves(tree: Any) -> list[Any]:
-    leaves: list[Any] = []
-    _tree_map(leaves.append, tree)
-    return leaves
-
-
-tree_map = _found("utils._pytree.tree_map", _tree_map)
-tree_leaves = _found("utils._pytree.tree_leaves", _tree_leaves)
-
-
-# What takes long to import
+tree_map = _needed("utils._pytree.tree_map")
+tree_leaves = _needed("utils._pytree.tree_leaves")
 
 
 def compiler_failed() -> type[Exception]:

@@ -81,7 +81,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
 
     torch.compile cannot trace a Function that has a `jvp` of its own, so it is handed a subclass without one: forward
     mode stays a matter of eager code. torch.jit.trace records what the forward pass does: a Function it could neither
-    save nor hand sizes to in a tuple, as they are tensors to it. Where nothing follows what is computed, as in most
+    save nor hand sizes to in a tuple, as they are tensors to it. Where nobody differentiates, as in most
     backward passes, the forward pass is all there is to do. The casts of autocast are made by
     `torchfromscratch.functional`; in here, arithmetic runs in the types that it is given.
     """
