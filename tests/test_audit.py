@@ -16,6 +16,14 @@ LABELS = torch.tensor([1, 3])
 
 # Run a kernel of their own, and another in their backward.
 BUILTINS = {
+    "distance": [
+        lambda x: F.pdist(x.flatten(1).double()),
+    ],
+    "shuffle": [
+        lambda x: F.pixel_shuffle(x, 2),
+        lambda x: F.pixel_unshuffle(x, 2),
+        lambda x: F.channel_shuffle(x, 2),
+    ],
     "convolution": [
         lambda x: F.conv1d(x[0], torch.ones(2, 6, 3).to(x)),
         lambda x: F.conv2d(x, torch.ones(2, 4, 3, 3).to(x)),
@@ -87,6 +95,10 @@ BUILTINS = {
 }
 # Turn into arithmetic before autograd records them, so that only the call shows that there was a layer.
 COMPOSITES = {
+    "distance": [
+        lambda x: F.cosine_similarity(x, x),
+        lambda x: F.pairwise_distance(x, 2 * x),
+    ],
     "linear": [
         lambda x: F.linear(x, torch.ones(3, 6).to(x)),
         lambda x: F.bilinear(x, x, torch.ones(2, 6, 6).to(x)),
@@ -320,10 +332,9 @@ def test_all_families_are_tried():
 NO_LAYERS = r"""
     (select|slice|diagonal|index_select|masked_scatter|masked_select|gather|gather_sparse|unfold|trace
     |to_dense|to_mkldnn|nested_select|nested_sum|sparse_sum|sparse_mm_reduce_impl|pack_padded_sequence|segment_reduce
-    |matmul|matrix_exp|cumprod|cummaxmin|logit|cdist|pdist|value_selecting_reduction)_backward
+    |matmul|matrix_exp|cumprod|cummaxmin|logit|cdist|value_selecting_reduction)_backward
     |weight_norm_(differentiable|interface)_backward
-    |(native_)?channel_shuffle |pixel_(un)?shuffle |cosine_similarity |pairwise_distance
-    |pdist |one_hot |pad |unfold |flatten |unflatten |sigmoid |tanh |grouped_mm |scaled_(grouped_)?mm
+    |one_hot |pad |unfold |flatten |unflatten |sigmoid |tanh |grouped_mm |scaled_(grouped_)?mm
     |fused_(adagrad|adam|adamw|sgd) |fake_quantize_\w+ |fused_moving_avg_obs_\w+
     |mkldnn_(reshape|transpose) |cudnn_is_acceptable |nnpack_available |native_norm |fbgemm_pack_\w+
     |backward

@@ -28,6 +28,8 @@ EXAMPLES: dict[str, tuple[tuple[int, ...], tuple[Any, ...]]] = {
     "AffineGrid": ((2, 2, 3), ((3, 2), False)),
     "Average": (IMAGES, (sliding_spans(WINDOWS, (4, 5), False, None),)),
     "Average adaptive": (IMAGES, (dividing_spans((4, 5), (3, 2)),)),
+    "ChannelShuffle": ((2, 6, 3), (2,)),
+    "ChannelSums": ((2, 4, 3), (1, 2)),
     "Drop": ((2, 3), (torch.tensor([[True, False, True], [False, True, True]]), 0.5)),
     "Fetch": (IMAGES, (torch.tensor([3, 1, 0, 2, 2, 1]).view(2, 3, 1, 1), Windows((2, 2), (3, 4), (0, 0), (1, 1)))),
     "Flatten": ((2, 3, 4), (1, 2)),
@@ -39,12 +41,14 @@ EXAMPLES: dict[str, tuple[tuple[int, ...], tuple[Any, ...]]] = {
     "PadEdges reflect": (IMAGES, ([(1, 2), (0, 3)], "reflect")),
     "PadEdges replicate": (IMAGES, ([(1, 2), (0, 3)], "replicate")),
     "PadEdges circular": (IMAGES, ([(1, 2), (0, 3)], "circular")),
+    "PixelShuffle": ((2, 8, 3, 2), (2,)),
     "Resample": (
         (2, 3, 4),
         (torch.tensor([[0, 1, 1], [1, 3, 2]]), torch.tensor([[0.2, 0.5, 1.0], [0.8, 0.5, 0.0]]), 2),
     ),
     "TakeRows": ((4, 3), (torch.tensor([[0, 2, -1], [3, 2, 0], [-1, 2, 3]]),)),
     "Unfold": (IMAGES, (WINDOWS,)),
+    "Unpool": ((2, 1, 2, 2), (torch.tensor([[[[3, 1], [0, 7]]], [[[2, 5], [6, 4]]]]), (2, 4))),
 }
 
 # classes whose jvp applies the Function itself to the tangent, and why they are no rows

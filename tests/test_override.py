@@ -101,6 +101,8 @@ def all_calls() -> list[tuple[str, tuple, dict]]:
         image = torch.ones(1, 1, *[4] * dims)
         calls += [(f"{kind}max_pool{dims}d_with_indices", (image, 2), {}) for kind in ("", "adaptive_")]
     calls += [(name, (torch.ones(2), *args), {}) for name, args in INPLACE.items()]
+    calls += [(name, (torch.ones(1, 1, 2, 2), 3), {}) for name in ("upsample", "upsample_nearest", "upsample_bilinear")]
+    calls += [("native_channel_shuffle", (torch.ones(1, 4, 2), 2), {}), ("one_hot", (torch.tensor([2, 0]),), {})]
     for case in all_cases():
         recorder = Recorder(F)
         case.call(recorder, *case.inputs())
@@ -366,6 +368,10 @@ WARNINGS: dict[str, Callable[[Any], Any]] = {
     "l1_loss": lambda F: F.l1_loss(torch.ones(2, 3), torch.ones(1, 3)),
     "smooth_l1_loss": lambda F: F.smooth_l1_loss(torch.ones(2, 3), torch.ones(1, 3)),
     "huber_loss": lambda F: F.huber_loss(torch.ones(2, 3), torch.ones(1, 3)),
+    "gumbel_softmax": lambda F: F.gumbel_softmax(torch.ones(2, 3), eps=1e-3),
+    "upsample": lambda F: F.upsample(torch.ones(1, 1, 2), 3),
+    "upsample_nearest": lambda F: F.upsample_nearest(torch.ones(1, 1, 2), 3),
+    "upsample_bilinear": lambda F: F.upsample_bilinear(torch.ones(1, 1, 2, 2), 3),
 }
 
 
@@ -373,7 +379,7 @@ WARNINGS: dict[str, Callable[[Any], Any]] = {
 def test_warnings_point_at_the_caller(call: Callable[[Any], Any]) -> None:
     files = []
     for namespace in (F, THEIRS):
-        with pytest.warns(UserWarning, match="dim|batchmean|broadcast") as caught:
+        with pytest.warns(UserWarning, match="dim|batchmean|broadcast|deprecated") as caught:
             call(namespace)
         files.append([warning.filename for warning in caught])
     assert files[0] == [__file__]

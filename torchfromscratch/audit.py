@@ -52,6 +52,8 @@ FAMILIES = {
     "dropout": "dropout|masked_scale",
     "unfold": "im2col|col2im",
     "padding": "(reflection|replication)_pad",
+    "distance": "cosine_similarity|pairwise_distance|pdist",
+    "shuffle": "pixel_shuffle|pixel_unshuffle|channel_shuffle",
 }
 
 # Contains a word from above, but is no layer: a sum of matrices inside matrix_exp.

@@ -37,11 +37,10 @@ _BUILT_IN: dict[ModuleClass, ModuleClass] = {
 }
 _BY_HAND = {built_in: ours for ours, built_in in _BUILT_IN.items()}
 
-# torch.nn's modules in these files are no layers: they hold others, rearrange their input, measure distances.
-_NO_LAYERS = {
-    f"torch.nn.modules.{file}"
-    for file in ("channelshuffle", "container", "distance", "flatten", "module", "pixelshuffle")
-} | {"torch.ao.nn.quantized.modules.functional_modules"}
+# torch.nn's modules in these files are no layers: they hold others, or name other sizes.
+_NO_LAYERS = {f"torch.nn.modules.{file}" for file in ("container", "flatten", "module")} | {
+    "torch.ao.nn.quantized.modules.functional_modules"
+}
 _COMPOSED = "torch.nn.modules.transformer"  # made of layers, but for the activations that it calls itself
 
 

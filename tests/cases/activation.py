@@ -3,8 +3,14 @@
 import torch
 
 from tests.cases import Case, ModuleCase
+from tests.cases.dropout import RANDOM
 
 SHAPE = ((2, 6, 3),)
+
+STRAIGHT = dict.fromkeys(
+    ["second_derivatives", "every_element_of_the_derivatives"],
+    "a choice of the largest has the gradient of the softmax",
+)
 
 CASES = [
     Case("relu", lambda F, x: F.relu(x), SHAPE),
@@ -37,6 +43,13 @@ CASES = [
     Case("softmax last", lambda F, x: F.softmax(x, -1), SHAPE),
     Case("softmin", lambda F, x: F.softmin(x, 0), SHAPE),
     Case("log_softmax", lambda F, x: F.log_softmax(x, 1), SHAPE),
+    Case("gumbel_softmax", lambda F, x: F.gumbel_softmax(x, tau=0.7), ((3, 4),), leave_out=RANDOM),
+    Case(
+        "gumbel_softmax hard",
+        lambda F, x: F.gumbel_softmax(x, hard=True, dim=0),
+        ((3, 4),),
+        leave_out=RANDOM | STRAIGHT,
+    ),
 ]
 
 PICTURE = ((2, 6, 3, 4),)

@@ -33,6 +33,15 @@ CASES = [
         lambda F, x, w, b: F.conv_transpose3d(x, w, b),
         ((2, 2, 2, 3, 2), (2, 3, 2, 3, 2), (3,)),
     ),
+    Case(
+        "conv_tbc",
+        lambda F, x, w, b: F.conv_tbc(x, w, b, 1),
+        ((6, 2, 3), (3, 3, 4), (4,)),
+        leave_out={
+            "not_contiguous": "torch: view size is not compatible with input tensor's size and stride",
+            "empty_batch": "in a sequence that is empty, padding alone is shorter than a window",
+        },
+    ),
 ]
 
 MODULE_CASES = [

@@ -4,6 +4,7 @@ import math
 
 from tests.cases import Case, ModuleCase
 
+NO_META = {"meta": "torch has no kernel for it", "empty_batch": "torch crashes in the gradient of no rows"}
 PAIR = ((3, 4), (3, 4))
 STRAIGHT = dict.fromkeys(
     ["first_derivatives", "second_derivatives", "every_element_of_the_derivatives"],
@@ -22,6 +23,10 @@ CASES = [
     Case("pairwise_distance 1", lambda F, x, y: F.pairwise_distance(x, y, 1.0, keepdim=True), ((3, 4), (4,))),
     Case("pairwise_distance 0.5", lambda F, x, y: F.pairwise_distance(x, y, 0.5), PAIR),
     Case("pairwise_distance ∞", lambda F, x, y: F.pairwise_distance(x, y, math.inf), PAIR),
+    Case("pdist", lambda F, x: F.pdist(x), ((4, 3),), leave_out=NO_META),
+    Case("pdist 1", lambda F, x: F.pdist(x, 1), ((4, 3),), leave_out=NO_META),
+    Case("pdist 3", lambda F, x: F.pdist(x, 3.0), ((4, 3),), leave_out=NO_META),
+    Case("pdist ∞", lambda F, x: F.pdist(x, math.inf), ((4, 3),), leave_out=NO_META),
 ]
 
 MODULE_CASES = [

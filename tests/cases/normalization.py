@@ -43,6 +43,8 @@ CASES = [
     Case("rms_norm plain", lambda F, x: F.rms_norm(x, (2, 3), eps=0.1), ((2, 2, 3),)),
     Case("group_norm", lambda F, x, w, b: F.group_norm(x, 2, w, b), ((2, 4, 3, 2), (4,), (4,))),
     Case("group_norm plain", lambda F, x: F.group_norm(x, 3, eps=0.1), ((2, 6, 3),)),
+    Case("local_response_norm", lambda F, x: F.local_response_norm(x, 3, alpha=0.7, k=0.5), ((2, 5, 3, 2),)),
+    Case("local_response_norm even", lambda F, x: F.local_response_norm(x, 4, 2.0, 0.5, 2.0), ((2, 3, 4),)),
 ]
 
 MODULE_CASES = [
@@ -76,4 +78,11 @@ MODULE_CASES = [
     ModuleCase("LayerNorm without bias", lambda nn: nn.LayerNorm(6, bias=False), ((3, 4, 6),)),
     ModuleCase("GroupNorm", lambda nn: nn.GroupNorm(2, 4), ((3, 4, 5, 6),)),
     ModuleCase("RMSNorm", lambda nn: nn.RMSNorm(6), ((3, 4, 6),)),
+    ModuleCase("LocalResponseNorm", lambda nn: nn.LocalResponseNorm(2, alpha=0.5), ((2, 4, 3, 2),)),
+    ModuleCase(
+        "CrossMapLRN2d",
+        lambda nn: nn.CrossMapLRN2d(3, alpha=0.5),
+        ((2, 1, 3, 2),),  # of more channels than one torch's are wrong: docs/torch.md
+        leave_out={"meta": "torch's takes no such tensors"},
+    ),
 ]

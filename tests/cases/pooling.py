@@ -1,6 +1,18 @@
 """Pooling: windows with every option, spans of differing lengths, one to three dimensions."""
 
+import math
+
+import torch
+
 from tests.cases import Case, ModuleCase
+
+# where two pictures' maxima were, of at least 8 places
+PLACES = torch.tensor([[[[1, 7], [4, 2]]], [[[0, 3], [5, 6]]]])
+
+
+def on(x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    return positions.to(x.device)
+
 
 CASES = [
     Case("max_pool1d", lambda F, x: F.max_pool1d(x, 3, stride=2, padding=1), ((2, 3, 8),)),
@@ -29,6 +41,16 @@ CASES = [
     Case("adaptive_avg_pool2d", lambda F, x: F.adaptive_avg_pool2d(x, (3, 1)), ((2, 3, 7, 5),)),
     Case("adaptive_avg_pool2d larger", lambda F, x: F.adaptive_avg_pool2d(x, 7), ((2, 3, 4, 5),)),
     Case("adaptive_avg_pool3d", lambda F, x: F.adaptive_avg_pool3d(x, (2, 1, 3)), ((1, 2, 3, 4, 3),)),
+    Case("lp_pool1d", lambda F, x: F.lp_pool1d(x, 2, 3, stride=2), ((2, 3, 8),)),
+    Case("lp_pool2d", lambda F, x: F.lp_pool2d(x, 4, (2, 3), stride=2, ceil_mode=True), ((2, 3, 7, 6),)),
+    Case("lp_pool2d 1.5", lambda F, x: F.lp_pool2d(x, 1.5, 2), ((3, 4, 5),), low=0.1),
+    Case("lp_pool2d ∞", lambda F, x: F.lp_pool2d(x, math.inf, 2), ((2, 3, 4, 5),)),
+    Case("lp_pool1d −∞", lambda F, x: F.lp_pool1d(x, -math.inf, 2), ((2, 3, 6),)),
+    Case("lp_pool3d", lambda F, x: F.lp_pool3d(x, 2.0, 2, stride=1), ((1, 2, 3, 4, 3),)),
+    Case("max_unpool1d", lambda F, x: F.max_unpool1d(x, on(x, PLACES).flatten(2), 2), ((2, 1, 4),)),
+    Case("max_unpool2d", lambda F, x: F.max_unpool2d(x, on(x, PLACES), 2, output_size=(5, 4)), ((2, 1, 2, 2),)),
+    Case("max_unpool2d unbatched", lambda F, x: F.max_unpool2d(x, on(x, PLACES)[0], 3, 2, 1), ((1, 2, 2),)),
+    Case("max_unpool3d", lambda F, x: F.max_unpool3d(x, on(x, PLACES).unsqueeze(2), (1, 2, 2)), ((2, 1, 1, 2, 2),)),
 ]
 
 MODULE_CASES = [
@@ -44,4 +66,25 @@ MODULE_CASES = [
     ModuleCase("AdaptiveAvgPool1d", lambda nn: nn.AdaptiveAvgPool1d(3), ((2, 3, 8),)),
     ModuleCase("AdaptiveAvgPool2d", lambda nn: nn.AdaptiveAvgPool2d(1), ((2, 3, 8, 7),)),
     ModuleCase("AdaptiveAvgPool3d", lambda nn: nn.AdaptiveAvgPool3d((None, 2, 3)), ((1, 2, 4, 4, 5),)),
+    ModuleCase("LPPool1d", lambda nn: nn.LPPool1d(2, 3, 2), ((2, 3, 8),)),
+    ModuleCase("LPPool2d", lambda nn: nn.LPPool2d(2.0, (2, 3), ceil_mode=True), ((2, 3, 8, 7),)),
+    ModuleCase("LPPool3d", lambda nn: nn.LPPool3d(4, 2), ((1, 2, 4, 4, 5),)),
+    ModuleCase(
+        "MaxUnpool1d",
+        lambda nn: nn.MaxUnpool1d(2),
+        ((2, 1, 4),),
+        lambda module, x: module(x, on(x, PLACES).flatten(2)),
+    ),
+    ModuleCase(
+        "MaxUnpool2d",
+        lambda nn: nn.MaxUnpool2d(3, 2, 1),
+        ((2, 1, 2, 2),),
+        lambda module, x: module(x, on(x, PLACES), (2, 1, 4, 4)),
+    ),
+    ModuleCase(
+        "MaxUnpool3d",
+        lambda nn: nn.MaxUnpool3d((1, 2, 2)),
+        ((2, 1, 1, 2, 2),),
+        lambda module, x: module(x, on(x, PLACES).unsqueeze(2)),
+    ),
 ]

@@ -4,6 +4,7 @@ from tests import lacks
 from tests.cases import EVERY_TEST, Case, ModuleCase
 
 LACKS_LANCZOS = lacks.lanczos()
+
 SMOOTH = {"linear": (2, 2, 5), "bilinear": (1, 2, 5, 4), "trilinear": (1, 2, 3, 4, 2), "bicubic": (1, 2, 5, 4)}
 CASES = [
     Case("interpolate nearest 1d", lambda F, x: F.interpolate(x, 7), ((2, 2, 5),)),

@@ -11,6 +11,7 @@ a least one, which either stops the gradient (`clamped`) or lets it pass (`at_le
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.elementwise import elementwise
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.kernels.blocking import batch_blocks
 from torchfromscratch.kernels.precision import widened
 
 quotient = elementwise(
@@ -112,5 +114,65 @@ class Dot(Function):
         return (widened(a_t) * widened(b) + widened(a) * widened(b_t)).sum(ctx.dim)
 
 
+class PairDistances(Function):
+    """n = ‖xᵢ − xⱼ‖ₚ of each pair of rows i < j, in their order.
+
+    x (N, D) → n (N·(N − 1) / 2).
+    """
+
+    @staticmethod
+    def forward(x: Tensor, p: float) -> Tensor:
+        return torch.cat([_above_diagonal(torch.linalg.vector_norm(d, p, -1)) for _, d in _differences(x)])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, ctx.p = inputs
+        save(ctx, (x, output))
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        x, n = saved(ctx)
+        g, n = _of_both_orders(grad_output, len(x)), _of_both_orders(n, len(x))
+        slopes = [
+            _norm_dx(g[rows, :, None], x[rows, None] - x, n[rows, :, None], ctx.p, -1) for rows in _blocks_of_rows(x)
+        ]
+        return torch.cat([of_rows.sum(1) for of_rows in slopes]), None
+
+    @staticmethod
+    def jvp(ctx: Any, x_t: Tensor, _: None) -> Tensor:
+        x, n = saved(ctx)
+        n = _of_both_orders(n, len(x)).unsqueeze(-1)
+        moved = []
+        for (rows, d), (__, d_t) in zip(_differences(x), _differences(x_t), strict=True):
+            of_rows = n[rows, rows.start :]
+            moved.append(_above_diagonal((_norm_dx(torch.ones_like(of_rows), d, of_rows, ctx.p, -1) * d_t).sum(-1)))
+        return torch.cat(moved)
+
+
+def _blocks_of_rows(x: Tensor) -> list[slice]:
+    return batch_blocks(x, x.numel())
+
+
+def _differences(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """xᵢ − xⱼ for a block of rows i at a time, and all rows j from its first on."""
+    for rows in _blocks_of_rows(x):
+        yield rows, x[rows, None] - x[None, rows.start :]
+
+
+def _above_diagonal(matrix: Tensor) -> Tensor:
+    """The elements of the columns behind the row's own, row after row."""
+    rows, columns = matrix.shape
+    i, j = torch.triu_indices(rows, columns, 1, device=matrix.device)
+    return matrix[i, j]
+
+
+def _of_both_orders(values: Tensor, count: int) -> Tensor:
+    """A value for each pair i < j of `count` as a symmetric matrix, 0 on its diagonal."""
+    i, j = torch.triu_indices(count, count, 1, device=values.device)
+    upper = values.new_zeros(count, count).index_put((i, j), values)
+    return upper + upper.mT
+
+
 norm = differentiable(Norm)
 dot = differentiable(Dot)
+pair_distances = differentiable(PairDistances)

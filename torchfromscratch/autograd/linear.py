@@ -1,4 +1,4 @@
-"""The fully connected layer: y = x wᵀ + b.
+"""The fully connected layer: y = x wᵀ + b, and the bilinear one: y = x₁ᵀ w x₂ + b.
 
     dL/dx = dL/dy w        dL/dw = (dL/dy)ᵀ x        dL/db = Σ dL/dy
 
@@ -49,4 +49,51 @@ class Linear(Function):
         return output_t if bias_t is None else output_t + bias_t
 
 
+class Bilinear(Function):
+    """y[n, o] = Σ_ij x₁[n, i] · w[o, i, j] · x₂[n, j]: a product with the matrix of w, of what x₁ ⊗ x₂ has in a row.
+
+    With m[n, i, j] = Σ_o dL/dy[n, o] · w[o, i, j]: dL/dx₁ = m x₂, dL/dx₂ = mᵀ x₁ and dL/dw = (dL/dy)ᵀ (x₁ ⊗ x₂).
+    x₁ (N, I), x₂ (N, J), w (O, I, J) → y (N, O).
+    """
+
+    @staticmethod
+    def forward(x1: Tensor, x2: Tensor, weight: Tensor) -> Tensor:
+        return _outer(x1, x2) @ _matrix(weight).mT
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        needs_x1, needs_x2, needs_weight = ctx.needs_input_grad
+        needed = (needs_x2 or needs_weight, needs_x1 or needs_weight, needs_x1 or needs_x2)
+        save(ctx, inputs, needed)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple:
+        x1, x2, weight = saved(ctx)
+        needs_x1, needs_x2, needs_weight = ctx.needs_input_grad
+        grad_x1 = grad_x2 = grad_weight = None
+        if needs_x1 or needs_x2:
+            m = (grad_output @ _matrix(weight).conj()).view(-1, *weight.shape[1:])
+            grad_x1 = (m @ x2.unsqueeze(2).conj()).squeeze(2) if needs_x1 else None
+            grad_x2 = (m.mT @ x1.unsqueeze(2).conj()).squeeze(2) if needs_x2 else None
+        if needs_weight:
+            grad_weight = (grad_output.mT @ _outer(x1, x2).conj()).view(-1, x1.shape[1], x2.shape[1])
+        return grad_x1, grad_x2, grad_weight
+
+    @staticmethod
+    def jvp(ctx: Any, x1_t: Tensor, x2_t: Tensor, weight_t: Tensor) -> Tensor:
+        x1, x2, weight = saved(ctx)
+        return (_outer(x1_t, x2) + _outer(x1, x2_t)) @ _matrix(weight).mT + _outer(x1, x2) @ _matrix(weight_t).mT
+
+
+def _outer(x1: Tensor, x2: Tensor) -> Tensor:
+    """x₁ ⊗ x₂ of each sample, as a row."""
+    return _matrix(x1.unsqueeze(2) * x2.unsqueeze(1))
+
+
+def _matrix(tensor: Tensor) -> Tensor:
+    """(N, I, J) → (N, I·J)."""
+    return tensor.reshape(tensor.shape[0], tensor.shape[1] * tensor.shape[2])
+
+
 linear = differentiable(Linear)
+bilinear = differentiable(Bilinear)

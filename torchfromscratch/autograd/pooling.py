@@ -7,6 +7,9 @@ adds to them. Average pooling is linear anyhow.
     MaxPosition  y[o] = max_{i in span o} x[i]       dL/dx = fetch_transpose(dL/dy)
     fetch        y[o] = x[winner of o]               transpose: x[i] = Σ y[o] over the windows o that i wins
     average      y[o] = Σ_{i in span o} x[i] / n     transpose: x[i] = Σ y[o] / n over the spans o that hold i
+    unpool       y[position of o] = x[o], else 0     transpose: x[o] = y[position of o]
+
+Pooling by the norm of exponent p is the p-th root of sums of p-th powers, and so of averages.
 
 A winner is a tap's number, one byte, or its position in the input, eight, where that is asked for.
 
@@ -21,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfromscratch.autograd.elementwise import elementwise
 from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, save, saved
 from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import pooling as pooling_kernels
@@ -121,6 +125,23 @@ fetch, fetch_transpose = linear_pair(
     saves=1,
     remember=lambda x, winners, windows: (x.shape[2:],),
     per_sample=True,
+)
+unpool, unpool_transpose = linear_pair(
+    "Unpool",  # y[n, c, position of o] = x[n, c, o], of positions that differ
+    kernel.put,
+    kernel.taken,
+    saves=1,
+    per_sample=True,
+)
+power = elementwise(
+    "Power",
+    lambda x, p: x.pow(p),
+    dx=lambda g, x, p: g * p * x.pow(p - 1),
+)
+root = elementwise(
+    "Root",  # (n·x)^(1/p) of a mean x of n powers, whose gradient stops at 0
+    lambda x, n, p: (n * x).pow(1 / p),
+    dx=lambda g, x, n, p: (g * (n / p) * (n * x).masked_fill(x == 0, 1).pow(1 / p - 1)).masked_fill(x == 0, 0),
 )
 average, average_transpose = linear_pair(
     "Average",  # y[n, c, o] = Σ x[n, c, i] over the span of o, divided by its divisor

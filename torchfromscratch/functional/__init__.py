@@ -22,6 +22,7 @@ from torchfromscratch.functional.pooling import *
 from torchfromscratch.functional.recurrent import *
 from torchfromscratch.functional.resizing import *
 from torchfromscratch.functional.sampling import *
+from torchfromscratch.functional.shuffle import *
 from torchfromscratch.functional.unfold import *
 
 # every one of them asks its arguments first

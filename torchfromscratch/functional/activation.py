@@ -26,6 +26,7 @@ __all__ = [
     "elu_",
     "gelu",
     "glu",
+    "gumbel_softmax",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
@@ -288,6 +289,23 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     Source: lecture notes, "Softmax".
     """
     return _along_dim("softmax", along.softmax, input, dim, _stacklevel, dtype)
+
+
+def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> Tensor:
+    """softmax((x + G) / τ) with G = −log E, E exponentially distributed: a choice that gradients go through.
+
+    `hard` gives 1 to the largest and 0 to the others, with the gradient of the softmax. `eps` has no effect.
+    Source: E. Jang et al., "Categorical reparameterization with Gumbel-softmax", 2017.
+    """
+    if eps != 1e-10:
+        warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=3)
+    noise = -torch.empty_like(logits, memory_format=torch.legacy_contiguous_format).exponential_().log()
+    y = softmax((logits + noise) / tau, dim)
+    if not hard:
+        return y
+    largest = y.argmax(dim, keepdim=True)
+    choice = torch.zeros_like(logits, memory_format=torch.legacy_contiguous_format).scatter(dim, largest, 1.0)
+    return choice - y.detach() + y
 
 
 @autocast(cpu="as given", cuda="float32")

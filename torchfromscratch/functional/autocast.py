@@ -17,7 +17,7 @@ from torchfromscratch.kernels.execution import is_autocasting
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Policy = Literal["lower", "float32", "as given"]
+Policy = Literal["lower", "float32", "widest", "as given"]
 
 
 def autocast(*, cpu: Policy, cuda: Policy) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -26,11 +26,12 @@ def autocast(*, cpu: Policy, cuda: Policy) -> Callable[[Callable[P, R]], Callabl
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def with_casts(*args: P.args, **kwargs: P.kwargs) -> R:
-            device_type = _device_type((*args, *kwargs.values()))
+            given = (*args, *kwargs.values())
+            device_type = _device_type(given)
             policy = cpu if device_type == "cpu" else cuda
             if policy == "as given" or not is_autocasting(device_type):
                 return function(*args, **kwargs)
-            dtype = torch.get_autocast_dtype(device_type) if policy == "lower" else torch.float32
+            dtype = _dtype(policy, device_type, given)
             cast_args: Any = [_cast(arg, dtype) for arg in args]
             cast_kwargs: Any = {name: _cast(arg, dtype) for name, arg in kwargs.items()}
             return function(*cast_args, **cast_kwargs)
@@ -46,6 +47,13 @@ def _device_type(args: tuple) -> str:
         if isinstance(arg, Tensor):
             return arg.device.type
     return "cpu"
+
+
+def _dtype(policy: Policy, device_type: str, args: tuple) -> torch.dtype:
+    if policy == "lower":
+        return torch.get_autocast_dtype(device_type)
+    floats = [arg.dtype for arg in args if isinstance(arg, Tensor) and arg.is_floating_point()]
+    return functools.reduce(torch.promote_types, floats) if policy == "widest" and floats else torch.float32
 
 
 def _cast(arg: Any, dtype: torch.dtype) -> Any:

@@ -16,7 +16,7 @@ from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.planning import planned
 from torchfromscratch.kernels.windows import Windows
 
-__all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+__all__ = ["conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
 
 Padding = Size | Literal["same", "valid"]
 
@@ -77,6 +77,26 @@ def conv3d(
     Shapes: input (N, C, D, H, W) or (C, D, H, W), weight (O, C/groups, kD, kH, kW), bias (O) → (N, O, D', H', W').
     """
     return _convolution(3, input, weight, bias, stride, padding, dilation, groups)
+
+
+@autocast(cpu="lower", cuda="lower")
+def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
+    """`conv1d` of a sequence that is first in memory: y[t] = b + Σ_k x[t + k − p] w[k].
+
+    Shapes: input (T, N, C), weight (k, C, O), bias (O) → (T', N, O). Raises RuntimeError where shapes do not fit.
+    """
+    if input.dim() != 3 or weight.dim() != 3 or bias.dim() != 1:
+        raise RuntimeError(
+            "conv_tbc needs an input (time, batch, channels), a weight (kernel, in_channels, out_channels) and a bias, "
+            f"but got {list(input.shape)}, {list(weight.shape)} and {list(bias.shape)}"
+        )
+    if input.shape[2] != weight.shape[1] or weight.shape[2] != bias.shape[0]:
+        raise RuntimeError(
+            f"conv_tbc: a weight {list(weight.shape)} takes {weight.shape[1]} channels and {weight.shape[2]} biases, "
+            f"but got an input {list(input.shape)} and a bias {list(bias.shape)}"
+        )
+    output = _convolution(1, input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, 1, pad, 1, 1)
+    return output.permute(2, 0, 1).contiguous()
 
 
 @autocast(cpu="lower", cuda="lower")

@@ -10,7 +10,7 @@ from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.precision import widened
 
-__all__ = ["cosine_similarity", "normalize", "pairwise_distance"]
+__all__ = ["cosine_similarity", "normalize", "pairwise_distance", "pdist"]
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
@@ -53,3 +53,20 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     if not keepdim:
         distance = no_view(distance, distance.shape[:-1])
     return distance if difference.is_complex() else distance.to(difference.dtype)
+
+
+@autocast(cpu="as given", cuda="float32")
+def pdist(input: Tensor, p: float = 2.0) -> Tensor:
+    """‖xᵢ − xⱼ‖ₚ of each pair of rows i < j, in their order.
+
+    dL/dxᵢ = Σⱼ dL/dyᵢⱼ · sgn(d) · (|d| / yᵢⱼ)^(p−1) with d = xᵢ − xⱼ.
+
+    Shapes: input (N, D) → (N·(N − 1) / 2). Raises RuntimeError for another number of dimensions and p < 0.
+    """
+    if input.dim() != 2:
+        raise RuntimeError(f"pdist only supports 2D tensors, got: {input.dim()}D")
+    if p < 0:
+        raise RuntimeError(f"pdist only supports non-negative p values, but got {p}")
+    if not input.is_floating_point():
+        raise NotImplementedError(f"pdist needs floating-point numbers, but got {input.dtype}")
+    return autograd.pair_distances(widened(input), float(p)).to(input.dtype)

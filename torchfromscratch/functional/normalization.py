@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from torchfromscratch.autograd.local_response import channel_sums, response
+from torchfromscratch.autograd.loss import square
 from torchfromscratch.autograd.normalization import normalize, normalize_by_constants
 from torchfromscratch.functional.arguments import changeable
 from torchfromscratch.functional.autocast import autocast
@@ -16,9 +18,9 @@ from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import is_compiling, needs_gradient, without_derivative
 from torchfromscratch.kernels.layout import copy_to_memory_format, is_channels_last
 from torchfromscratch.kernels.normalization import Statistics
-from torchfromscratch.kernels.precision import NARROW_TYPES, wide_type
+from torchfromscratch.kernels.precision import NARROW_TYPES, wide_type, widened
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
 
 
 def batch_norm(
@@ -174,6 +176,36 @@ def rms_norm(
     (weight,) = _shaped([*[1] * (input.dim() - len(shape)), *shape], weight)
     stats = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps, centred=False)
     return normalize(input, weight, None, stats)[0]
+
+
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """x / (k + α/n · Σ x²)^β, the sum over the `size` n channels around each, ⌊n/2⌋ before it.
+
+    With s the sum in brackets, dL/dx = dL/dy · s^−β − 2αβ/n · x · Σ dL/dy · x · s^(−β−1), over the channels around
+    which x is.
+
+    Shapes: input (N, C, L), or with more dimensions → the same. Raises ValueError for fewer than three dimensions,
+    RuntimeError for a size of less than 1, NotImplementedError for complex numbers and booleans.
+
+    Source: A. Krizhevsky et al., "ImageNet classification with deep convolutional neural networks", 2012.
+    """
+    if input.dim() < 3:
+        raise ValueError(f"Expected 3D or higher dimensionality input (got {input.dim()} dimensions)")
+    if input.numel() == 0:
+        return input
+    if size < 1:
+        raise RuntimeError(f"local_response_norm needs a size greater than zero, but got {size}")
+    if input.is_complex() or input.dtype == torch.bool:
+        raise NotImplementedError(f"local_response_norm is not defined for {input.dtype}")
+    return local_response(input, size, size // 2, (size - 1) // 2, alpha, beta, k)
+
+
+def local_response(input: Tensor, size: int, before: int, behind: int, alpha: float, beta: float, k: float) -> Tensor:
+    """`local_response_norm` of a window of so many channels before and behind, of which `size` is the divisor."""
+    dtype = input.dtype if input.is_floating_point() else torch.get_default_dtype()
+    x = widened(input.to(dtype))
+    s = channel_sums(square(x), before, behind) * (alpha / size) + k
+    return response(x, s, beta).to(dtype)
 
 
 @autocast(cpu="as given", cuda="float32")

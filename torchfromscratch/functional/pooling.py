@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import pooling as autograd
-from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_memory
+from torchfromscratch.autograd.loss import absolute
+from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_memory, scalar_type
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.buffers import no_view
+from torchfromscratch.kernels.execution import has_concrete_values
 from torchfromscratch.kernels.layout import any_channels_last
 from torchfromscratch.kernels.spans import Spans, as_windows, dividing_spans, sliding_spans
 from torchfromscratch.kernels.windows import Windows
@@ -29,12 +32,18 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "max_pool1d",
     "max_pool1d_with_indices",
     "max_pool2d",
     "max_pool2d_with_indices",
     "max_pool3d",
     "max_pool3d_with_indices",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
 ]
 
 AdaptiveSize = int | Sequence[int | None] | None
@@ -238,6 +247,89 @@ def adaptive_max_pool3d_with_indices(
     return _adaptive_max_pool(3, input, output_size, return_indices=True)
 
 
+def lp_pool1d(
+    input: Tensor, norm_type: int | float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False
+) -> Tensor:
+    """The p-norm of each window: see `lp_pool2d`.
+
+    Shapes: input (N, C, L) or (C, L) → (N, C, L') or (C, L').
+    """
+    return _lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool2d(
+    input: Tensor, norm_type: int | float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False
+) -> Tensor:
+    """(Σ xᵖ)^(1/p) over each window, with dL/dx = dL/dy · (x / y)^(p−1), and no gradient where the sum is 0.
+
+    p = ∞ is the largest |x|, p = −∞ the least. Numbers below 0 are for exponents that are even.
+
+    Shapes: those of `avg_pool2d` without padding. Raises ValueError for p = 0, RuntimeError where sizes do not fit.
+    Source: P. Sermanet et al., "Convolutional neural networks applied to house numbers digit classification", 2012.
+    """
+    return _lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool3d(
+    input: Tensor, norm_type: int | float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False
+) -> Tensor:
+    """The p-norm of each window: see `lp_pool2d`.
+
+    Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
+    """
+    return _lp_pool(3, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def max_unpool1d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    output_size: Sequence[int] | None = None,
+) -> Tensor:
+    """Each maximum in the place it was taken from: see `max_unpool2d`.
+
+    Shapes: input and indices (N, C, L) or (C, L) → (N, C, L') or (C, L').
+    """
+    return _max_unpool(1, input, indices, kernel_size, stride, padding, output_size)
+
+
+def max_unpool2d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    output_size: Sequence[int] | None = None,
+) -> Tensor:
+    """y[i] = x[o] for the index i of o, 0 elsewhere: what `max_pool2d` took, put back; dL/dx[o] = dL/dy[i].
+
+    Of maxima with one index, one remains, and all get its gradient, as in torch.
+
+    Shapes: input and indices (N, C, H, W) or (C, H, W) → (N, C, H', W') or (C, H', W'), with `output_size`, which may
+    have N and C in front, or H' = (H − 1)·s + k − 2p. `stride` is `kernel_size` where it is not given.
+    Raises ValueError for an output size s or more away from that, RuntimeError for shapes, types and indices that do
+    not fit. Source: M. Zeiler and R. Fergus, "Visualizing and understanding convolutional networks", 2014.
+    """
+    return _max_unpool(2, input, indices, kernel_size, stride, padding, output_size)
+
+
+def max_unpool3d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    output_size: Sequence[int] | None = None,
+) -> Tensor:
+    """Each maximum in the place it was taken from: see `max_unpool2d`.
+
+    Shapes: input and indices (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
+    """
+    return _max_unpool(3, input, indices, kernel_size, stride, padding, output_size)
+
+
 def adaptive_avg_pool1d(input: Tensor, output_size: Size) -> Tensor:
     """The mean of each span: see `adaptive_avg_pool2d`.
 
@@ -320,6 +412,90 @@ def _avg_pool(
         raise NotImplementedError(f"{name} is not defined for {input.dtype}")
     spans = sliding_spans(windows, batch.shape[2:], count_include_pad, divisor_override)
     return _unbatched(autograd.average(batch, spans), input, dims)
+
+
+def _lp_pool(dims: int, input: Tensor, p: float, kernel_size: Size, stride: Size | None, ceil_mode: bool) -> Tensor:
+    """The maximum of |x|, or the root of the average of powers."""
+    if p == 0:
+        raise ValueError(f"norm_type must be a non-zero value, but got {p}")
+    if math.isinf(p):
+        max_pool, sign = (max_pool1d, max_pool2d, max_pool3d)[dims - 1], math.copysign(1, p)
+        largest = max_pool(sign * absolute(input), kernel_size, stride, 0, 1, ceil_mode)
+        return sign * largest
+    avg_pool: Any = (avg_pool1d, avg_pool2d, avg_pool3d)[dims - 1]
+    mean = avg_pool(autograd.power(input, p), kernel_size, stride, 0, ceil_mode)
+    return autograd.root(mean, math.prod(per_dimension("kernel_size", kernel_size, dims)), p)
+
+
+def _max_unpool(
+    dims: int,
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Size,
+    stride: Size | None,
+    padding: Size,
+    output_size: Sequence[int] | None,
+) -> Tensor:
+    """Check, make a batch, and put the maxima back."""
+    name = f"max_unpool{dims}d"
+    kernel = per_dimension("kernel_size", kernel_size, dims)
+    strides = kernel if stride is None else per_dimension("stride", stride, dims)
+    paddings = per_dimension("padding", padding, dims)
+    if min(strides) <= 0:
+        raise RuntimeError(f"{name}: strides should be greater than zero, but got stride: {strides}")
+    size = _unpooled_size(name, input, kernel, strides, paddings, output_size)
+    if input.dim() not in (dims + 1, dims + 2):
+        raise RuntimeError(f"{name} needs {dims + 1}D or {dims + 2}D input, but got {input.dim()} dimensions")
+    if indices.dtype != torch.int64:
+        raise RuntimeError(f"{name}: elements in indices should be type int64 but got: {scalar_type(indices.dtype)}")
+    if indices.shape != input.shape:
+        raise RuntimeError(
+            f"{name}: Expected shape of indices to be same as that of the input tensor ({list(input.shape)}) "
+            f"but got indices tensor with shape: {list(indices.shape)}"
+        )
+    if 0 in input.shape[-dims - 1 :]:
+        raise RuntimeError(f"{name} needs an input that is empty in the batch at most, but got {list(input.shape)}")
+    if not input.is_floating_point():
+        raise NotImplementedError(f"{name} is not defined for {input.dtype}")
+    if has_concrete_values(indices) and indices.numel():
+        low, high = indices.aminmax()
+        if low < 0 or high >= math.prod(size):
+            raise RuntimeError(
+                f"{name}: Found an invalid max index: {int(low if low < 0 else high)} (output is of size {size})"
+            )
+    batch, positions = (as_batch(name, tensor, dims) for tensor in (input, indices))
+    return _unbatched(autograd.unpool(batch, positions, size), input, dims)
+
+
+def _unpooled_size(
+    name: str,
+    input: Tensor,
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    paddings: tuple[int, ...],
+    output_size: Sequence[int] | None,
+) -> tuple[int, ...]:
+    """The size that pooling had as input: the least, or the one that is asked for."""
+    dims = len(kernel)
+    given = zip(input.shape[-dims:], strides, kernel, paddings, strict=False)
+    least = [(size - 1) * s + k - 2 * p for size, s, k, p in given]
+    if output_size is None:
+        size = least
+    else:
+        size = list(output_size[2:] if len(output_size) == dims + 2 else output_size)
+        if len(size) != dims:
+            raise ValueError(
+                f"output_size should be a sequence containing {dims} or {dims + 2} elements, "
+                f"but it has a length of '{len(output_size)}'"
+            )
+        for dim, (asked, default, s) in enumerate(zip(size, least, strides, strict=True)):
+            if not default - s < asked < default + s:
+                raise ValueError(
+                    f'invalid output_size "{tuple(size)}" (dim {dim} must be between {default - s} and {default + s})'
+                )
+    if min(size) < 0:
+        raise ValueError(f"{name}: output_size must contain non-negative spatial dimensions, but got {tuple(size)}")
+    return tuple(size)
 
 
 def _adaptive_max_pool(dims: int, input: Tensor, output_size: AdaptiveSize, return_indices: bool) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -11,12 +12,12 @@ from torch import Tensor
 from torchfromscratch.autograd import resizing as autograd
 from torchfromscratch.functional.arguments import is_int, require_memory
 from torchfromscratch.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
-from torchfromscratch.kernels.execution import warn_of_constants
+from torchfromscratch.kernels.execution import is_tracing, warn_of_constants
 from torchfromscratch.kernels.layout import is_channels_last
 from torchfromscratch.kernels.precision import wide_type, widened
 from torchfromscratch.kernels.resampling import FILTERS, Axis, filtered, nearest
 
-__all__ = ["interpolate"]
+__all__ = ["interpolate", "upsample", "upsample_bilinear", "upsample_nearest"]
 
 # The filter of each mode, where it has one, and how many spatial dimensions it takes.
 FILTER = {"linear": "linear", "bilinear": "linear", "trilinear": "linear", "bicubic": "cubic", "lanczos": "lanczos"}
@@ -78,6 +79,40 @@ def interpolate(
     if is_channels_last(input):
         return _resampled(input.movedim(1, -1), axes, mode, antialias, first_dim=1).movedim(-1, 1)
     return _resampled(input, axes, mode, antialias, first_dim=2)
+
+
+def upsample(
+    input: Tensor,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> Tensor:
+    """`interpolate`, under the name that it had before."""
+    _warn_of_old_name("upsample")
+    return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+def upsample_nearest(
+    input: Tensor, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
+) -> Tensor:
+    """`interpolate` to the nearest, under the name that it had before."""
+    _warn_of_old_name("upsample_nearest")
+    return interpolate(input, size, scale_factor, mode="nearest")
+
+
+def upsample_bilinear(
+    input: Tensor, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
+) -> Tensor:
+    """Bilinear `interpolate` with aligned corners, under the name that it had before."""
+    _warn_of_old_name("upsample_bilinear")
+    return interpolate(input, size, scale_factor, mode="bilinear", align_corners=True)
+
+
+def _warn_of_old_name(name: str) -> None:
+    if is_tracing():  # Dynamo traces no warning
+        return
+    warnings.warn(f"`nn.functional.{name}` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=4)
 
 
 def _resampled(input: Tensor, axes: Sequence[Axis], mode: str, antialias: bool, first_dim: int) -> Tensor:

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.blocking import batch_blocks, part_of
-from torchfromscratch.kernels.buffers import FreshMemory, Workspace, buffer_like
+from torchfromscratch.kernels.buffers import FreshMemory, Workspace, buffer_like, no_view
 from torchfromscratch.kernels.custom_ops import custom_op
 from torchfromscratch.kernels.execution import has_concrete_values, is_batched
 from torchfromscratch.kernels.gate import where_equal, wide_enough
-from torchfromscratch.kernels.layout import any_channels_last, empty
+from torchfromscratch.kernels.layout import any_channels_last, empty, is_channels_last, to_memory_format
 from torchfromscratch.kernels.precision import widened
 from torchfromscratch.kernels.spans import FEW, Dividing, Spans, interleaved, sizes_are_open
 from torchfromscratch.kernels.windows import Windows, spatial
@@ -374,3 +374,19 @@ def _planes(tensor: Tensor) -> Tensor:
 def _pixels(tensor: Tensor) -> Tensor:
     """(N, C, *spatial) → (N, pixels, C)."""
     return tensor.movedim(1, -1).reshape(tensor.shape[0], math.prod(tensor.shape[2:]), tensor.shape[1])
+
+
+def put(input: Tensor, positions: Tensor, size: Sequence[int]) -> Tensor:
+    """y[n, c, position of o] = x[n, c, o], 0 elsewhere, of spatial `size`; of two in one place, the last remains."""
+    n, c, *small = input.shape
+    rows = (n, c, math.prod(small))  # no flatten: batches of gradients have none
+    flat = input.new_zeros(n, c, math.prod(size)).scatter(2, positions.reshape(rows), input.reshape(rows))
+    output = no_view(flat, (n, c, *size))
+    return to_memory_format(output, channels_last=True) if input.dim() == 4 and is_channels_last(input) else output
+
+
+def taken(grad_output: Tensor, positions: Tensor, size: Sequence[int]) -> Tensor:
+    """x[n, c, o] = y[n, c, position of o]."""
+    n, c, *small = positions.shape
+    rows = grad_output.reshape(n, c, math.prod(size)).gather(2, positions.reshape(n, c, math.prod(small)))
+    return no_view(rows, positions.shape)

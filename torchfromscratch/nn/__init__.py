@@ -15,7 +15,10 @@ from torch.nn import (
     Buffer as Buffer,
 )
 from torch.nn import (
-    ChannelShuffle as ChannelShuffle,
+    Container as Container,
+)
+from torch.nn import (
+    DataParallel as DataParallel,
 )
 from torch.nn import (
     Identity as Identity,
@@ -37,12 +40,6 @@ from torch.nn import (
 )
 from torch.nn import (
     ParameterList as ParameterList,
-)
-from torch.nn import (
-    PixelShuffle as PixelShuffle,
-)
-from torch.nn import (
-    PixelUnshuffle as PixelUnshuffle,
 )
 from torch.nn import (
     Sequential as Sequential,
@@ -83,6 +80,7 @@ from torchfromscratch.nn.padding import *
 from torchfromscratch.nn.pooling import *
 from torchfromscratch.nn.recurrent import *
 from torchfromscratch.nn.resizing import *
+from torchfromscratch.nn.shuffle import *
 from torchfromscratch.nn.tracing import take_whole as _take_whole
 from torchfromscratch.nn.unfold import *
 

@@ -1,4 +1,4 @@
-"""Linear, with in_features given or found, and Flatten."""
+"""Linear, with in_features given or found, Bilinear, and Flatten."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torchfromscratch import functional as F
 from torchfromscratch.autograd.flatten import flatten
 from torchfromscratch.kernels.execution import is_jit_tracing, needs_gradient
 
-__all__ = ["Flatten", "LazyLinear", "Linear"]
+__all__ = ["Bilinear", "Flatten", "LazyLinear", "Linear"]
 
 
 class Linear(torch.nn.Linear):
@@ -23,6 +23,13 @@ class LazyLinear(torch.nn.LazyLinear, Linear):
     """A Linear from its first call on, which finds in_features: torch.nn.LazyLinear by hand."""
 
     cls_to_become = Linear
+
+
+class Bilinear(torch.nn.Bilinear):
+    """y = x₁ᵀ w x₂ + b: torch.nn.Bilinear by hand."""
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        return F.bilinear(input1, input2, self.weight, self.bias)
 
 
 class Flatten(torch.nn.Flatten):

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from torchfromscratch import _torch_private as private
 from torchfromscratch import functional as F
+from torchfromscratch.functional.normalization import local_response
 
 __all__ = [
     "BatchNorm1d",
     "BatchNorm2d",
     "BatchNorm3d",
+    "CrossMapLRN2d",
     "GroupNorm",
     "InstanceNorm1d",
     "InstanceNorm2d",
@@ -25,6 +27,7 @@ __all__ = [
     "LazyInstanceNorm1d",
     "LazyInstanceNorm2d",
     "LazyInstanceNorm3d",
+    "LocalResponseNorm",
     "RMSNorm",
 ]
 
@@ -145,3 +148,23 @@ class RMSNorm(torch.nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
+class LocalResponseNorm(torch.nn.LocalResponseNorm):
+    """A channel divided by its neighbours' size: torch.nn.LocalResponseNorm by hand."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+
+class CrossMapLRN2d(torch.nn.CrossMapLRN2d):
+    """`LocalResponseNorm` of pictures, whose window reaches as far before a channel as behind: by hand.
+
+    torch.nn.CrossMapLRN2d never takes the first channel out of its sums, and shifts those of its gradient by one.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() != 4:
+            raise ValueError(f"CrossMapLRN2d: Expected input to be 4D, got {input.dim()}D instead.")
+        reach = (self.size - 1) // 2
+        return local_response(input, self.size, reach, reach, self.alpha, self.beta, self.k)
