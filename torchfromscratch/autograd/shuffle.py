@@ -9,17 +9,17 @@ Source: W. Shi et al., "Real-time single image and video super-resolution", 2016
 from __future__ import annotations
 
 from torchfromscratch.autograd.linear_map import linear_pair
-from torchfromscratch.kernels import shuffle as kernel
+from torchfromscratch.kernels import shuffle as shuffle_kernels
 
 pixel_shuffle, pixel_unshuffle = linear_pair(
     "PixelShuffle",
-    kernel.depth_to_space,
-    kernel.space_to_depth,
+    shuffle_kernels.depth_to_space,
+    shuffle_kernels.space_to_depth,
     per_sample=True,
 )
 channel_shuffle, channel_unshuffle = linear_pair(
     "ChannelShuffle",
-    kernel.transpose_groups,
-    lambda g, groups: kernel.transpose_groups(g, g.shape[1] // groups),
+    shuffle_kernels.transpose_groups,
+    lambda g, groups: shuffle_kernels.transpose_groups(g, g.shape[1] // groups),
     per_sample=True,
 )
