@@ -201,10 +201,7 @@ def _used_up(subject: Subject, trials: Sequence[Trial]) -> Iterator[Fault]:
     for trial in [trial for trial in trials if trial.truth.outputs[0].numel()][:FEW]:
         try:
             leaves, outputs, gs = run(subject, trial.case, trial.dtype)
-            first, again = (
-                [None if x is None else x.clone() for x in backward(outputs, [*leaves.values()], gs, retain_graph=True)]
-                for _ in range(2)
-            )
+            first, again = (_gradients_of(outputs, [*leaves.values()], gs) for _ in range(2))
         except Exception as error:
             is_changed = "modified by an inplace operation" in str(error)
         else:
@@ -219,6 +216,12 @@ def _used_up(subject: Subject, trials: Sequence[Trial]) -> Iterator[Fault]:
                 trial.case,
             )
             return
+
+
+def _gradients_of(outputs: Sequence[Tensor], leaves: Sequence[Tensor], gs: Sequence[Tensor]) -> list[Tensor | None]:
+    """Copies of the gradients, from copies of dL/dy, with the graph left for another backward pass."""
+    found = backward(outputs, leaves, [g.clone() for g in gs], retain_graph=True)
+    return [None if x is None else x.clone() for x in found]
 
 
 BATCHED = ("input", "target", "mask", "query", "key", "value", "hx", "cx")  # what has a batch

@@ -318,3 +318,19 @@ class HalfForSimplicity(torch.autograd.Function):
         x, t = ctx.saved_tensors
         d = g * (x - t) / x.numel()
         return d, -d
+
+
+@wrong("sigmoid", "writes into dL/dy")
+class SigmoidInTheMemoryOfDlDy(torch.autograd.Function):
+    """dL/dy is multiplied in place, and what forward kept stays as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.sigmoid()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        (y,) = ctx.saved_tensors
+        return g.mul_(y).mul_(1 - y)
