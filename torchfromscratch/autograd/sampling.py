@@ -45,8 +45,6 @@ class GridSample(Function):
     x (N, C, *spatial), grid (N, P, dims), whose last dimension counts x's axes from the last → y (N, C, P).
     """
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(input: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool) -> Tensor:
         places = math.prod(grid.shape[1:-1])
@@ -72,6 +70,8 @@ class GridSample(Function):
         return grad_input, grad_grid, None, None, None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -100,8 +100,6 @@ class GridSample(Function):
 class WeightedSum(Function):
     """y[n, c, p] = Σ_k w[n, k, p] · x[n, c, i[n, k, p]]: the gradient of the trilinear form by g."""
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(x: Tensor, w: Tensor, index: Tensor) -> Tensor:
         return kernel.weighted_sum(x, w, index)
@@ -114,6 +112,8 @@ class WeightedSum(Function):
         return grad_x, dots(grad_output, x, index) if needs_w else None, None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -135,8 +135,6 @@ class WeightedSum(Function):
 class Spread(Function):
     """x[n, c, i] = Σ w[n, k, p] · g[n, c, p] over the k and p with i[n, k, p] = i: the gradient of the form by x."""
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(g: Tensor, w: Tensor, index: Tensor, size: int) -> Tensor:
         return kernel.spread(g, w, index, size)
@@ -149,6 +147,8 @@ class Spread(Function):
         return grad_g, dots(g, grad_output, index) if needs_w else None, None, None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -169,8 +169,6 @@ class Spread(Function):
 class Dots(Function):
     """w[n, k, p] = Σ_c g[n, c, p] · x[n, c, i[n, k, p]]: the gradient of the form by w."""
 
-    generate_vmap_rule = False
-
     @staticmethod
     def forward(g: Tensor, x: Tensor, index: Tensor) -> Tensor:
         return kernel.dots(g, x, index)
@@ -183,6 +181,8 @@ class Dots(Function):
         return grad_g, spread(g, grad_output, index, ctx.size) if needs_x else None, None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
+
+    generate_vmap_rule = False
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
