@@ -64,12 +64,12 @@ class Sliding:
 
     def sums(self, data: Tensor, dim: int) -> Tensor:
         """The sum over each window: `inputs` positions along the dimension → `outputs`."""
-        behind = self._reach - self.inputs - self.padding
-        if not is_tracing() and self.kernel <= FEW and (self.padding or behind > 0):
+        after = self._reach - self.inputs - self.padding
+        if not is_tracing() and self.kernel <= FEW and (self.padding or after > 0):
             return self._sums_by_tap(data, dim)
         if sizes_are_open():
-            behind = self.padding + self.kernel  # enough for any size
-        padded = _padded(data, dim, self.padding, max(0, behind))
+            after = self.padding + self.kernel  # enough for any size
+        padded = _padded(data, dim, self.padding, max(0, after))
         return sums_of_neighbours(padded, dim, self.kernel, self.stride, self.outputs)
 
     def sums_transpose(self, shares: Tensor, dim: int) -> Tensor:
@@ -127,9 +127,9 @@ class Sliding:
             total = _merged(_repeated(whole, dim, self.stride), dim)
         else:
             whole = _padded(whole, dim, 0, blocks - whole.shape[dim])
-            begun = whole + _padded(shares, dim, covered, 0)
-            parts = [(begun, rest), (whole, self.stride - rest)]
-            total = _merged(torch.cat([_repeated(sums, dim, count) for sums, count in parts], dim + 1), dim)
+            start = whole + _padded(shares, dim, covered, 0)
+            counts = [(start, rest), (whole, self.stride - rest)]
+            total = _merged(torch.cat([_repeated(sums, dim, count) for sums, count in counts], dim + 1), dim)
         return _padded(total, dim, -self.padding, self.padding + self.inputs - total.shape[dim])
 
 
@@ -281,7 +281,7 @@ def average_transpose(
 
 
 def sums_of_neighbours(data: Tensor, dim: int, count: int, step: int, outputs: int) -> Tensor:
-    """Sums over `count` neighbours along a dimension, each beginning `step` positions behind the one before.
+    """Sums over `count` neighbours along a dimension, each beginning `step` positions after the previous one.
 
     Sums of two are made of neighbours, sums of four of sums of two, and so on, and what is asked for of these: that is
     exact where cumulative sums, one taken from the other, are not.
@@ -293,15 +293,15 @@ def sums_of_neighbours(data: Tensor, dim: int, count: int, step: int, outputs: i
         return functools.reduce(
             torch.add, [strided_taps(data, dim, tap, step, outputs) for tap in range(step, count)], blocks
         )
-    parts, added = [], 0
+    terms, added = [], 0
     for width in [2**digit for digit in range(count.bit_length())]:
         if width > 1:
             length = data.shape[dim] - width // 2
             data = data.narrow(dim, 0, length) + data.narrow(dim, width // 2, length)
         if count & width:
-            parts.append(strided_taps(data, dim, added, step, outputs))
+            terms.append(strided_taps(data, dim, added, step, outputs))
             added += width
-    return functools.reduce(torch.add, parts)
+    return functools.reduce(torch.add, terms)
 
 
 def strided_taps(data: Tensor, dim: int, start: int, step: int, outputs: int) -> Tensor:
@@ -342,11 +342,11 @@ def _divisors(spans: Sequence[Spans], device: torch.device) -> int | Tensor:
     return product
 
 
-def _padded(data: Tensor, dim: int, before: int, behind: int) -> Tensor:
+def _padded(data: Tensor, dim: int, before: int, after: int) -> Tensor:
     """Zeros around the data along a dimension; less of it where they are fewer than none."""
-    if before == 0 and behind == 0:
+    if before == 0 and after == 0:
         return data
-    return torch.constant_pad_nd(data, [0, 0] * (data.dim() - dim - 1) + [before, behind])
+    return torch.constant_pad_nd(data, [0, 0] * (data.dim() - dim - 1) + [before, after])
 
 
 def _zeros(like: Tensor, dim: int, size: int) -> Tensor:
@@ -366,5 +366,5 @@ def _merged(data: Tensor, dim: int) -> Tensor:
 
 
 def _repeated(data: Tensor, dim: int, times: int) -> Tensor:
-    """Each position so many times along a new dimension behind it: a view."""
+    """Each position so many times along a new dimension after it: a view."""
     return data.unsqueeze(dim + 1).expand(*data.shape[: dim + 1], times, *data.shape[dim + 1 :])
