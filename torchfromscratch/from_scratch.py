@@ -79,15 +79,20 @@ _ARGUMENTS = {
     "batch_norm": "input weight bias running_mean running_var training momentum eps cudnn_enabled",
     "binary_cross_entropy_with_logits": "input target weight pos_weight reduction",
     "ctc_loss": "log_probs targets input_lengths target_lengths blank reduction zero_infinity",
+    "cosine_embedding_loss": "input1 input2 target margin reduction",
     "dropout": "input p train",
     "embedding": "weight indices padding_idx scale_grad_by_freq sparse",
     "feature_alpha_dropout": "input p train",
     "group_norm": "input num_groups weight bias eps cudnn_enabled",
+    "hinge_embedding_loss": "input target margin reduction",
     "instance_norm": "input weight bias running_mean running_var use_input_stats momentum eps cudnn_enabled",
     "kl_div": "input target reduction log_target",
     "layer_norm": "input normalized_shape weight bias eps cudnn_enable",
     "log_softmax": "input dim dtype",
+    "margin_ranking_loss": "input1 input2 target margin reduction",
+    "poisson_nll_loss": "input target log_input full eps reduction",
     "softmax": "input dim dtype",
+    "triplet_margin_loss": "anchor positive negative margin p eps swap reduction",
 }
 _RENAMED = {"indices": "input", "train": "training"}
 _MEANINGLESS = {"cudnn_enable", "cudnn_enabled"}

@@ -4,6 +4,9 @@ import torchfromscratch.functional as F
 """
 
 from types import FunctionType as _FunctionType
+from typing import Any as _Any
+
+import torch.nn.functional as _theirs
 
 from torchfromscratch.functional.activation import *
 from torchfromscratch.functional.attention import *
@@ -29,3 +32,12 @@ from torchfromscratch.functional.unfold import *
 for _name, _function in [*globals().items()]:
     if isinstance(_function, _FunctionType) and not _name.startswith("_"):
         globals()[_name] = _overridable(_function, __name__)
+
+# products of matrices, which are no layers, and their options, where the installed torch has them
+_TORCHS_OWN = ("ScalingType", "SwizzleType", "grouped_mm", "scaled_grouped_mm", "scaled_mm")
+
+
+def __getattr__(name: str) -> _Any:
+    if name in _TORCHS_OWN and hasattr(_theirs, name):
+        return getattr(_theirs, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

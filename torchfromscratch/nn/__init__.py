@@ -87,7 +87,13 @@ from torchfromscratch.nn.unfold import *
 _take_whole(torch.fx.Tracer)
 
 
+# what holds no layer, by the names that the installed torch has
+_TORCHS_OWN = ("common_types", "factory_kwargs", "grad", "intrinsic", "modules", "qat", "quantizable", "quantized")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _TORCHS_OWN and hasattr(torch.nn, name):
+        return getattr(torch.nn, name)
     if hasattr(torch.nn, name) and not name.startswith("_"):
         raise AttributeError(
             f"torchfromscratch.nn has no hand-written {name}; torch.nn.{name} runs PyTorch's built-in one"
