@@ -125,11 +125,6 @@ class PairDistances(Function):
         return torch.cat([_above_diagonal(torch.linalg.vector_norm(d, p, -1)) for _, d in _differences(x)])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, ctx.p = inputs
-        save(ctx, (x, output))
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         x, n = saved(ctx)
         g, n = _of_both_orders(grad_output, len(x)), _of_both_orders(n, len(x))
@@ -137,6 +132,13 @@ class PairDistances(Function):
             _norm_dx(g[rows, :, None], x[rows, None] - x, n[rows, :, None], ctx.p, -1) for rows in _blocks_of_rows(x)
         ]
         return torch.cat([of_rows.sum(1) for of_rows in slopes]), None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, ctx.p = inputs
+        save(ctx, (x, output))
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, _: None) -> Tensor:

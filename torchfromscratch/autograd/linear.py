@@ -61,12 +61,6 @@ class Bilinear(Function):
         return _outer(x1, x2) @ _matrix(weight).mT
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        needs_x1, needs_x2, needs_weight = ctx.needs_input_grad
-        needed = (needs_x2 or needs_weight, needs_x1 or needs_weight, needs_x1 or needs_x2)
-        save(ctx, inputs, needed)
-
-    @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         x1, x2, weight = saved(ctx)
         needs_x1, needs_x2, needs_weight = ctx.needs_input_grad
@@ -78,6 +72,14 @@ class Bilinear(Function):
         if needs_weight:
             grad_weight = (grad_output.mT @ _outer(x1, x2).conj()).view(-1, x1.shape[1], x2.shape[1])
         return grad_x1, grad_x2, grad_weight
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        needs_x1, needs_x2, needs_weight = ctx.needs_input_grad
+        needed = (needs_x2 or needs_weight, needs_x1 or needs_weight, needs_x1 or needs_x2)
+        save(ctx, inputs, needed)
 
     @staticmethod
     def jvp(ctx: Any, x1_t: Tensor, x2_t: Tensor, weight_t: Tensor) -> Tensor:
