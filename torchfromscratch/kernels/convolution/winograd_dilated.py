@@ -34,43 +34,43 @@ def cost(task: Task) -> float:
     samples = math.prod(task.windows.dilation)
     if samples > MOST_SAMPLES or not winograd.pays(task):
         return math.inf
-    sparse = Sparse(task.windows, task.input_size)
-    cost = winograd.multiplications(task.batch * samples, task.channels, sparse.size, sparse.windows)
+    split = SpaceToBatch(task.windows, task.input_size)
+    cost = winograd.multiplications(task.batch * samples, task.channels, split.size, split.windows)
     return cost + max(cost, winograd.PREPARATION)
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in `convolution.correlate`."""
-    sparse = Sparse(windows, input.shape[2:])
-    y = winograd.correlate(sparse.of_input(input), weight, bias, sparse.windows)
+    split = SpaceToBatch(windows, input.shape[2:])
+    y = winograd.correlate(split.split_input(input), weight, bias, split.windows)
     size, channels_last = windows.output_size(input.shape[2:]), any_channels_last(input, weight)
-    return sparse.joined(y, size, sparse.windows.padding, channels_last)
+    return split.merge(y, size, split.windows.padding, channels_last)
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx, shapes as in `convolution.full_convolution`."""
-    sparse = Sparse(windows, input_size)
-    dx = winograd.full_convolution(sparse.of_output(grad_output), weight, sparse.windows, sparse.size)
-    return sparse.joined(dx, input_size, windows.padding, any_channels_last(grad_output, weight))
+    split = SpaceToBatch(windows, input_size)
+    dx = winograd.full_convolution(split.split_output(grad_output), weight, split.windows, split.size)
+    return split.merge(dx, input_size, windows.padding, any_channels_last(grad_output, weight))
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
     """dL/dw, shapes as in `convolution.weight_gradient`."""
-    sparse = Sparse(windows, input.shape[2:])
-    grad_weight = winograd.weight_gradient(sparse.of_input(input), sparse.of_output(grad_output), sparse.windows)
+    split = SpaceToBatch(windows, input.shape[2:])
+    grad_weight = winograd.weight_gradient(split.split_input(input), split.split_output(grad_output), split.windows)
     return to_memory_format(grad_weight, any_channels_last(input, grad_output))
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """dL/dx and dL/dw, shapes as in `convolution.gradients`."""
-    sparse = Sparse(windows, input.shape[2:])
-    x, g = sparse.of_input(input), sparse.of_output(grad_output)
-    dx, grad_weight = winograd.gradients(x, weight, g, sparse.windows)
-    grad_input = sparse.joined(dx, input.shape[2:], windows.padding, any_channels_last(grad_output, weight))
+    split = SpaceToBatch(windows, input.shape[2:])
+    x, g = split.split_input(input), split.split_output(grad_output)
+    dx, grad_weight = winograd.gradients(x, weight, g, split.windows)
+    grad_input = split.merge(dx, input.shape[2:], windows.padding, any_channels_last(grad_output, weight))
     return grad_input, to_memory_format(grad_weight, any_channels_last(input, grad_output))
 
 
-class Sparse:
+class SpaceToBatch:
     """Pictures of every d-th pixel, d from each row and each column to begin with, as a batch."""
 
     def __init__(self, windows: Windows, input_size: Sequence[int]) -> None:
@@ -80,35 +80,35 @@ class Sparse:
         self.size = tuple(math.ceil((size + 2 * p) / d) for size, p, d in along)
         self.output_size = self.windows.output_size(self.size)
 
-    def of_input(self, input: Tensor) -> Tensor:
+    def split_input(self, input: Tensor) -> Tensor:
         """With the padding around it: (N, C, *input) → (N·∏d, C, *size)."""
-        return self._parted(input, self.size, self.padding)
+        return self._to_batch(input, self.size, self.padding)
 
-    def of_output(self, output: Tensor) -> Tensor:
-        """(N, O, *output) → (N·∏d, O, *sparse output)."""
-        return self._parted(output, self.output_size, self.windows.padding)
+    def split_output(self, output: Tensor) -> Tensor:
+        """(N, O, *output) → (N·∏d, O, *split output)."""
+        return self._to_batch(output, self.output_size, self.windows.padding)
 
-    def _parted(self, data: Tensor, size: Sequence[int], padding: Sequence[int]) -> Tensor:
+    def _to_batch(self, data: Tensor, size: Sequence[int], padding: Sequence[int]) -> Tensor:
         batch, channels = data.shape[:2]
         shape = (batch * math.prod(self.dilation), channels, *size)
-        parted = empty(shape, any_channels_last(data), like=data).zero_()
-        by_phase = self._by_phase(parted)
+        phase_batch = empty(shape, any_channels_last(data), like=data).zero_()
+        by_phase = self._by_phase(phase_batch)
         for phase, of_phase, of_whole in phases(self.dilation, padding, data.shape[2:]):
             by_phase[phase][of_phase] = data[of_whole]
-        return parted
+        return phase_batch
 
-    def joined(self, parted: Tensor, size: Sequence[int], padding: Sequence[int], channels_last: bool) -> Tensor:
-        """The pictures that these are of, without the padding: (N·∏d, C, *sparse) → (N, C, *size)."""
-        shape = (parted.shape[0] // math.prod(self.dilation), parted.shape[1], *size)
-        whole = empty(shape, channels_last, like=parted)
-        by_phase = self._by_phase(parted)
+    def merge(self, phase_batch: Tensor, size: Sequence[int], padding: Sequence[int], channels_last: bool) -> Tensor:
+        """The pictures that these are of, without the padding: (N·∏d, C, *split) → (N, C, *size)."""
+        shape = (phase_batch.shape[0] // math.prod(self.dilation), phase_batch.shape[1], *size)
+        whole = empty(shape, channels_last, like=phase_batch)
+        by_phase = self._by_phase(phase_batch)
         for phase, of_phase, of_whole in phases(self.dilation, padding, size):
             whole[of_whole] = by_phase[phase][of_phase]
         return whole
 
-    def _by_phase(self, parted: Tensor) -> Tensor:
-        """(N·∏d, C, *sparse) → (*d, N, C, *sparse), as a view."""
-        return parted.unflatten(0, (-1, *self.dilation)).movedim(0, len(self.dilation))
+    def _by_phase(self, phase_batch: Tensor) -> Tensor:
+        """(N·∏d, C, *split) → (*d, N, C, *split), as a view."""
+        return phase_batch.unflatten(0, (-1, *self.dilation)).movedim(0, len(self.dilation))
 
 
 WINOGRAD_DILATED = Kernel("winograd", fits, cost, correlate, full_convolution, weight_gradient, gradients)
