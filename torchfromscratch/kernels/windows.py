@@ -144,19 +144,19 @@ class Windows:
         reach = self.reach(input_size)
         return tuple(size + before + after for size, (before, after) in zip(input_size, reach, strict=True))
 
-    def inside(self, tap: Tap, input_size: Sequence[int], output_size: Sequence[int]) -> tuple[tuple, tuple]:
+    def valid_slices(self, tap: Tap, input_size: Sequence[int], output_size: Sequence[int]) -> tuple[tuple, tuple]:
         """What one tap sees of an input but its padding, and the outputs that see that: indices of both."""
-        here: list[Any] = [...]
-        there: list[Any] = [...]
+        input_slices: list[Any] = [...]
+        output_slices: list[Any] = [...]
         for number, s, p, d, size, outputs in zip(
             tap, self.stride, self.padding, self.dilation, input_size, output_size, strict=True
         ):
             offset = number * d - p
             first = max(0, -(offset // s))
             behind = max(first, min(outputs, (size - 1 - offset) // s + 1))
-            here.append(slice(first * s + offset, behind * s + offset, s))
-            there.append(slice(first, behind))
-        return tuple(here), tuple(there)
+            input_slices.append(slice(first * s + offset, behind * s + offset, s))
+            output_slices.append(slice(first, behind))
+        return tuple(input_slices), tuple(output_slices)
 
     def slide(self, padded: Tensor, at: int = 2) -> Tensor:
         """Every window over a padded input (…, *padded_size, …) as a view (…, *output_size, …, *kernel_size)."""

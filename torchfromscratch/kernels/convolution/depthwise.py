@@ -61,8 +61,8 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=input)
     x, terms = by_channel(input, windows), []
     for tap, w in zip(windows.taps, numbers, strict=True):
-        here, there = windows.inside(tap, input.shape[2:], size)
-        terms.append((there, x[here], w))
+        input_slices, output_slices = windows.valid_slices(tap, input.shape[2:], size)
+        terms.append((output_slices, x[input_slices], w))
     add_up(by_channel(output, windows), terms, weight.new_zeros(()) if bias is None else factors(bias, windows))
     return output
 
@@ -73,8 +73,10 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     grad_input = empty((grad_output.shape[0], windows.groups, *input_size), channels_last, like=grad_output)
     g, terms = by_channel(to_memory_format(grad_output, channels_last), windows), []
     for tap, w in zip(windows.taps, factors_by_tap(weight, windows), strict=True):
-        here, there = windows.inside(tap, input_size, size)
-        terms += [(here, *of_kernel) for of_kernel in zip(g[there].split(1, 2), w.split(1, 1), strict=True)]
+        input_slices, output_slices = windows.valid_slices(tap, input_size, size)
+        terms += [
+            (input_slices, *of_kernel) for of_kernel in zip(g[output_slices].split(1, 2), w.split(1, 1), strict=True)
+        ]
     add_up(by_channel(grad_input, windows), terms, weight.new_zeros(()))
     return grad_input
 
@@ -84,8 +86,8 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     channels_last = any_channels_last(input, grad_output)
     input, grad_output = to_memory_format(input, channels_last), to_memory_format(grad_output, channels_last)
     inputs, outputs = by_channel(input, windows), by_channel(grad_output, windows)
-    indices = [windows.inside(tap, input.shape[2:], grad_output.shape[2:]) for tap in windows.taps]
-    pairs = [(inputs[here], outputs[there]) for here, there in indices]
+    indices = [windows.valid_slices(tap, input.shape[2:], grad_output.shape[2:]) for tap in windows.taps]
+    pairs = [(inputs[seen], outputs[seeing]) for seen, seeing in indices]
     parts = batch_blocks(grad_output, math.prod(grad_output.shape[1:]))
     products = memory_of_products(pairs, parts[0].stop, channels_last)
     dims, shares = tuple(range(3, pairs[0][0].dim())), []
@@ -113,7 +115,7 @@ def memory_of_products(pairs: Pairs, batch: int, channels_last: bool) -> list[Te
 
 def add_up(total: Tensor, terms: list[Term], bias: Tensor) -> None:
     """total (n, G, m, *size) = bias + Σ terms, begun with one that covers all of it, if there is one."""
-    covering = [n for n, (there, _, _) in enumerate(terms) if total[there].shape == total.shape]
+    covering = [n for n, (target, _, _) in enumerate(terms) if total[target].shape == total.shape]
     first = terms.pop(covering[0]) if covering else None
     for part in batch_blocks(total, math.prod(total.shape[1:])):
         sums = part_of(total, part)
@@ -122,8 +124,8 @@ def add_up(total: Tensor, terms: list[Term], bias: Tensor) -> None:
         else:
             _, data, number = first
             sums.copy_(call_out(torch.addcmul, bias, part_of(data, part), number, out=sums))
-        for there, data, number in terms:
-            sums[there].addcmul_(part_of(data, part), number)
+        for target, data, number in terms:
+            sums[target].addcmul_(part_of(data, part), number)
 
 
 def filters_from(shares: Tensor, windows: Windows) -> Tensor:

@@ -52,8 +52,8 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=input)
     for part in parts(input, size[0], windows):
         y = winograd.correlate(seen(input, part, windows), of_pictures(weight), bias, in_plane(windows))
-        there = by_plane(output)[part]
-        there.copy_(y.view(*there.shape))
+        planes = by_plane(output)[part]
+        planes.copy_(y.view(*planes.shape))
     return output
 
 
@@ -124,10 +124,10 @@ def seen(input: Tensor, part: Part, windows: Windows) -> Tensor:
     shape = (volumes.stop - volumes.start, outputs.stop - outputs.start, windows.kernel_size[0], channels, *size)
     x = empty((shape[0] * shape[1], shape[2] * channels, *size), any_channels_last(input), like=input)
     by_tap = x.view(shape)
-    for tap, here, there in planes_seen(windows, planes, outputs):
-        by_tap[:, : there.start, tap] = 0
-        by_tap[:, there, tap] = by_plane(input)[volumes, here]
-        by_tap[:, there.stop :, tap] = 0
+    for tap, input_slices, output_slices in planes_seen(windows, planes, outputs):
+        by_tap[:, : output_slices.start, tap] = 0
+        by_tap[:, output_slices, tap] = by_plane(input)[volumes, input_slices]
+        by_tap[:, output_slices.stop :, tap] = 0
     return x
 
 
@@ -136,8 +136,8 @@ def put_back(grad: Tensor, grad_input: Tensor, part: Part, windows: Windows) -> 
     volumes, outputs = part
     channels, planes, *size = grad_input.shape[1:]
     by_tap = grad.view(volumes.stop - volumes.start, -1, windows.kernel_size[0], channels, *size)
-    for tap, here, there in planes_seen(windows, planes, outputs):
-        by_plane(grad_input)[volumes, here] += by_tap[:, there, tap]
+    for tap, input_slices, output_slices in planes_seen(windows, planes, outputs):
+        by_plane(grad_input)[volumes, input_slices] += by_tap[:, output_slices, tap]
 
 
 def planes_seen(windows: Windows, planes: int, outputs: slice) -> Iterator[tuple[int, slice, slice]]:
@@ -145,8 +145,8 @@ def planes_seen(windows: Windows, planes: int, outputs: slice) -> Iterator[tuple
     padding = windows.padding[0] - outputs.start * windows.stride[0]  # as the first of them is placed
     in_depth = replace(windows.along(slice(1)), padding=(padding,))
     for tap in in_depth.taps:
-        (_, here), (_, there) = in_depth.inside(tap, (planes,), (outputs.stop - outputs.start,))
-        yield tap[0], here, there
+        (_, input_slices), (_, output_slices) = in_depth.valid_slices(tap, (planes,), (outputs.stop - outputs.start,))
+        yield tap[0], input_slices, output_slices
 
 
 def of_pictures(weight: Tensor) -> Tensor:
