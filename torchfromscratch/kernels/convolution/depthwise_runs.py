@@ -40,9 +40,9 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     numbers = factors_by_tap(weight, windows)
     constants = None if bias is None else factors(bias, windows)
     parts = batch_blocks(output, math.prod(output.shape[1:]))
-    seen = Seen(part_of(input, parts[0]), windows, size)
+    padded = PaddedViews(part_of(input, parts[0]), windows, size)
     for part in parts:
-        add_up(seen.by_taps(part_of(input, part)), numbers, constants, by_channel(part_of(output, part), windows))
+        add_up(padded.of(part_of(input, part)), numbers, constants, by_channel(part_of(output, part), windows))
     return output
 
 
@@ -70,10 +70,10 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     if in_cpu_memory(input, grad_output) and has_concrete_values(input, grad_output):
         shares = input.new_empty((windows.tap_count, *grad_output.shape[:2]))  # of each picture
         parts = batch_blocks(grad_output, math.prod(grad_output.shape[1:]))
-        seen = Seen(part_of(input, parts[0]), windows, grad_output.shape[2:])
-        products = Products(part_of(grad_output, parts[0]), seen.row, windows)
+        padded = PaddedViews(part_of(input, parts[0]), windows, grad_output.shape[2:])
+        buffer = WeightGradientBuffer(part_of(grad_output, parts[0]), padded.row, windows)
         for part in parts:
-            products.sum_up(part_of(grad_output, part), seen.by_taps(part_of(input, part)), part_of(shares, part, 1))
+            buffer.accumulate(part_of(grad_output, part), padded.of(part_of(input, part)), part_of(shares, part, 1))
         grad_weight = filters_from(shares, windows)
         if grad_weight.isfinite().all():
             return grad_weight
@@ -95,12 +95,12 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     grad_input = input.new_empty(input.shape)
     numbers, shares = factors_by_tap(rotated, turned), input.new_empty((turned.tap_count, *input.shape[:2]))
     parts = batch_blocks(input, math.prod(input.shape[1:]))
-    seen = Seen(part_of(g, parts[0]), turned, input.shape[2:])
-    products = Products(part_of(input, parts[0]), seen.row, turned)
+    padded = PaddedViews(part_of(g, parts[0]), turned, input.shape[2:])
+    buffer = WeightGradientBuffer(part_of(input, parts[0]), padded.row, turned)
     for part in parts:
-        views = seen.by_taps(part_of(g, part))
+        views = padded.of(part_of(g, part))
         add_up(views, numbers, None, by_channel(part_of(grad_input, part), turned))
-        products.sum_up(part_of(input, part), views, part_of(shares, part, 1))
+        buffer.accumulate(part_of(input, part), views, part_of(shares, part, 1))
     grad_weight = rotate180(filters_from(shares, turned), windows.groups)
     if not grad_weight.isfinite().all():
         return grad_input, weight_gradient(input, grad_output, windows)
@@ -112,7 +112,7 @@ def turns_into_correlation(weight: Tensor, windows: Windows) -> bool:
     return set(windows.stride) == {1} and weight.shape[0] == windows.groups
 
 
-class Products:
+class WeightGradientBuffer:
     """The products of dL/dy with what each tap sees, in memory that one part of the batch after the other takes.
 
     Where the rows of the views go on behind the outputs, dL/dy is continued with zeros. Zero times an infinity is NaN:
@@ -126,7 +126,7 @@ class Products:
         self.rows = factor.new_zeros((*factor.shape[:-1], row)) if row > factor.shape[-1] else None
         self.memory = torch.empty_like(factor if self.rows is None else self.rows)
 
-    def sum_up(self, data: Tensor, seen: list[Tensor], shares: Tensor) -> None:
+    def accumulate(self, data: Tensor, seen: list[Tensor], shares: Tensor) -> None:
         """Σ over the outputs of data (n, G·m, *output) · xₖ, of each picture and kernel: shares (taps, n, G·m)."""
         batch, width, factor = data.shape[0], data.shape[-1], by_channel(data, self.windows)
         if self.rows is not None:
@@ -137,7 +137,7 @@ class Products:
         shares.copy_(torch.stack([product.sum(over) for product in products]).flatten(2))
 
 
-class Seen:
+class PaddedViews:
     """What each tap sees, as views (n, G, 1, *output) of memory that part after part of the batch is copied to.
 
     Pictures that are seen in strides are parted there into those that lie a stride apart, for runs without gaps.
@@ -158,7 +158,7 @@ class Seen:
         self.memory = longest.new_zeros(shape).unflatten(0, (*windows.stride, longest.shape[0]))
         self.views = [self._seen_by(tap, (*output_size[:-1], self.row)) for tap in windows.taps]
 
-    def by_taps(self, pictures: Tensor) -> list[Tensor]:
+    def of(self, pictures: Tensor) -> list[Tensor]:
         """Of some pictures (n, G, *input)."""
         windows, batch = self.windows, pictures.shape[0]
         for phase, of_phase, of_whole in phases(windows.stride, windows.padding, pictures.shape[2:]):
