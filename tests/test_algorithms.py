@@ -172,7 +172,7 @@ def test_winograd_as_torch(
     stride=st.integers(1, 3),
     dilation=st.integers(1, 3),
     followed=st.sampled_from([(True, True), (True, False), (False, True)]),
-    part_bytes=st.sampled_from([1, winograd_3d.PART_BYTES]),
+    part_bytes=st.sampled_from([1, winograd_3d.BLOCK_BYTES]),
 )
 def test_winograd_of_planes_as_torch(
     memory_format: torch.memory_format,
@@ -196,7 +196,7 @@ def test_winograd_of_planes_as_torch(
     tensors = [x, w.requires_grad_(follow_w), b.requires_grad_()]
     options: dict[str, Any] = {"padding": padding, "stride": (stride, 1, 1), "dilation": (dilation, 1, 1)}
     with pytest.MonkeyPatch.context() as patch, torchfromscratch.algorithm("winograd"):
-        patch.setattr(winograd_3d, "PART_BYTES", part_bytes)
+        patch.setattr(winograd_3d, "BLOCK_BYTES", part_bytes)
         actual = answers(lambda *given: F.conv3d(*given, **options), tensors)
     assert_equal(actual, answers(lambda *given: TF.conv3d(*given, **options), tensors))
     assert strides(actual[0]) == strides(F.conv3d(*tensors, **options))

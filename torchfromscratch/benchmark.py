@@ -13,8 +13,11 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -44,12 +47,16 @@ WARM_UP = 2
 
 @dataclass(frozen=True)
 class Work:
-    """Something to measure: its contenders on a device, and the ratio to torch.nn that is aimed at."""
+    """Something to measure: its contenders on a device, and the ratio to torch.nn that is aimed at.
+
+    It is measured inside of its surroundings.
+    """
 
     name: str
     contenders: Callable[[torch.device], Contenders]
     bar: float | None = None
     unit: str = "ms"
+    surroundings: Callable[[], AbstractContextManager] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,13 @@ def works() -> list[Work]:
     for label, memory_format in FORMATS.items():
         found.append(Work(f"SmallVGG, {label}", training("smallvgg", memory_format), 1.0))
     found += [
+        Work("SmallVGG on 8×8 digits, batch 16", training("smallvgg", torch.contiguous_format, (16, 1, 8, 8)), 1.6),
+        Work(
+            "SmallVGG beside a busy process",
+            training("smallvgg", torch.contiguous_format),
+            1.6,
+            surroundings=busy_process,
+        ),
         Work("SmallVGG, bytes held for the backward pass", held, 0.9, "MiB"),
         Work("SmallVGG, peak memory of a step", peak, 1.0, "MiB"),
         Work("SmallVGG-BN, channels last", training("smallvgg-bn", torch.channels_last)),
@@ -102,15 +116,28 @@ def works() -> list[Work]:
     return found
 
 
-def training(name: str, memory_format: torch.memory_format) -> Callable[[torch.device], Contenders]:
-    """One SGD step of a network on a batch of 3×32×32 pictures."""
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """Another process that keeps a core busy."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def training(
+    name: str, memory_format: torch.memory_format, shape: tuple[int, int, int, int] = (BATCH, 3, 32, 32)
+) -> Callable[[torch.device], Contenders]:
+    """One SGD step of a network on a batch of pictures (N, C, size, size)."""
 
     def contenders(device: torch.device) -> Contenders:
         return {
             label: sgd_step(
-                lambda nn: build_model(name, nn=nn, in_channels=3, image_size=32, classes=10),
+                lambda nn: build_model(name, nn=nn, in_channels=shape[1], image_size=shape[2], classes=10),
                 layers,
-                (BATCH, 3, 32, 32),
+                shape,
                 device,
                 memory_format,
             )
@@ -283,7 +310,8 @@ def measure(work: Work, device: torch.device, repeats: int, seconds: float) -> l
     if work.unit == "MiB":
         for label, count in contenders.items():
             measurements[label].append(count() / 2**20)  # type: ignore[operator]
-    else:
+        repeats = -WARM_UP
+    with work.surroundings():
         start = time.perf_counter()
         for turn in range(-WARM_UP, repeats):
             late = time.perf_counter() - start > seconds

@@ -304,7 +304,7 @@ def _named_padding(
 
 def _check_operands(name: str, dims: int, input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
     """Types, and the number of the weight's dimensions."""
-    if not is_int(groups):
+    if type(groups) is not int and not is_int(groups):
         raise TypeError(f"groups must be an int, but got {groups!r}")
     if weight.dim() != dims + 2:
         raise RuntimeError(_wrong_dims(name, dims, input, weight))

@@ -86,7 +86,7 @@ class Windows:
     @property
     def all_see_input(self) -> bool:
         """Whether no window lies in the padding alone."""
-        return all([p < extent for p, extent in zip(self.padding, self.extent, strict=True)])
+        return all([p <= d * (k - 1) for p, k, d in zip(self.padding, self.kernel_size, self.dilation, strict=True)])
 
     @property
     def taps(self) -> list[Tap]:

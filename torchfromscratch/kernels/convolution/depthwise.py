@@ -5,7 +5,7 @@ it so. With wₖ, a number for each channel, the convolution and its two gradien
 
     yₖ += wₖ · xₖ        (dL/dx)ₖ += wₖ · (dL/dy)ₖ        dL/dwₖ = Σ (dL/dy)ₖ · xₖ
 
-A few pictures at a time, so that sums stay in the cache while taps are added to them. That is fast where the
+A few samples at a time, so that sums stay in the cache while taps are added to them. That is fast where the
 channels lie together: rows of the views have gaps between them, which `depthwise_runs` closes for the others.
 """
 
@@ -49,7 +49,7 @@ def cost(task: Task) -> float:
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
-    """y, shapes as in `convolution.correlate`."""
+    """y, shapes as in the package."""
     size, channels_last = windows.output_size(input.shape[2:]), any_channels_last(input, weight)
     input, numbers = to_memory_format(input, channels_last), factors_by_tap(weight, windows)
     if is_tracing():  # for any size: a compiler makes one loop of it
@@ -68,7 +68,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx, shapes as in `convolution.full_convolution`."""
+    """dL/dx, shapes as in the package."""
     size, channels_last = grad_output.shape[2:], any_channels_last(grad_output, weight)
     grad_input = empty((grad_output.shape[0], windows.groups, *input_size), channels_last, like=grad_output)
     g, terms = by_channel(to_memory_format(grad_output, channels_last), windows), []
@@ -82,7 +82,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
-    """dL/dw, shapes as in `convolution.weight_gradient`."""
+    """dL/dw, shapes as in the package."""
     channels_last = any_channels_last(input, grad_output)
     input, grad_output = to_memory_format(input, channels_last), to_memory_format(grad_output, channels_last)
     inputs, outputs = by_channel(input, windows), by_channel(grad_output, windows)
@@ -102,7 +102,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
 
 
 def memory_of_products(pairs: Pairs, batch: int, channels_last: bool) -> list[Tensor | None]:
-    """Where to put xₖ · (dL/dy)ₖ of so many pictures, for each tap k: without gaps, and in the same memory."""
+    """Where to put xₖ · (dL/dy)ₖ of so many samples, for each tap k: without gaps, and in the same memory."""
     if not in_cpu_memory(*pairs[0]):
         return [None] * len(pairs)
     memory = pairs[0][1].new_empty(batch * max(g[0].numel() for _, g in pairs))
@@ -129,7 +129,7 @@ def add_up(total: Tensor, terms: list[Term], bias: Tensor) -> None:
 
 
 def filters_from(shares: Tensor, windows: Windows) -> Tensor:
-    """Each picture's share in dL/dw (taps, N, O), summed over the pictures: (O, 1, *k)."""
+    """Each sample's share in dL/dw (taps, N, O), summed over the samples: (O, 1, *k)."""
     return shares.sum(1).mT.contiguous().view(shares.shape[2], 1, *windows.kernel_size)
 
 

@@ -1,6 +1,6 @@
 """Depthwise convolution where the channels lie one after the other: in runs as long as a channel.
 
-The formulas are those of `depthwise`, but the rows of a picture are short, and views without its padding have gaps
+The formulas are those of `depthwise`, but the rows of a sample are short, and views without its padding have gaps
 behind each. So the input is copied with its padding, and what tap k sees is a view xₖ of the copy whose rows are as
 long as those in memory. What is behind the outputs in a row is of no use:
 
@@ -30,10 +30,10 @@ def fits(task: Task) -> bool:
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
-    """y, shapes as in `convolution.correlate`."""
+    """y, shapes as in the package."""
     if (
         in_cpu_memory(weight) and has_concrete_values(weight) and not weight.isfinite().all()
-    ):  # and with zeros around the pictures make NaN
+    ):  # and with zeros around the samples make NaN
         return depthwise.correlate(input, weight, bias, windows)
     size = windows.output_size(input.shape[2:])
     output = input.new_empty((input.shape[0], weight.shape[0], *size))
@@ -59,16 +59,16 @@ def add_up(seen: list[Tensor], numbers: list[Tensor], bias: Tensor | None, y: Te
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx, shapes as in `convolution.full_convolution`; where it is seen in strides, there are no runs in it."""
+    """dL/dx, shapes as in the package; where it is seen in strides, there are no runs in it."""
     if turns_into_correlation(weight, windows):
         return correlate(*as_correlation(grad_output, weight, windows, input_size))
     return depthwise.full_convolution(grad_output, weight, windows, input_size)
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
-    """dL/dw, shapes as in `convolution.weight_gradient`."""
+    """dL/dw, shapes as in the package."""
     if in_cpu_memory(input, grad_output) and has_concrete_values(input, grad_output):
-        shares = input.new_empty((windows.tap_count, *grad_output.shape[:2]))  # of each picture
+        shares = input.new_empty((windows.tap_count, *grad_output.shape[:2]))  # of each sample
         parts = batch_blocks(grad_output, math.prod(grad_output.shape[1:]))
         padded = PaddedViews(part_of(input, parts[0]), windows, grad_output.shape[2:])
         buffer = WeightGradientBuffer(part_of(grad_output, parts[0]), padded.row, windows)
@@ -81,7 +81,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """dL/dx and dL/dw, shapes as in `convolution.gradients`.
+    """dL/dx and dL/dw, shapes as in the package.
 
     Where dL/dx is a correlation of dL/dy with the rotated kernel, the gradient of that one is the sum of x times what
     its taps see of dL/dy: both come from the same views.
@@ -127,7 +127,7 @@ class WeightGradientBuffer:
         self.memory = torch.empty_like(factor if self.rows is None else self.rows)
 
     def accumulate(self, data: Tensor, seen: list[Tensor], shares: Tensor) -> None:
-        """Σ over the outputs of data (n, G·m, *output) · xₖ, of each picture and kernel: shares (taps, n, G·m)."""
+        """Σ over the outputs of data (n, G·m, *output) · xₖ, of each sample and kernel: shares (taps, n, G·m)."""
         batch, width, factor = data.shape[0], data.shape[-1], by_channel(data, self.windows)
         if self.rows is not None:
             self.rows[:batch, ..., :width] = factor
@@ -140,7 +140,7 @@ class WeightGradientBuffer:
 class PaddedViews:
     """What each tap sees, as views (n, G, 1, *output) of memory that part after part of the batch is copied to.
 
-    Pictures that are seen in strides are parted there into those that lie a stride apart, for runs without gaps.
+    Samples that are seen in strides are parted there into those that lie a stride apart, for runs without gaps.
     """
 
     def __init__(self, longest: Tensor, windows: Windows, output_size: Sequence[int]) -> None:
@@ -158,11 +158,11 @@ class PaddedViews:
         self.memory = longest.new_zeros(shape).unflatten(0, (*windows.stride, longest.shape[0]))
         self.views = [self._seen_by(tap, (*output_size[:-1], self.row)) for tap in windows.taps]
 
-    def of(self, pictures: Tensor) -> list[Tensor]:
-        """Of some pictures (n, G, *input)."""
-        windows, batch = self.windows, pictures.shape[0]
-        for phase, of_phase, of_whole in phases(windows.stride, windows.padding, pictures.shape[2:]):
-            self.memory[phase][:batch][of_phase] = pictures[of_whole]
+    def of(self, samples: Tensor) -> list[Tensor]:
+        """Of some samples (n, G, *input)."""
+        windows, batch = self.windows, samples.shape[0]
+        for phase, of_phase, of_whole in phases(windows.stride, windows.padding, samples.shape[2:]):
+            self.memory[phase][:batch][of_phase] = samples[of_whole]
         return [view[:batch] for view in self.views]
 
     def _seen_by(self, tap: Sequence[int], size: Sequence[int]) -> Tensor:

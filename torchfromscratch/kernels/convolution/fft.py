@@ -52,7 +52,7 @@ def cost(task: Task) -> float:
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
-    """y, shapes as in `convolution.correlate`."""
+    """y, shapes as in the package."""
     batch, (out_channels, channels), groups = input.shape[0], weight.shape[:2], windows.groups
     blocks = choose_blocks(batch, (channels * groups, out_channels), input.shape[2:], windows)
     size = windows.output_size(input.shape[2:])
@@ -71,12 +71,12 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx, shapes as in `convolution.full_convolution`."""
+    """dL/dx, shapes as in the package."""
     return correlate(*as_correlation(grad_output, weight, windows, input_size))
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
-    """dL/dw, shapes as in `convolution.weight_gradient`."""
+    """dL/dw, shapes as in the package."""
     channels, out_channels, groups = input.shape[1], grad_output.shape[1], windows.groups
     blocks = choose_blocks(input.shape[0], (channels, out_channels), input.shape[2:], windows)
     shape = (out_channels, channels // groups, *windows.kernel_size)

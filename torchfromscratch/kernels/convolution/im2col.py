@@ -1,6 +1,6 @@
 """Convolution as matrix multiplication: every window becomes a row, every filter a column.
 
-The matrix of windows is built for a few pictures at a time, so that it stays in the processor's cache
+The matrix of windows is built for a few samples at a time, so that it stays in the processor's cache
 between being written and being multiplied. It lies in memory in whichever order copies longer runs: row by
 row, where the channels of a pixel lie together, or column by column, where the outputs of a tap do.
 """
@@ -38,41 +38,41 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     in_memory = in_cpu_memory(input, weight, bias)
     if windows.groups == 1 and in_memory:
         output = empty(shape, channels_last, like=input)
-        for pictures, band, matrix in window_matrices(input, windows, size, in_memory):
-            y = part_of(part_of(output, pictures), band, 2)
+        for samples, band, matrix in window_matrices(input, windows, size, in_memory):
+            y = part_of(part_of(output, samples), band, 2)
             multiply_into(y, matrix[0], filters[0, 0], bias, channels_last)
         return output
-    for pictures, band, matrix in window_matrices(input, windows, size, in_memory):
+    for samples, band, matrix in window_matrices(input, windows, size, in_memory):
         by_row = matrix.stride(-1) == 1
         product = torch.matmul(matrix, filters.mT).mT if by_row else torch.matmul(filters, matrix.mT)
         if bias is not None:
             product = product + bias.view(windows.groups, 1, -1, 1)
         if output is None:
             output = empty(shape, channels_last, like=product)
-        y = part_of(part_of(output, pictures), band, 2)
+        y = part_of(part_of(output, samples), band, 2)
         y.copy_(product.transpose(0, 1).reshape(y.shape))  # from (G, n, O/G, outputs)
     assert output is not None
     return output
 
 
 def multiply_into(output: Tensor, matrix: Tensor, filters: Tensor, bias: Tensor | None, channels_last: bool) -> None:
-    """Some pictures' windows (n, outputs, K) times the filters (O, K), plus the bias, into y (n, O, *output).
+    """Some samples' windows (n, outputs, K) times the filters (O, K), plus the bias, into y (n, O, *output).
 
-    One product for all pictures where the windows lie row by row, one for each where they lie column by column.
+    One product for all samples where the windows lie row by row, one for each where they lie column by column.
     """
-    (pictures, outputs, row), channels = matrix.shape, filters.shape[0]
+    (samples, outputs, row), channels = matrix.shape, filters.shape[0]
     last = output.movedim(1, -1)
     if matrix.stride(-1) == 1:
-        shape = pictures * outputs, channels
+        shape = samples * outputs, channels
         products = last.view(shape) if channels_last else matrix.new_empty(shape)
-        multiply(matrix.reshape(pictures * outputs, row), filters.mT, bias, products)
+        multiply(matrix.reshape(samples * outputs, row), filters.mT, bias, products)
         if not channels_last:
             last.copy_(products.view(last.shape))
     elif channels_last:
-        multiply(matrix, filters.mT.expand(pictures, -1, -1), bias, last.view(pictures, outputs, channels))
+        multiply(matrix, filters.mT.expand(samples, -1, -1), bias, last.view(samples, outputs, channels))
     else:
         bias = None if bias is None else bias.unsqueeze(1)
-        multiply(filters.expand(pictures, -1, -1), matrix.mT, bias, output.view(pictures, channels, outputs))
+        multiply(filters.expand(samples, -1, -1), matrix.mT, bias, output.view(samples, channels, outputs))
 
 
 def multiply(left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor) -> None:
@@ -98,8 +98,8 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     size = tuple(grad_output.shape[2:])
     filters = filter_rows(weight, windows)
     shape, output = (grad_output.shape[0], groups * channels, *input_size), None
-    for pictures, bands in blocks_of(grad_output, size, groups * filters.shape[2], in_cpu_memory(grad_output, weight)):
-        gradients = part_of(grad_output, pictures)
+    for samples, bands in blocks_of(grad_output, size, groups * filters.shape[2], in_cpu_memory(grad_output, weight)):
+        gradients = part_of(grad_output, samples)
         padded_shape, padded = (groups, gradients.shape[0], *windows.padded_size(input_size), channels), None
         for band in bands:
             in_band = part_of(gradients, band, 2)
@@ -113,7 +113,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
         inside = windows.unpad(padded, input_size, at=2)
         if output is None:
             output = empty(shape, any_channels_last(grad_output, weight), like=shares)
-        part_of(output, pictures).copy_(inside.transpose(0, 1).movedim(-1, 2).reshape(gradients.shape[0], *shape[1:]))
+        part_of(output, samples).copy_(inside.transpose(0, 1).movedim(-1, 2).reshape(gradients.shape[0], *shape[1:]))
     assert output is not None
     return output
 
@@ -128,8 +128,8 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     row_length = input.shape[1] // groups * math.prod(windows.kernel_size)
     as_columns = grad_output.shape[0] * math.prod(size) >= row_length
     total, in_memory = None, in_cpu_memory(input, grad_output)
-    for pictures, band, matrix in window_matrices(input, windows, size, in_memory):
-        gradients = part_of(part_of(grad_output, pictures), band, 2)
+    for samples, band, matrix in window_matrices(input, windows, size, in_memory):
+        gradients = part_of(part_of(grad_output, samples), band, 2)
         if matrix.stride(-1) == 1:
             matrix = matrix.reshape(groups, math.prod(matrix.shape[1:3]), row_length)
             gradients = output_rows(gradients, windows)
@@ -138,7 +138,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
                 total = torch.bmm(*factors)
             else:
                 total = total.baddbmm_(*factors) if in_memory else total.baddbmm(*factors)
-        else:  # column by column: a product for each picture, as joining them would turn the matrix
+        else:  # column by column: a product for each sample, as joining them would turn the matrix
             by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
             factors = (matrix.mT, by_group.mT) if as_columns else (by_group, matrix)
             share = torch.matmul(*factors).sum(1)
@@ -165,7 +165,8 @@ def blocks_of(batch: Tensor, output_size: Sequence[int], row_length: int, in_mem
 
 @planned
 def blocks(batch: int, output_size: Sequence[int], row_bytes: int, block_bytes: int, cores: int) -> Blocks:
-    """Several samples at a time, or one and bands of its outputs."""
+    """Several samples at a time, or one and bands of its outputs: for numbers, which symbols are made here."""
+    batch, output_size = int(batch), tuple(map(int, output_size))
     of_band = math.prod(output_size[1:]) * row_bytes
     bands = blocking.even_slices(output_size[0], block_bytes // max(1, of_band), cores)
     samples = blocking.even_slices(batch, block_bytes // max(1, of_band * output_size[0]), cores)
@@ -235,12 +236,12 @@ def view_plan(shape: torch.Size, windows: Windows, output_size: Sequence[int]) -
 def window_matrix(view: Tensor, band: slice, windows: Windows) -> Tensor:
     """The windows of a band of outputs, a row each: (G, n, outputs, *k·C/G)."""
     view = part_of(view, band, 2)
-    groups, pictures, *size = view.shape
+    groups, samples, *size = view.shape
     outputs, row = size[: windows.dims], size[windows.dims :]
     if view.stride(1 + windows.dims) == 1 and view.stride(-1) > 1:
         by_column = view.permute(0, 1, *range(2 + windows.dims, view.dim()), *range(2, 2 + windows.dims))
-        return by_column.reshape(groups, pictures, math.prod(row), math.prod(outputs)).mT
-    return view.reshape(groups, pictures, math.prod(outputs), math.prod(row))
+        return by_column.reshape(groups, samples, math.prod(row), math.prod(outputs)).mT
+    return view.reshape(groups, samples, math.prod(outputs), math.prod(row))
 
 
 def filter_rows(weight: Tensor, windows: Windows) -> Tensor:

@@ -81,7 +81,7 @@ def multiply(matrix: Tensor, data: Tensor, out: Tensor) -> Tensor:
 
 
 def products(left: Tensor, right: Tensor, groups: int) -> Tensor:
-    """Σ over pictures and positions of left (n, G·A, *size) times right (n, G·B, *size), by group: (G, A, B)."""
+    """Σ over samples and positions of left (n, G·A, *size) times right (n, G·B, *size), by group: (G, A, B)."""
     if is_channels_last(left):
         return torch.bmm(rows(left, groups).mT, rows(right, groups))
     elements = left.shape[1] * right.shape[1] // groups

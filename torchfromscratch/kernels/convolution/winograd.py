@@ -112,7 +112,7 @@ def multiplications(batch: int, channels: tuple[int, int], input_size: Sequence[
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in the package."""
-    plan = blocks_of(input, windows, windows.output_size(input.shape[2:]), weight.shape[:2])
+    plan = blocks_of(input, windows, None, weight.shape[:2])
     output = empty((input.shape[0], weight.shape[0], *plan.size), any_channels_last(input, weight), like=input)
     x, y = input.view(plan.cores, -1, *input.shape[1:]), output.view(plan.cores, -1, *output.shape[1:])
     filters = transformed_filters(weight, plan.cores)
@@ -194,19 +194,19 @@ class Plan(NamedTuple):
     by_shape: list[tuple[Shape, int, list[Block]]]
 
 
-def blocks_of(input: Tensor, windows: Windows, output_size: Sequence[int], channels: Sequence[int]) -> Plan:
-    """The plan for an input (N, C, H, W), of either of these channels."""
+def blocks_of(input: Tensor, windows: Windows, output_size: Sequence[int] | None, channels: Sequence[int]) -> Plan:
+    """The plan for an input (N, C, H, W), of these channels; without a size, of all outputs."""
     fewer = max(min(channels), max(channels) // 2)  # so at most twice the tiles that the other operand would take
     tiles, threads = max(LEAST_TILES, ELEMENTS_PER_CORE // fewer), torch.get_num_threads()
-    return plan(input.shape[0], input.shape[2:], windows.padding, output_size, max(channels), tiles, threads)
+    return plan(input.shape[0], input.shape[2:], windows, output_size, max(channels), tiles, threads)
 
 
 @planned
 def plan(
     batch: int,
     input_size: Sequence[int],
-    padding: Sequence[int],
-    output_size: Sequence[int],
+    windows: Windows,
+    output_size: Sequence[int] | None,
     channels: int,
     tiles_of_core: int,
     threads: int,
@@ -217,7 +217,8 @@ def plan(
     what is computed lies core by core: at every step, each of them finds in its own cache what it has written
     there before. For that they need filters of their own, which the tiles must be many enough to pay for.
     """
-    (height, width), (rows, columns) = input_size, (math.ceil(size / TILE) for size in output_size)
+    (height, width), padding, output_size = input_size, windows.padding, output_size or windows.output_size(input_size)
+    rows, columns = (math.ceil(size / TILE) for size in output_size)
     cores = math.gcd(batch, threads) if 2 * batch * rows * columns >= threads * channels else 1
     batch, at_once = batch // cores, tiles_of_core * threads // cores
     rows_at_once = evenly(rows, max(1, at_once // columns))

@@ -1,7 +1,7 @@
 """Convolution of volumes by Winograd's method: of their planes, one after the other.
 
 A window that is k planes deep sees k planes of the input. Laid one behind the other, their channels are those of one
-picture, and the kernel is one of two dimensions:
+sample, and the kernel is one of two dimensions:
 
     y[d] = Σₖ w[:, :, k] ∗ x[d·s + k·δ − p] = w' ∗ x'[d]        x'[d]: (k·C, height, width), w': (O, k·C, 3, 3)
 
@@ -25,9 +25,9 @@ from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_fo
 from torchfromscratch.kernels.windows import Windows
 
 # A volume is written out as often as a window is deep: at most so much of it at a time.
-PART_BYTES = 32 * 2**20
+BLOCK_BYTES = 32 * 2**20
 
-Part = tuple[slice, slice]  # of a batch of volumes, and of the planes of their outputs
+Block = tuple[slice, slice]  # of a batch of volumes, and of the planes of their outputs
 
 
 def fits(task: Task) -> bool:
@@ -47,46 +47,46 @@ def cost(task: Task) -> float:
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
-    """y, shapes as in `convolution.correlate`."""
+    """y, shapes as in the package."""
     size, channels_last = windows.output_size(input.shape[2:]), any_channels_last(input, weight)
     output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=input)
-    for part in parts(input, size[0], windows):
-        y = winograd.correlate(seen(input, part, windows), of_pictures(weight), bias, in_plane(windows))
-        planes = by_plane(output)[part]
+    for block in blocks(input, size[0], windows):
+        y = winograd.correlate(seen(input, block, windows), fold_depth(weight), bias, in_plane(windows))
+        planes = by_plane(output)[block]
         planes.copy_(y.view(*planes.shape))
     return output
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx, shapes as in `convolution.full_convolution`."""
+    """dL/dx, shapes as in the package."""
     shape = (grad_output.shape[0], weight.shape[1], *input_size)
     grad_input = empty(shape, any_channels_last(grad_output, weight), like=grad_output).zero_()
-    for part in parts(grad_input, grad_output.shape[2], windows):
-        g, flat = pictures(grad_output, part), in_plane(windows)
-        dx = winograd.full_convolution(g, of_pictures(weight), flat, input_size[1:])
-        put_back(dx, grad_input, part, windows)
+    for block in blocks(grad_input, grad_output.shape[2], windows):
+        g, flat = planes_of(grad_output, block), in_plane(windows)
+        dx = winograd.full_convolution(g, fold_depth(weight), flat, input_size[1:])
+        add_to_grad_input(dx, grad_input, block, windows)
     return grad_input
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
-    """dL/dw, shapes as in `convolution.weight_gradient`."""
+    """dL/dw, shapes as in the package."""
     shares = [
-        winograd.weight_gradient(seen(input, part, windows), pictures(grad_output, part), in_plane(windows))
-        for part in parts(input, grad_output.shape[2], windows)
+        winograd.weight_gradient(seen(input, block, windows), planes_of(grad_output, block), in_plane(windows))
+        for block in blocks(input, grad_output.shape[2], windows)
     ]
-    return of_volumes(functools.reduce(torch.add, shares), windows, any_channels_last(input, grad_output))
+    return unfold_depth(functools.reduce(torch.add, shares), windows, any_channels_last(input, grad_output))
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """dL/dx and dL/dw, shapes as in `convolution.gradients`."""
+    """dL/dx and dL/dw, shapes as in the package."""
     grad_input = empty(input.shape, any_channels_last(grad_output, weight), like=input).zero_()
     shares = []
-    for part in parts(input, grad_output.shape[2], windows):
-        x, g = seen(input, part, windows), pictures(grad_output, part)
-        dx, share = winograd.gradients(x, of_pictures(weight), g, in_plane(windows))
-        put_back(dx, grad_input, part, windows)
+    for block in blocks(input, grad_output.shape[2], windows):
+        x, g = seen(input, block, windows), planes_of(grad_output, block)
+        dx, share = winograd.gradients(x, fold_depth(weight), g, in_plane(windows))
+        add_to_grad_input(dx, grad_input, block, windows)
         shares.append(share)
-    return grad_input, of_volumes(functools.reduce(torch.add, shares), windows, any_channels_last(input, grad_output))
+    return grad_input, unfold_depth(functools.reduce(torch.add, shares), windows, any_channels_last(input, grad_output))
 
 
 def in_plane(windows: Windows) -> Windows:
@@ -94,11 +94,11 @@ def in_plane(windows: Windows) -> Windows:
     return windows.along(slice(1, None))
 
 
-def parts(input: Tensor, depth: int, windows: Windows) -> list[Part]:
+def blocks(input: Tensor, depth: int, windows: Windows) -> list[Block]:
     """Some volumes at a time, or one and some planes of its output."""
     batch, channels, _, *size = input.shape
     of_plane = windows.kernel_size[0] * channels * math.prod(size) * input.element_size()
-    most = PART_BYTES // max(1, of_plane)
+    most = BLOCK_BYTES // max(1, of_plane)
     volumes, planes = evenly(batch, max(1, most // depth)), evenly(depth, max(1, most))
     return [
         (slice(n, min(n + volumes, batch)), slice(d, min(d + planes, depth)))
@@ -112,14 +112,14 @@ def by_plane(volumes: Tensor) -> Tensor:
     return volumes.transpose(1, 2)
 
 
-def pictures(output: Tensor, part: Part) -> Tensor:
-    """A part of (N, O, depth, height, width) → (n·planes, O, height, width)."""
-    return by_plane(output)[part].flatten(0, 1)
+def planes_of(output: Tensor, block: Block) -> Tensor:
+    """A block of (N, O, depth, height, width) → (n·planes, O, height, width)."""
+    return by_plane(output)[block].flatten(0, 1)
 
 
-def seen(input: Tensor, part: Part, windows: Windows) -> Tensor:
-    """x' of a part of the outputs: (N, C, D, H, W) → (n·planes, k·C, H, W)."""
-    volumes, outputs = part
+def seen(input: Tensor, block: Block, windows: Windows) -> Tensor:
+    """x' of a block of the outputs: (N, C, D, H, W) → (n·planes, k·C, H, W)."""
+    volumes, outputs = block
     channels, planes, *size = input.shape[1:]
     shape = (volumes.stop - volumes.start, outputs.stop - outputs.start, windows.kernel_size[0], channels, *size)
     x = empty((shape[0] * shape[1], shape[2] * channels, *size), any_channels_last(input), like=input)
@@ -131,9 +131,9 @@ def seen(input: Tensor, part: Part, windows: Windows) -> Tensor:
     return x
 
 
-def put_back(grad: Tensor, grad_input: Tensor, part: Part, windows: Windows) -> None:
+def add_to_grad_input(grad: Tensor, grad_input: Tensor, block: Block, windows: Windows) -> None:
     """Adds dL/dx' (n·planes, k·C, H, W) to dL/dx (N, C, D, H, W)."""
-    volumes, outputs = part
+    volumes, outputs = block
     channels, planes, *size = grad_input.shape[1:]
     by_tap = grad.view(volumes.stop - volumes.start, -1, windows.kernel_size[0], channels, *size)
     for tap, input_slices, output_slices in planes_seen(windows, planes, outputs):
@@ -149,13 +149,13 @@ def planes_seen(windows: Windows, planes: int, outputs: slice) -> Iterator[tuple
         yield tap[0], input_slices, output_slices
 
 
-def of_pictures(weight: Tensor) -> Tensor:
+def fold_depth(weight: Tensor) -> Tensor:
     """w': (O, C, k, 3, 3) → (O, k·C, 3, 3)."""
     return weight.transpose(1, 2).flatten(1, 2)
 
 
-def of_volumes(weight: Tensor, windows: Windows, channels_last: bool) -> Tensor:
-    """The inverse of `of_pictures`, in the memory format asked for."""
+def unfold_depth(weight: Tensor, windows: Windows, channels_last: bool) -> Tensor:
+    """The inverse of `fold_depth`, in the memory format asked for."""
     return copy_to_memory_format(weight.unflatten(1, (windows.kernel_size[0], -1)).transpose(1, 2), channels_last)
 
 

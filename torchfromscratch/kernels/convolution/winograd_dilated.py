@@ -1,7 +1,7 @@
-"""Dilated convolution by Winograd's method: of the pictures that are left where only every d-th pixel is kept.
+"""Dilated convolution by Winograd's method: of the samples that are left where only every d-th pixel is kept.
 
 The taps of a window with dilation d lie d pixels apart. With stride 1, windows that lie d pixels apart see the same
-pixels as windows without gaps over a picture of those alone. There are d of these along each dimension, one for
+pixels as windows without gaps over a sample of those alone. There are d of these along each dimension, one for
 each pixel r to begin with, and what is seen of them are the outputs, d pixels apart:
 
     y[a·d + r] = Σₖ w[k] · x[(a + k)·d + r − p] = Σₖ w[k] · xᵣ[a + k]        xᵣ[a] = x[a·d + r − p]
@@ -40,7 +40,7 @@ def cost(task: Task) -> float:
 
 
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
-    """y, shapes as in `convolution.correlate`."""
+    """y, shapes as in the package."""
     split = SpaceToBatch(windows, input.shape[2:])
     y = winograd.correlate(split.split_input(input), weight, bias, split.windows)
     size, channels_last = windows.output_size(input.shape[2:]), any_channels_last(input, weight)
@@ -48,21 +48,21 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
 
 
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx, shapes as in `convolution.full_convolution`."""
+    """dL/dx, shapes as in the package."""
     split = SpaceToBatch(windows, input_size)
     dx = winograd.full_convolution(split.split_output(grad_output), weight, split.windows, split.size)
     return split.merge(dx, input_size, windows.padding, any_channels_last(grad_output, weight))
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
-    """dL/dw, shapes as in `convolution.weight_gradient`."""
+    """dL/dw, shapes as in the package."""
     split = SpaceToBatch(windows, input.shape[2:])
     grad_weight = winograd.weight_gradient(split.split_input(input), split.split_output(grad_output), split.windows)
     return to_memory_format(grad_weight, any_channels_last(input, grad_output))
 
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """dL/dx and dL/dw, shapes as in `convolution.gradients`."""
+    """dL/dx and dL/dw, shapes as in the package."""
     split = SpaceToBatch(windows, input.shape[2:])
     x, g = split.split_input(input), split.split_output(grad_output)
     dx, grad_weight = winograd.gradients(x, weight, g, split.windows)
@@ -71,7 +71,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
 
 
 class SpaceToBatch:
-    """Pictures of every d-th pixel, d from each row and each column to begin with, as a batch."""
+    """Samples of every d-th pixel, d from each row and each column to begin with, as a batch."""
 
     def __init__(self, windows: Windows, input_size: Sequence[int]) -> None:
         self.dilation, self.padding = windows.dilation, windows.padding
@@ -98,7 +98,7 @@ class SpaceToBatch:
         return phase_batch
 
     def merge(self, phase_batch: Tensor, size: Sequence[int], padding: Sequence[int], channels_last: bool) -> Tensor:
-        """The pictures that these are of, without the padding: (N·∏d, C, *split) → (N, C, *size)."""
+        """The samples that these are of, without the padding: (N·∏d, C, *split) → (N, C, *size)."""
         shape = (phase_batch.shape[0] // math.prod(self.dilation), phase_batch.shape[1], *size)
         whole = empty(shape, channels_last, like=phase_batch)
         by_phase = self._by_phase(phase_batch)
