@@ -42,7 +42,7 @@ COMPOSED = {
     "multilabel_soft_margin_loss": "binary cross-entropy of logits",
     "native_channel_shuffle": "channel_shuffle",
     "normalize": "norms and quotients",
-    "one_hot": "a comparison",
+    "one_hot": "zeros and ones",
     "pairwise_distance": "a norm",
     "relu6": "hardtanh",
     "softmin": "softmax",

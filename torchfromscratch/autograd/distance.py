@@ -75,13 +75,18 @@ def _norm_dx(g: Tensor, x: Tensor, n: Tensor, p: float, dim: int | tuple[int, ..
     if math.isinf(p):
         winners = x.abs() == n
         return x.sgn() * (g / winners.sum(dim, keepdim=True) * winners)
-    g, n = (g / n).masked_fill(n == 0, 0), n.masked_fill(n == 0, 1)
+    g, n = _over_length(g, n), n.masked_fill(n == 0, 1)
     if p == 2:
         return x * g
     if p == 1:
         return x.sgn() * (g * n)
     slope = (x.abs() / n).pow(p - 1)
     return x.sgn() * (g * n * (slope.masked_fill(x == 0, 0) if p < 1 else slope))
+
+
+def _over_length(g: Tensor, n: Tensor) -> Tensor:
+    """g / n, 0 where n is, with derivatives that are numbers there."""
+    return (g / n.masked_fill(n == 0, 1)).masked_fill(n == 0, 0)
 
 
 class Dot(Function):
@@ -128,10 +133,8 @@ class PairDistances(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         x, n = saved(ctx)
         g, n = _of_both_orders(grad_output, len(x)), _of_both_orders(n, len(x))
-        slopes = [
-            _norm_dx(g[rows, :, None], x[rows, None] - x, n[rows, :, None], ctx.p, -1) for rows in _blocks_of_rows(x)
-        ]
-        return torch.cat([of_rows.sum(1) for of_rows in slopes]), None
+        blocks = _blocks_of_rows(x)
+        return torch.cat([_pairs_dx(g[rows], x[rows, None] - x, n[rows], ctx.p) for rows in blocks]), None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
 
@@ -149,6 +152,13 @@ class PairDistances(Function):
             of_rows = n[rows, rows.start :]
             moved.append(_above_diagonal((_norm_dx(torch.ones_like(of_rows), d, of_rows, ctx.p, -1) * d_t).sum(-1)))
         return torch.cat(moved)
+
+
+def _pairs_dx(g: Tensor, d: Tensor, n: Tensor, p: float) -> Tensor:
+    """Σⱼ dL/dn · dn/dx of differences d (rows, N, D) and their norms n (rows, N); of p = 2, a product of matrices."""
+    if p == 2:
+        return (_over_length(g, n).unsqueeze(1) @ d).squeeze(1)
+    return _norm_dx(g.unsqueeze(-1), d, n.unsqueeze(-1), p, -1).sum(1)
 
 
 def _blocks_of_rows(x: Tensor) -> list[slice]:

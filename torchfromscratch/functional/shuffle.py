@@ -91,7 +91,8 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             raise RuntimeError(f"Class values must be non-negative, but one is {int(tensor.min())}")
         if tensor.max() >= num_classes:
             raise RuntimeError(f"Class values must be smaller than num_classes={num_classes}, got {int(tensor.max())}")
-    return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).long()
+    zeros = torch.zeros(*tensor.shape, num_classes, dtype=torch.int64, device=tensor.device)
+    return zeros.scatter(-1, tensor.unsqueeze(-1), 1)
 
 
 def _of_images(shuffle: Callable[[Tensor, int], Tensor], input: Tensor, factor: int) -> Tensor:
