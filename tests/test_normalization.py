@@ -408,7 +408,11 @@ def test_instance_norm_takes_statistics_of_another_type(
         output = library.instance_norm(x, mean, variance, weight, bias, training)
         return [output, *torch.autograd.grad(output.sum(), [x, weight, bias]), mean, variance]
 
-    ours, theirs = answer(F), answer(torch.nn.functional)
+    ours = answer(F)
+    try:
+        theirs = answer(torch.nn.functional)
+    except RuntimeError as error:
+        pytest.skip(f"an older torch: {error}")
     assert [tensor.dtype for tensor in ours] == [tensor.dtype for tensor in theirs]
     for our, their in zip(ours, theirs, strict=True):
         allowed = 4 * max(torch.finfo(dtype).eps, torch.finfo(of_statistics).eps)
