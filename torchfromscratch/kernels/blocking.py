@@ -71,6 +71,8 @@ def by_core(batch: Tensor, cores: int) -> Tensor:
 def in_blocks(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     """`formula(*args)`, a function of each element of its tensors and of constants."""
     given = [arg for arg in args if isinstance(arg, Tensor)]
+    if is_tracing() or max([tensor.numel() for tensor in given]) <= ELEMENTWISE_BLOCK:
+        return formula(*args)
     if is_differentiating() or not _are_concrete(given):
         return formula(*args)
     numbers = [one_number(arg) if isinstance(arg, Tensor) else arg for arg in args]
