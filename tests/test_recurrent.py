@@ -353,3 +353,20 @@ def test_complex_numbers_have_torchs_gradients(kind: str) -> None:
 
     for ours, theirs in zip(answer(torchfromscratch.nn), answer(torch.nn), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("grad_enabled", [True, False])
+@pytest.mark.parametrize("cell", ["gru_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"])
+def test_torch_func_finds_cells_by_hand_whatever_the_grad_mode(cell: str, grad_enabled: bool) -> None:
+    """torch.func differentiates under torch.no_grad() too."""
+    gates = {"gru_cell": 3, "lstm_cell": 4}.get(cell, 1)
+    x, h = torch.randn(2, 3), torch.randn(2, 4)
+    weights = [torch.randn(gates * 4, 3), torch.randn(gates * 4, 4), torch.randn(gates * 4), torch.randn(gates * 4)]
+
+    def loss(h: Tensor) -> Tensor:
+        state = getattr(torchfromscratch.functional, cell)(x, (h, h) if cell == "lstm_cell" else h, *weights)
+        return (state[1] if cell == "lstm_cell" else state).square().sum()
+
+    expected = torch.func.hessian(loss)(h)
+    with torch.set_grad_enabled(grad_enabled), torchfromscratch.audit():
+        assert torch.equal(torch.func.hessian(loss)(h), expected)
