@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.modules.adaptive import _ASMoutput as AdaptiveSoftmaxOutput  # what its layer answers with
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # the bases of ours, without which there are no layers
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode  # by which audit sees kernels
 
-__all__ = ["BatchNorm", "InstanceNorm", "TorchDispatchMode"]
+__all__ = ["AdaptiveSoftmaxOutput", "BatchNorm", "InstanceNorm", "TorchDispatchMode"]
 
 # Methods of torch.nn's modules that ours override or call, for which torch.nn's would run a built-in layer in silence.
 HOOKS = {
@@ -29,6 +30,7 @@ HOOKS = {
     "_output_padding": "ConvTranspose1d ConvTranspose2d ConvTranspose3d",
     "_check_input_dim": "BatchNorm1d BatchNorm2d BatchNorm3d CircularPad1d CircularPad2d CircularPad3d",
     "_apply_instance_norm": "InstanceNorm1d InstanceNorm2d InstanceNorm3d",
+    "_get_full_log_prob": "AdaptiveLogSoftmaxWithLoss",
     "_update_flat_weights": "RNNBase",
     "_ff_block": "TransformerEncoderLayer TransformerDecoderLayer",
     "_sa_block": "TransformerEncoderLayer",

@@ -15,7 +15,9 @@ from torchfromscratch.functional.ctc import *
 from torchfromscratch.functional.distance import *
 from torchfromscratch.functional.dropout import *
 from torchfromscratch.functional.embedding import *
+from torchfromscratch.functional.fractional import *
 from torchfromscratch.functional.linear import *
+from torchfromscratch.functional.linear_loss import *
 from torchfromscratch.functional.loss import *
 from torchfromscratch.functional.margin_loss import *
 from torchfromscratch.functional.normalization import *

@@ -375,8 +375,6 @@ def _class_target(input: Tensor, target: Tensor, weight: Tensor | None) -> Tenso
     """Classes (N, 1, …), which the weights fit."""
     dim = _class_dim(input)
     expected = [*input.shape[:dim], *input.shape[dim + 1 :]]
-    if target.dtype not in (torch.int64, torch.uint8):
-        raise RuntimeError(f"expected target dtype to be Long or Byte, but got {target.dtype}")
     if dim == 0:
         if target.dim() == 1 and target.shape[0] == 1:
             target = target.squeeze(0)
@@ -387,6 +385,8 @@ def _class_target(input: Tensor, target: Tensor, weight: Tensor | None) -> Tenso
             f"Expected input batch_size ({input.shape[0]}) to match target batch_size "
             f"({target.shape[0] if target.dim() else 'none'}): got shapes {list(input.shape)} and {list(target.shape)}"
         )
+    if target.dtype not in (torch.int64, torch.uint8):
+        raise RuntimeError(f"expected target dtype to be Long or Byte, but got {target.dtype}")
     if list(target.shape) != expected:
         raise RuntimeError(f"Expected target size {expected}, got {list(target.shape)}")
     if weight is not None:

@@ -285,7 +285,7 @@ def fetch(input: Tensor, winners: Tensor, windows: Windows | None) -> Tensor:
     if any_channels_last(input):
         by_pixel = _pixels(input).gather(1, _pixels(positions))
         return by_pixel.view(-1, *winners.shape[2:], winners.shape[1]).movedim(-1, 1)
-    return _planes(input).gather(2, _planes(positions)).view(winners.shape)
+    return no_view(_planes(input).gather(2, _planes(positions)), winners.shape)
 
 
 def empty_input(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:

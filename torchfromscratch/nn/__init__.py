@@ -42,6 +42,12 @@ from torch.nn import (
     ParameterList as ParameterList,
 )
 from torch.nn import (
+    RNNBase as RNNBase,
+)
+from torch.nn import (
+    RNNCellBase as RNNCellBase,
+)
+from torch.nn import (
     Sequential as Sequential,
 )
 from torch.nn import (
@@ -69,10 +75,12 @@ from torch.nn import (
 from torchfromscratch import functional
 from torchfromscratch.nn.activation import *
 from torchfromscratch.nn.attention import *
+from torchfromscratch.nn.classification import *
 from torchfromscratch.nn.convolution import *
 from torchfromscratch.nn.distance import *
 from torchfromscratch.nn.dropout import *
 from torchfromscratch.nn.embedding import *
+from torchfromscratch.nn.fractional import *
 from torchfromscratch.nn.linear import *
 from torchfromscratch.nn.loss import *
 from torchfromscratch.nn.normalization import *
