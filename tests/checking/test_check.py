@@ -181,9 +181,27 @@ def test_of_an_unknown_function_the_numbers_tell() -> None:
     assert found["w.grad"].startswith("It is 0.333333 times what is right. Perhaps: The mean over the batch")
 
 
-@pytest.mark.parametrize("function", [F.relu, torch.abs, torch.tanh, lambda x: x.float().exp()])
+KINKED = {
+    "relu": F.relu,
+    "abs": torch.abs,
+    "tanh": torch.tanh,
+    "float32": lambda x: x.float().exp(),
+    "sign": torch.sign,
+    "a jump without a gradient": lambda x: (x > 0).double(),
+    "median": lambda x: x.median(-1).values,
+    "the second of three": lambda x: x.kthvalue(2, -1).values,
+    "huber": lambda x: F.huber_loss(x, x.roll(1, 0)),
+    "elu": F.elu,
+    "max_pool1d": lambda x: F.max_pool1d(x, 2, 1),
+    "cummax": lambda x: x.cummax(-1).values,
+}
+
+
+@pytest.mark.parametrize("function", KINKED.values(), ids=KINKED)
 def test_unknown_functions_that_are_right_pass_at_their_kinks_too(function: Any) -> None:
-    check(function, inputs=(torch.arange(-3.0, 3.0).view(2, 3),)).raise_if_wrong()
+    ties = torch.tensor([[0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 2.0, -1.0], [0.0, -1.0, -1.0, 3.0]])
+    for x in (ties, torch.arange(-3.0, 3.0).view(2, 3)):
+        check(function, inputs=(x,)).raise_if_wrong()
 
 
 def test_without_hypothesis_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

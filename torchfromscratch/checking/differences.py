@@ -171,14 +171,22 @@ class DifferencesTruth(Truth):
         """Elements at kinks that lie between the slopes of both sides and of points nearby."""
         name = what.removesuffix(".grad")
         left, right = self.slopes.left[name], self.slopes.right[name]
-        has_kink = ((left - right).abs() > KINK * (1 + self.slopes.middle(name).abs())).any(0)
-        if not has_kink.any() or self.tolerance == COARSE_TOLERANCE:
-            return has_kink.view(yours.shape)
+        scale = KINK * (1 + self.slopes.middle(name).abs())
+        if self.tolerance == COARSE_TOLERANCE:
+            return ((left - right).abs() > scale).any(0).view(yours.shape)
+        nearby = [slopes.middle(name) for slopes in self.layer.nearby(self.case)]
+        # at a jump, both sides are as steep, and points nearby are not
+        apart = torch.stack([(slopes - side).abs() > scale for slopes in nearby for side in (left, right)])
+        has_kink = (apart.any(0) | ((left - right).abs() > scale)).any(0)
         together = torch.cat([part.flatten() for part in self.gs])
-        near = torch.stack([together @ slopes.middle(name) for slopes in self.layer.nearby(self.case)])
+        near = torch.stack([together @ slopes for slopes in nearby])
         sides = together.unsqueeze(1) * left, together.unsqueeze(1) * right
         low = torch.cat([near, torch.minimum(*sides).sum(0, keepdim=True)]).amin(0)
         high = torch.cat([near, torch.maximum(*sides).sum(0, keepdim=True)]).amax(0)
+        x = self.tensors[name].flatten()
+        for value in x[has_kink].unique():  # equal elements may take each other's part
+            tied = has_kink & (x == value)
+            low[tied], high[tied] = low[tied].min(), high[tied].max()
         margin = NEAR_TOLERANCE * (1 + high.abs() + low.abs())
         given = yours.flatten()
         accepted = has_kink & (given >= low - margin) & (given <= high + margin)
