@@ -140,7 +140,7 @@ class WeightGradientBuffer:
 class PaddedViews:
     """What each tap sees, as views (n, G, 1, *output) of memory that part after part of the batch is copied to.
 
-    Samples that are seen in strides are parted there into those that lie a stride apart, for runs without gaps.
+    Samples that are seen in strides are split there into those that lie a stride apart, for runs without gaps.
     """
 
     def __init__(self, longest: Tensor, windows: Windows, output_size: Sequence[int]) -> None:
