@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 import torchfromscratch.functional as F
 from tests import lacks
-from tests.subjects import assert_same_outcome, outcome, random_tensors
+from tests.subjects import assert_equal, assert_same_outcome, outcome, pull_back, random_tensors
 from torchfromscratch import nn
 from torchfromscratch.kernels import blocking
 
@@ -417,3 +417,23 @@ def test_instance_norm_takes_statistics_of_another_type(
     for our, their in zip(ours, theirs, strict=True):
         allowed = 4 * max(torch.finfo(dtype).eps, torch.finfo(of_statistics).eps)
         torch.testing.assert_close(our, their, rtol=allowed, atol=4 * allowed)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_cross_map_is_local_response_norm_of_an_odd_window(size: int, channels: int) -> None:
+    """And torch's own is not: docs/torch.md."""
+    (x,) = random_tensors((2, channels, 2, 3))
+    module = nn.CrossMapLRN2d(size, 0.7, 0.5, 2.0)
+    found = [module(x), torch.nn.functional.local_response_norm(x, size, 0.7, 0.5, 2.0)]
+    assert_equal(*[pull_back(y, [x]) for y in found])
+    assert torch.autograd.gradcheck(module, x)
+
+
+def test_cross_map_of_an_even_window_reaches_as_far_on_both_sides() -> None:
+    (x,) = random_tensors((1, 3, 1, 1))
+    y = nn.CrossMapLRN2d(4, 0.7, 0.5, 2.0)(x)
+    sums = x.square().sum(1, keepdim=True) - torch.stack([x[:, 2], 0 * x[:, 1], x[:, 0]], 1).square()
+    torch.testing.assert_close(y, x / (2.0 + 0.7 / 4 * sums).sqrt())
+    with pytest.raises(ValueError, match="4D"):
+        nn.CrossMapLRN2d(4)(x[0])
