@@ -12,7 +12,7 @@ OPERATORS = {
 }  # fmt: skip
 LETTERS = {
     "\\partial": "∂", "\\infty": "∞", "\\sigma": "σ", "\\mu": "μ", "\\rho": "ρ", "\\delta": "δ", "\\gamma": "γ",
-    "\\beta": "β", "\\varepsilon": "ε", "\\Delta": "Δ", "\\tanh": "tanh", "\\log": "log",
+    "\\alpha": "α", "\\beta": "β", "\\varepsilon": "ε", "\\Delta": "Δ", "\\tanh": "tanh", "\\log": "log",
 }  # fmt: skip
 BIG = {"\\sum": "<mo>∑</mo>", "\\max": "<mo>max</mo>"}  # whose index stands below
 ACCENTS = {"\\hat": "^", "\\tilde": "~"}
