@@ -1,5 +1,6 @@
 """Inside from_scratch(), what torch calls a layer is ours: same numbers, and nothing built in."""
 
+import contextlib
 import functools
 import threading
 
@@ -299,7 +300,8 @@ def test_it_compiles_in_one_graph():
 
 
 @pytest.mark.skipif(not CAN_TRACE_MODES, reason="before torch 2.11, what is traced cannot ask whether a mode is on")
-def test_kernels_of_torchs_fast_paths_are_not_compiled():
+@pytest.mark.parametrize("mode", ["around", "inside"])
+def test_kernels_of_torchs_fast_paths_are_not_compiled(mode):
     layer = torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).double().eval()
     x, padding = X[0, :2, :3, :4], torch.tensor([[False, False, False], [False, True, True]])
     arguments = (x, None, padding)
@@ -309,10 +311,12 @@ def test_kernels_of_torchs_fast_paths_are_not_compiled():
         called.update(getattr(node.target, "__name__", "") for node in graph.graph.nodes)
         return graph.forward
 
-    compiled = torch.compile(layer, backend=backend, fullgraph=True)
+    step = from_scratch()(lambda *given: layer(*given)) if mode == "inside" else layer
+    compiled = torch.compile(step, backend=backend, fullgraph=True)
     with torch.no_grad():
         expected = layer(*arguments)
-        with from_scratch():
+        with from_scratch() if mode == "around" else contextlib.nullcontext():
             torch.testing.assert_close(compiled(*arguments), expected)
+    assert torch.backends.mha.get_fastpath_enabled()
     assert "addmm" in called
     assert called.isdisjoint({"_transformer_encoder_layer_fwd", "_native_multi_head_attention", "linear"})

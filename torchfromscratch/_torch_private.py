@@ -169,6 +169,14 @@ pop_mode: Callable[[], Any] = _needed("overrides._pop_mode")
 push_mode: Callable[[Any], None] = _needed("overrides._push_mode")
 
 
+def set_fast_paths(enabled: bool) -> None:
+    """torch.backends.mha.set_fastpath_enabled, which torch.compile refuses to trace."""
+    if hasattr(torch.backends.mha, "_is_fastpath_enabled"):
+        torch.backends.mha._is_fastpath_enabled = enabled
+    else:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
 # What the tools need: trees of tensors, and what takes long to import
 
 tree_map = _needed("utils._pytree.tree_map")

@@ -45,9 +45,14 @@ def from_scratch() -> Iterator[None]:
     """
     if any([isinstance(mode, _ByHand) for mode in private.function_modes()]):
         yield
-    elif is_compiling():  # which neither locks nor changes a class, and takes no fast path
-        with _ByHand():
-            yield
+    elif is_compiling():  # which neither locks nor changes a class
+        enabled = torch.backends.mha.get_fastpath_enabled()
+        private.set_fast_paths(False)
+        try:
+            with _ByHand():
+                yield
+        finally:
+            private.set_fast_paths(enabled)
     else:
         with keep_fast_paths(_ByHand), _ByHand():
             yield
