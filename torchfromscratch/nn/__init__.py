@@ -96,7 +96,10 @@ _take_whole(torch.fx.Tracer)
 
 
 # what holds no layer, by the names that the installed torch has
-_TORCHS_OWN = ("common_types", "factory_kwargs", "grad", "intrinsic", "modules", "qat", "quantizable", "quantized")
+_TORCHS_OWN = (
+    *("common_types", "factory_kwargs", "grad", "intrinsic", "modules", "qat", "quantizable", "quantized"),
+    "LinearCrossEntropyOptions",
+)
 
 
 def __getattr__(name: str) -> Any:
