@@ -4,7 +4,7 @@
 
 Each module subclasses torch.nn's of the same name and replaces what it computes, so constructors,
 initial values, repr, state_dict and isinstance checks are torch.nn's own. Containers, parameters, initialisation
-and what only moves elements compute no layer and are torch.nn's.
+and views compute no layer and are torch.nn's: docs/coverage.md tells which.
 """
 
 from typing import Any
