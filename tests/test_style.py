@@ -22,6 +22,13 @@ def test_style(command: str) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.parametrize("package", ["autograd", "functional", "kernels", "nn"])
+def test_what_is_traced_zips_nothing_of_unequal_lengths(package: str) -> None:
+    """torch 2.6 to 2.9 compile zip(strict=False) to zip(strict=True)."""
+    for file in (ROOT / "torchfromscratch" / package).rglob("*.py"):
+        assert "strict=False)" not in file.read_text(encoding="utf-8"), file
+
+
 def test_no_function_hides_a_package() -> None:
     """`import torchfromscratch.checking.naming as n` looks the package up as an attribute."""
     packages = [found.name for found in pkgutil.iter_modules(torchfromscratch.__path__) if found.ispkg]

@@ -346,8 +346,8 @@ def _variance_of_each(var: Tensor, input: Tensor) -> Tensor:
         return var
     if var.shape == input.shape[:-1]:
         return var.unsqueeze(-1)
-    different = [of_var for of_var, size in zip(var.shape, input.shape, strict=False) if of_var != size]
-    if var.dim() == input.dim() and sum(different) == 1:
+    has_dims = var.dim() == input.dim()
+    if has_dims and sum([of_var for of_var, size in zip(var.shape, input.shape, strict=True) if of_var != size]) == 1:
         return var
     raise ValueError(
         f"var is of incorrect size: it needs the input's {list(input.shape)}, the same with one dimension of 1, "

@@ -316,7 +316,7 @@ def _check(input: Tensor, *tensors: Tensor | None, size: int | None = None) -> N
     _check_real(input)
     if size is not None:
         _check_sizes(size, *tensors)
-    for name, tensor in zip(_NAMES, tensors, strict=False):
+    for name, tensor in zip(_NAMES[: len(tensors)], tensors, strict=True):
         if tensor is None:
             continue
         beside_narrow = input.dtype in NARROW_TYPES and tensor.dtype == torch.float32
@@ -325,7 +325,7 @@ def _check(input: Tensor, *tensors: Tensor | None, size: int | None = None) -> N
 
 
 def _check_sizes(channels: int, *tensors: Tensor | None) -> None:
-    for name, tensor in zip(_NAMES, tensors, strict=False):
+    for name, tensor in zip(_NAMES[: len(tensors)], tensors, strict=True):
         if tensor is not None and tensor.numel() != channels:
             raise RuntimeError(f"{name} should have an element for each of {channels} channels, got {tensor.numel()}")
 

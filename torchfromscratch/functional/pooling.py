@@ -477,7 +477,7 @@ def _unpooled_size(
 ) -> tuple[int, ...]:
     """The size that pooling had as input: the least, or the one that is asked for."""
     dims = len(kernel)
-    given = zip(input.shape[-dims:], strides, kernel, paddings, strict=False)
+    given = zip(input.shape[-dims:], strides, kernel, paddings, strict=True)
     least = [(size - 1) * s + k - 2 * p for size, s, k, p in given]
     if output_size is None:
         size = least
