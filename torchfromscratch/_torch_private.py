@@ -194,3 +194,8 @@ def test_databases() -> tuple[Any, Any, Any]:
     from torch.testing._internal.common_modules import ModuleErrorEnum, module_db
 
     return op_db, module_db, ModuleErrorEnum
+
+
+def random_samples(module: torch.nn.Module) -> Tensor | None:
+    """The random numbers that fractional max pooling was built with; drawn anew where there are none."""
+    return getattr(module, "_random_samples", None)

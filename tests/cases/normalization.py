@@ -85,4 +85,5 @@ MODULE_CASES = [
         ((2, 1, 3, 2),),  # of more channels than one torch's are wrong: docs/torch.md
         leave_out={"meta": "torch's takes no such tensors"},
     ),
+    ModuleCase("SyncBatchNorm", lambda nn: nn.SyncBatchNorm(3), ((2, 3, 4, 2),)),
 ]

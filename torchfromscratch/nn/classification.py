@@ -88,7 +88,9 @@ if hasattr(torch.nn, "LinearCrossEntropyLoss"):
                 options=self.options,
             )
 
-    __all__ += ["LinearCrossEntropyLoss"]
+    LinearCrossEntropyOptions = torch.nn.LinearCrossEntropyOptions  # of how torch saves memory: numbers alone
+
+    __all__ += ["LinearCrossEntropyLoss", "LinearCrossEntropyOptions"]
 
 
 def _by_hand(module: torch.nn.Module) -> None:

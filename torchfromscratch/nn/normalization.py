@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.distributed as dist
 import torch.nn
 from torch import Tensor
 
 from torchfromscratch import _torch_private as private
 from torchfromscratch import functional as F
 from torchfromscratch.functional.normalization import local_response
+from torchfromscratch.functional.synchronized import sync_batch_norm
 
 __all__ = [
     "BatchNorm1d",
@@ -29,6 +31,7 @@ __all__ = [
     "LazyInstanceNorm3d",
     "LocalResponseNorm",
     "RMSNorm",
+    "SyncBatchNorm",
 ]
 
 
@@ -168,3 +171,39 @@ class CrossMapLRN2d(torch.nn.CrossMapLRN2d):
             raise ValueError(f"CrossMapLRN2d: Expected input to be 4D, got {input.dim()}D instead.")
         reach = (self.size - 1) // 2
         return local_response(input, self.size, reach, reach, self.alpha, self.beta, self.k)
+
+
+class SyncBatchNorm(_BatchNorm, torch.nn.SyncBatchNorm):
+    """Batch norm over the batches of all processes: torch.nn.SyncBatchNorm by hand, on a CPU too."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        group = self._group()
+        if not self.training or group is None:
+            return super().forward(input)
+        self._check_input_dim(input)
+        if input.shape[1] == 0:
+            raise ValueError("SyncBatchNorm number of input channels should be non-zero")
+        momentum: Any = 0.0 if self.momentum is None else self.momentum
+        tracks = self.track_running_stats
+        if tracks and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # the average over all batches so far
+                momentum = 1 / self.num_batches_tracked.item()
+        running = (self.running_mean, self.running_var) if tracks else (None, None)
+        return sync_batch_norm(input, *running, self.weight, self.bias, momentum, self.eps, group)
+
+    def _group(self) -> Any:
+        """The processes to compute with, None if there is none but this."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return None
+        group = self.process_group or dist.group.WORLD
+        return group if dist.get_world_size(group) > 1 else None
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: torch.nn.Module, process_group: Any = None) -> torch.nn.Module:
+        """`module` with a SyncBatchNorm in the place of each batch norm, which shares its parameters and buffers."""
+        converted = super().convert_sync_batchnorm(module, process_group)
+        for part in converted.modules():
+            if type(part) is torch.nn.SyncBatchNorm:
+                part.__class__ = cls
+        return converted
