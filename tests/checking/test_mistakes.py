@@ -21,6 +21,7 @@ NOT_EVERYWHERE = {
     "The dilation is forgotten.",
     "The mask is forgotten.",
     "The statistics are taken over the positions of each sample alone.",  # which is what instance norm does
+    "The statistics are taken over batch and positions.",  # which is what batch norm does
     "The softmax is over the last dimension, not over the classes.",  # the same for samples without positions
 }
 
