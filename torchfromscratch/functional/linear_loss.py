@@ -1,4 +1,4 @@
-"""Cross-entropy behind a fully connected layer, which torch has from version 2.12 or so on."""
+"""Cross-entropy behind a fully connected layer, where torch has it."""
 
 from __future__ import annotations
 

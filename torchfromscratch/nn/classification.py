@@ -88,9 +88,7 @@ if hasattr(torch.nn, "LinearCrossEntropyLoss"):
                 options=self.options,
             )
 
-    LinearCrossEntropyOptions = torch.nn.LinearCrossEntropyOptions  # of how torch saves memory: numbers alone
-
-    __all__ += ["LinearCrossEntropyLoss", "LinearCrossEntropyOptions"]
+    __all__ += ["LinearCrossEntropyLoss"]
 
 
 def _by_hand(module: torch.nn.Module) -> None:
