@@ -236,3 +236,13 @@ def batch_norm_in_evaluation_with_eps_0() -> str:
 def module_to_memory_format() -> str:
     typed = "def to(self, memory_format:" in inspect.getsource(sys.modules[torch.nn.Module.__module__])
     return "" if typed else "mypy reads torch's annotations, and Module.to has none for memory_format"
+
+
+@functools.cache
+def frequencies_of_the_bags_own() -> str:
+    weight = torch.ones(5, 1, requires_grad=True)
+    members = torch.tensor([[0, 1, 1], [2, 1, 4]])
+    output = torch.nn.functional.embedding_bag(members, weight, mode="sum", scale_grad_by_freq=True)
+    (gradient,) = torch.autograd.grad(output.sum(), weight)
+    right = gradient.flatten().tolist() == [1, 1, 1, 0, 1]
+    return "" if right else "torch's embedding_bag divides by the frequencies of other indices, see docs/torch.md"
