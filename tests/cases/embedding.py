@@ -12,10 +12,14 @@ ON_PURPOSE = dict.fromkeys(
     ["first_derivatives", "every_element_of_the_derivatives", "forward_over_forward"],
     "the gradient is not the derivative: that is what the option asks for",
 )
-COMPARED = (
-    *("values_and_gradients", "not_contiguous", "per_sample_gradients", "jacobian_and_hessian"),
-    *("accuracy", "autocast"),
-)
+COMPARED = [
+    "values_and_gradients",
+    "not_contiguous",
+    "per_sample_gradients",
+    "jacobian_and_hessian",
+    "accuracy",
+    "autocast",
+]
 AGAINST_TORCHS_GRADIENT = dict.fromkeys(COMPARED, reason) if (reason := lacks.frequencies_of_the_bags_own()) else {}
 
 
