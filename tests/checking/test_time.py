@@ -46,7 +46,8 @@ def seconds(function: object, like: str | None, **given: object) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in LAYERS if name != "dropout"])
+# torch takes no mask for dropout, and its lstm_cell does not tell what it takes
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in ("dropout", "lstm_cell")])
 def test_a_check_of_a_right_layer_is_done_soon(name: str) -> None:
     function = getattr(F, name, None) or getattr(torch, name)
     assert seconds(function, name) <= LONGEST.get(name, OTHERS)
