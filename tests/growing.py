@@ -181,8 +181,110 @@ def wide_depthwise(length: int) -> Growing:
     return Growing("conv2d", f"depthwise, 1×{length}", shapes, call)
 
 
+def signs(x: Tensor) -> Tensor:
+    return torch.arange(x.shape[0]) % 2 * 2 - 1
+
+
+def class_sets(x: Tensor) -> Tensor:
+    """For each sample the class 0 alone."""
+    return torch.full(x.shape, -1).index_fill(1, torch.tensor([0]), 0)
+
+
+def unpooling(dims: int) -> Growing:
+    """To twice the size, the elements in their order at the first positions."""
+
+    def call(F: Any, x: Tensor) -> Any:
+        size = x.shape[2:]
+        return getattr(F, f"max_unpool{dims}d")(x, torch.arange(math.prod(size)).view(size).expand_as(x), 2)
+
+    return Growing(f"max_unpool{dims}d", "2 / 2", batch(16, *{1: (64,), 2: (8, 8), 3: (4, 4, 4)}[dims]), call)
+
+
+def fractional(dims: int, name: str) -> Growing:
+    size = {2: (16, 16), 3: (8, 8, 8)}[dims]
+    return of_name(name, batch(16, *size), "2, to a half", 2, output_size=size[0] // 2)
+
+
+def ctc(F: Any, x: Tensor) -> Any:
+    samples = x.shape[1]
+    targets = torch.arange(samples * 3).view(samples, 3) % 9 + 1
+    return F.ctc_loss(x, targets, torch.full((samples,), 10), torch.full((samples,), 3))
+
+
 PICTURES = batch(16, 16, 16)
 LINES = batch(100)
+
+
+def lines(count: int) -> Callable[[int], tuple[tuple[int, ...], ...]]:
+    return lambda n: LINES(n) * count
+
+
+DISTANCES_AND_MARGINS = [
+    of_name("bilinear", lambda n: (*batch(20)(n) * 2, (10, 20, 20), (10,)), "20 × 20 to 10"),
+    of_name("cosine_similarity", lines(2), "rows of 100"),
+    of_name("pairwise_distance", lines(2), "rows of 100"),
+    of_name("pdist", lambda n: ((side(2 * n), 3),), "all pairs"),
+    of_name("normalize", LINES, "rows of 100"),
+    of_name("gumbel_softmax", LINES, "rows of 100"),
+    Growing("one_hot", "10 classes", flat, lambda F, x: x * F.one_hot(classes(x, 10), 10).T),
+    Growing("cosine_embedding_loss", "rows of 100", lines(2), lambda F, x, y: F.cosine_embedding_loss(x, y, signs(x))),
+    Growing("hinge_embedding_loss", "flat", flat, lambda F, x: F.hinge_embedding_loss(x, signs(x))),
+    Growing("margin_ranking_loss", "flat", pair, lambda F, x, y: F.margin_ranking_loss(x, y, signs(x))),
+    Growing("soft_margin_loss", "flat", flat, lambda F, x: F.soft_margin_loss(x, signs(x))),
+    Growing("multi_margin_loss", "100 classes", LINES, lambda F, x: F.multi_margin_loss(x, classes(x, 100))),
+    Growing("multilabel_margin_loss", "100 classes", LINES, lambda F, x: F.multilabel_margin_loss(x, class_sets(x))),
+    Growing(
+        "multilabel_soft_margin_loss",
+        "100 classes",
+        LINES,
+        lambda F, x: F.multilabel_soft_margin_loss(x, class_sets(x) + 1.0),
+    ),
+    *[of_name(name, lines(3), "rows of 100") for name in ("triplet_margin_loss", "triplet_margin_with_distance_loss")],
+    Growing("gaussian_nll_loss", "flat", lambda n: ((n,),) * 3, lambda F, *tensors: F.gaussian_nll_loss(*tensors), 0.1),
+    of_name("poisson_nll_loss", pair),
+    Growing("ctc_loss", "10 steps, 10 classes", lambda n: ((10, max(1, n // 100), 10),), ctc, high=0.0),
+]
+
+SHUFFLES_AND_SAMPLES = [
+    *[of_name(name, PICTURES, "4 groups", 4) for name in ("channel_shuffle", "native_channel_shuffle")],
+    *[of_name(name, PICTURES, "by 2", 2) for name in ("pixel_shuffle", "pixel_unshuffle")],
+    of_name("local_response_norm", PICTURES, "5 channels", 5),
+    of_name("conv_tbc", lambda n: ((max(3, n // 64), 4, 16), (3, 16, 16), (16,)), "3, padding 1", 1),
+    *[of_name(f"lp_pool{dims}d", batch(16, *[64 >> dims] * dims), "2 / 2", 2, 2) for dims in (1, 2, 3)],
+    *[unpooling(dims) for dims in (1, 2, 3)],
+    *[fractional(dims, f"fractional_max_pool{dims}d{indices}") for dims in (2, 3) for indices in ("", "_with_indices")],
+    Growing(
+        "affine_grid",
+        "16 × 16",
+        lambda n: ((max(1, n // 256), 2, 3),),
+        lambda F, theta: F.affine_grid(theta, (theta.shape[0], 1, 16, 16), align_corners=False),
+    ),
+    *[
+        of_name("grid_sample", lambda n: (*plane(n), (1, side(n), side(n), 2)), mode, mode=mode, align_corners=False)
+        for mode in ("bilinear", "bicubic", "nearest")
+    ],
+    *[
+        Growing(
+            "embedding_bag",
+            f"{mode} of bags of 4",
+            LINES,
+            lambda F, w, mode=mode: F.embedding_bag(
+                torch.arange(w.shape[0]), w, torch.arange(0, w.shape[0], 4), mode=mode
+            ),
+        )
+        for mode in ("sum", "mean", "max")
+    ],
+    *[of_name(name, plane, "× 2", scale_factor=2) for name in ("upsample", "upsample_nearest", "upsample_bilinear")],
+]
+if hasattr(torch.nn.functional, "linear_cross_entropy"):
+    DISTANCES_AND_MARGINS.append(
+        Growing(
+            "linear_cross_entropy",
+            "100 to 10",
+            with_parameters(LINES, (10, 100)),
+            lambda F, x, w: F.linear_cross_entropy(x, w, classes(x, 10)),
+        )
+    )
 
 GROWING = [
     *[of_name(name, flat) for name in ACTIVATIONS],
@@ -262,4 +364,6 @@ GROWING = [
     *[sequence(*of) for of in (("rnn_tanh", 1, 1), ("rnn_relu", 1, 1), ("gru", 3, 1), ("lstm", 4, 2))],
     *[found for dims in (1, 2, 3) for found in (*poolings(dims), *convolutions(dims))],
     *[wide_depthwise(length) for length in (17, 63, 255)],
+    *DISTANCES_AND_MARGINS,
+    *SHUFFLES_AND_SAMPLES,
 ]

@@ -102,7 +102,7 @@ def test_no_class_restates_a_row() -> None:
 
 
 def _applied_to_their_tangents(tree: ast.Module) -> Iterator[str]:
-    """The classes of a file whose jvp returns `function(tangent, …)`, where function = differentiable(class)."""
+    """The classes of a file with a jvp that returns `function(tangent, …)`, where function = differentiable(class)."""
     functions = {
         node.value.args[0].id: node.targets[0].id
         for node in tree.body
@@ -110,8 +110,8 @@ def _applied_to_their_tangents(tree: ast.Module) -> Iterator[str]:
     }
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name in functions:
-            jvp = next(method for method in node.body if isinstance(method, ast.FunctionDef) and method.name == "jvp")
-            returned = [step.value for step in ast.walk(jvp) if isinstance(step, ast.Return)]
+            jvp = [method for method in node.body if isinstance(method, ast.FunctionDef) and method.name == "jvp"]
+            returned = [step.value for step in ast.walk(ast.Module(jvp, [])) if isinstance(step, ast.Return)]
             if any(isinstance(value, ast.Call) and _named(value) == functions[node.name] for value in returned):
                 yield node.name
 

@@ -8,7 +8,7 @@ import re
 TOKEN = re.compile(r"\\text\{[^}]*\}|\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?|\S")
 
 OPERATORS = {
-    "\\cdot": "⋅", "\\odot": "⊙", "\\in": "∈", "\\le": "≤", "\\top": "⊤", "-": "−", "*": "∗",
+    "\\cdot": "⋅", "\\odot": "⊙", "\\in": "∈", "\\le": "≤", "\\ne": "≠", "\\top": "⊤", "-": "−", "*": "∗",
 }  # fmt: skip
 LETTERS = {
     "\\partial": "∂", "\\infty": "∞", "\\sigma": "σ", "\\mu": "μ", "\\rho": "ρ", "\\delta": "δ", "\\gamma": "γ",

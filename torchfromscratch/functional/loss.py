@@ -301,7 +301,8 @@ def gaussian_nll_loss(
     if has_concrete_values(var) and (var < 0).any():
         raise ValueError("var has negative entry/entries: a variance is 0 or more")
     var = _variance_of_each(var, input)
-    reduction = chosen_reduction(reduction)
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f'{reduction} is not valid: reduction must be "none", "mean" or "sum"')
     (difference, v), dtype = in_common_type(input - target, at_least(var, eps))
     losses = table.gaussian_nll(difference, v)
     if full:
@@ -325,7 +326,7 @@ def poisson_nll_loss(
     `full` adds Stirling's approximation of log y!, y·log y − y + ½ log 2πy, for counts above 1. Shapes are broadcast.
     """
     reduction = chosen_reduction(reduction, size_average, reduce)
-    (x, y), dtype = in_common_type(input, target)
+    (y, x), dtype = in_common_type(target, input)
     losses = table.log_poisson_nll(x, y) if log_input else table.poisson_nll(x, y, eps)
     if full:
         losses = losses + table.stirling(y)

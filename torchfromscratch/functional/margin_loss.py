@@ -106,8 +106,8 @@ def margin_ranking_loss(
     reduction = chosen_reduction(reduction, size_average, reduce)
     if not input1.dim() == input2.dim() == target.dim():
         raise RuntimeError(
-            "margin_ranking_loss: all tensors should have the same number of dimensions, but got sizes "
-            f"{list(input1.shape)}, {list(input2.shape)} and {list(target.shape)}"
+            "margin_ranking_loss : All input tensors should have the same number of dimensions, but got sizes: "
+            f"input1: {list(input1.shape)}, input2: {list(input2.shape)}, target: {list(target.shape)}"
         )
     (x1, x2, y), dtype = in_common_type(input1, input2, target)
     return reduced(table.hinge(table.product(x1 - x2, -y) + margin), reduction).to(dtype)
@@ -179,7 +179,8 @@ def multi_margin_loss(
     samples, classes = scores.shape
     if target.dim() > 1 or target.numel() != samples:
         raise RuntimeError(
-            f"multi_margin_loss needs one class for each of {samples} samples, but got a target of {list(target.shape)}"
+            "multi_margin_loss: target tensor should be 1-D with size equal to the number of input samples. "
+            f"Expected target size [{samples}], but got {list(target.shape)}"
         )
     _require_classes("multi_margin_loss", target, classes, least=0)
     t = target.reshape(samples, 1)
