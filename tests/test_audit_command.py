@@ -11,7 +11,7 @@ from torchfromscratch.entry_point import run as run_command
 
 
 class Halving(torch.nn.AvgPool2d):
-    """Which ours have not, but the average pooling that it calls."""
+    """Whose forward is kept, and so the built-in kernels that it calls."""
 
     def forward(self, input):
         return torch.nn.functional.avg_pool2d(input, self.kernel_size)
@@ -63,7 +63,8 @@ def test_it_shows_layers_kernels_differences_time_and_memory(capsys):
     assert "1 Conv2d" in out
     assert "left: 4: Halving overrides the forward" in out
     assert re.search(r"aten::convolution_backward +1 +0", out)
-    assert re.search(r"all +[1-9]\d* +0\n", out)
+    assert re.search(r"aten::avg_pool2d +1 +1\n", out)
+    assert re.search(r"all +[1-9]\d* +2\n", out)
     assert re.search(r"distance from torch.nn's step in float64, 2x3x8x8 +torch.nn +by hand\n", out)
     assert re.search(r"output in float64 +0 +\de-1\d\n", out)
     assert re.search(r"worst gradient in float64 +0 +\de-1\d +\d.(weight|bias)\n", out)

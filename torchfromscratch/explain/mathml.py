@@ -8,7 +8,8 @@ import re
 TOKEN = re.compile(r"\\text\{[^}]*\}|\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+|\\.|\d+(?:\.\d+)?|\S")
 
 OPERATORS = {
-    "\\cdot": "⋅", "\\odot": "⊙", "\\in": "∈", "\\le": "≤", "\\ne": "≠", "\\top": "⊤", "-": "−", "*": "∗",
+    "\\cdot": "⋅", "\\odot": "⊙", "\\in": "∈", "\\le": "≤", "\\ne": "≠", "\\lfloor": "⌊", "\\rfloor": "⌋",
+    "\\top": "⊤", "-": "−", "*": "∗",
 }  # fmt: skip
 LETTERS = {
     "\\partial": "∂", "\\infty": "∞", "\\sigma": "σ", "\\mu": "μ", "\\rho": "ρ", "\\delta": "δ", "\\gamma": "γ",

@@ -182,6 +182,8 @@ def multi_margin_loss(
             "multi_margin_loss: target tensor should be 1-D with size equal to the number of input samples. "
             f"Expected target size [{samples}], but got {list(target.shape)}"
         )
+    if weight is not None and weight.shape != (classes,):
+        raise RuntimeError(f"inconsistent weight size, expected {classes} but got {list(weight.shape)}")
     _require_classes("multi_margin_loss", target, classes, least=0)
     t = target.reshape(samples, 1)
     others = torch.arange(classes, device=t.device) != t
@@ -189,8 +191,6 @@ def multi_margin_loss(
     losses = table.keep(hinge(table.margins(scores, t) + margin), others.unsqueeze(1)).sum((1, 2)) / classes
     if weight is not None:
         _require_no_gradient("multi_margin_loss", "weight", weight)
-        if weight.shape != (classes,):
-            raise RuntimeError(f"inconsistent weight size, expected {classes} but got {list(weight.shape)}")
         losses = losses * widened(weight)[t.squeeze(1)]
     return reduced(no_view(losses, target.shape), reduction).to(input.dtype)
 
