@@ -246,3 +246,9 @@ def frequencies_of_the_bags_own() -> str:
     (gradient,) = torch.autograd.grad(output.sum(), weight)
     right = gradient.flatten().tolist() == [1, 1, 1, 0, 1]
     return "" if right else "torch's embedding_bag divides by the frequencies of other indices, see docs/torch.md"
+
+
+@functools.cache
+def norms_of_infinite_power() -> str:
+    largest = torch.nn.functional.lp_pool1d(torch.tensor([[1.0, -3.0]]), torch.inf, 2)
+    return "" if largest.item() == 3 else "torch's lp_pool takes no limit for an infinite power, see docs/torch.md"

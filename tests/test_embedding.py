@@ -11,6 +11,7 @@ from torch import Tensor
 
 import torchfromscratch
 import torchfromscratch.functional as F
+from tests import lacks
 from torchfromscratch import nn
 
 INDICES = torch.tensor([[1, 3, 1], [0, 2, 1]])
@@ -170,6 +171,8 @@ BAGS = [
 @pytest.mark.parametrize("mode", ["sum", "mean", "max", "weights", "sparse", "sparse mean", "frequency"])
 def test_bags_equal_torchs(mode: str, bags: tuple, include_last_offset: bool, options: dict[str, Any]) -> None:
     """Values, the gradients of table and weights and their layout, and the table after max_norm."""
+    if mode == "frequency" and (reason := lacks.frequencies_of_the_bags_own()):
+        pytest.skip(reason)
     members, offsets = bags
     if include_last_offset and offsets is not None:
         offsets = torch.cat([offsets, torch.tensor([members.numel()])])

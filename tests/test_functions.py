@@ -13,7 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 
 import torchfromscratch
-from tests import lacks, test_modules
+from tests import lacks, test_modules, test_saved
 from tests import subjects as harness
 from tests.cases import EVERY_TEST
 from tests.subjects import Subject, answers, assert_as_accurate, assert_equal, loss, repeatable, tensors_of
@@ -328,7 +328,7 @@ def test_audit_under_transforms(subject: Subject, transform: str, grad_mode: boo
 
 def test_leave_out_names_tests() -> None:
     """A misspelt name in a case's `leave_out` would leave nothing out."""
-    names = {*globals(), *vars(test_modules)}  # modules are put through both files
+    names = {*globals(), *vars(test_modules), *vars(test_saved)}  # cases are put through all of these files
     tests = {name.removeprefix("test_") for name in names if name.startswith("test_")}
     for case in harness.subjects():
         assert not set(case.leave_out) - tests - {EVERY_TEST}, case.name

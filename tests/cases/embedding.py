@@ -19,6 +19,7 @@ COMPARED = [
     "jacobian_and_hessian",
     "accuracy",
     "autocast",
+    "lets_pass_in_place_what_torch_lets_pass",
 ]
 AGAINST_TORCHS_GRADIENT = dict.fromkeys(COMPARED, reason) if (reason := lacks.frequencies_of_the_bags_own()) else {}
 
