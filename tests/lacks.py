@@ -252,3 +252,12 @@ def frequencies_of_the_bags_own() -> str:
 def norms_of_infinite_power() -> str:
     largest = torch.nn.functional.lp_pool1d(torch.tensor([[1.0, -3.0]]), torch.inf, 2)
     return "" if largest.item() == 3 else "torch's lp_pool takes no limit for an infinite power, see docs/torch.md"
+
+
+@functools.cache
+def rows_of_bags_beside_a_last_offset() -> str:
+    members, weight = torch.zeros(2, 3, dtype=torch.int64), torch.ones(1, 1)
+    bags = torch.nn.functional.embedding_bag(members, weight, include_last_offset=True)
+    return (
+        "" if len(bags) == 2 else "torch's embedding_bag drops the last row of members where a last offset is included"
+    )

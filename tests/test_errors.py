@@ -18,7 +18,11 @@ from torchfromscratch import functional as F
 from torchfromscratch import nn
 
 # What torch says there tells a user nothing, or what older versions say in other words.
-UNSAID = ("internal error", "lambda must be greater or equal to 0, but found to be -0.5")
+UNSAID = (
+    "internal error",
+    "lambda must be greater or equal to 0, but found to be -0.5",
+    r"inconsistent target size, expected 5 but got \[5, 4\]",
+)
 
 OPERATORS = {
     f"{op.name} {op.variant_test_name}".strip(): op
