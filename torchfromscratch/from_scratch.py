@@ -23,6 +23,7 @@ from torchfromscratch import _torch_private as private
 from torchfromscratch import functional
 from torchfromscratch.fast_paths import keep_fast_paths
 from torchfromscratch.functional.override import is_causal_bias
+from torchfromscratch.functional.reduction import REDUCTIONS
 from torchfromscratch.kernels.execution import is_compiling
 from torchfromscratch.modes import call_inside
 
@@ -101,7 +102,6 @@ _ARGUMENTS = {
 }
 _RENAMED = {"indices": "input", "train": "training"}
 _MEANINGLESS = {"cudnn_enable", "cudnn_enabled"}
-_REDUCTIONS = ("none", "mean", "sum")
 
 
 def _with_arguments_of_torch(function: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
@@ -111,7 +111,7 @@ def _with_arguments_of_torch(function: Callable[..., Any], names: list[str]) -> 
     def call(*args: Any, **kwargs: Any) -> Any:
         given = dict(zip(names, args, strict=False), **kwargs)
         if "reduction" in names:
-            given["reduction"] = _REDUCTIONS[given.get("reduction", 0)]
+            given["reduction"] = REDUCTIONS[given.get("reduction", 0)]
         if given.get("padding_idx") == -1:
             given["padding_idx"] = None
         return function(**{_RENAMED.get(name, name): given[name] for name in given if name not in _MEANINGLESS})

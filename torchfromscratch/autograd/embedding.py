@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, bilinear_tangent, differentiable, save, saved
 from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import bags as kernel
 from torchfromscratch.kernels.buffers import no_view
@@ -120,11 +120,8 @@ class BagSum(Function):
     @staticmethod
     def jvp(ctx: Any, weight_t: Tensor | None, scale_t: Tensor | None, *_: None) -> Tensor:
         weight, scale, index, offsets = saved(ctx)
-        moves = [(weight_t, scale)] if weight_t is not None else []
-        moves += [(weight, scale_t)] if scale_t is not None else []
         rest = index, offsets, ctx.padding_idx, False, False
-        tangents = [bag_sum(table, weights, *rest) for table, weights in moves]
-        return sum(tangents[1:], tangents[0])
+        return bilinear_tangent(bag_sum, (weight, scale), (weight_t, scale_t), *rest)
 
 
 lookup = differentiable(Lookup)

@@ -161,6 +161,19 @@ def saved(ctx: Any) -> tuple[Any, ...]:
     return tuple([next(kept) if is_saved else None for is_saved in ctx.is_saved])
 
 
+def bilinear_tangent(
+    form: Callable[..., Tensor],
+    given: tuple[Tensor, Tensor | None],
+    tangents: tuple[Tensor | None, Tensor | None],
+    *rest: Any,
+) -> Tensor:
+    """The tangent of `form(a, b, *rest)`, linear in a and in b: form(a_t, b) + form(a, b_t), as far as they move."""
+    (a, b), (a_t, b_t) = given, tangents
+    terms = [] if a_t is None else [form(a_t, b, *rest)]
+    terms += [] if b_t is None else [form(a, b_t, *rest)]
+    return functools.reduce(torch.add, terms)
+
+
 def _without_autocast(compute: Callable[..., Any], *args: Any) -> Any:
     """`compute(*args)` with autocast's casts off."""
     for arg in args:

@@ -29,7 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, save, saved
+from torchfromscratch.autograd.function import (
+    Function,
+    bilinear_tangent,
+    differentiable,
+    map_over_batch,
+    save,
+    saved,
+)
 from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import sampling as kernel
 from torchfromscratch.kernels.blocking import batch_blocks
@@ -88,13 +95,12 @@ class GridSample(Function):
     def jvp(ctx: Any, input_t: Tensor | None, grid_t: Tensor | None, *_: None) -> Tensor:
         input, grid = saved(ctx)
         index, weights, slopes = _positions(ctx.spatial, grid, *ctx.options)
-        moves = []
+        pixels_t = weights_t = None
         if input_t is not None:
-            moves.append(weighted_sum(_pixels(input_t), weights, index))
+            pixels_t = _pixels(input_t)
         if grid_t is not None:
-            moved = sum([slope * grid_t[..., axis].unsqueeze(1) for axis, slope in enumerate(slopes)])
-            moves.append(weighted_sum(_pixels(input), moved, index))
-        return reduce(torch.add, moves).to(input.dtype)
+            weights_t = reduce(torch.add, [slope * grid_t[..., n].unsqueeze(1) for n, slope in enumerate(slopes)])
+        return bilinear_tangent(weighted_sum, (_pixels(input), weights), (pixels_t, weights_t), index).to(input.dtype)
 
 
 class WeightedSum(Function):
@@ -129,7 +135,7 @@ class WeightedSum(Function):
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor | None, w_t: Tensor | None, _: None) -> Tensor:
         x, w, index = saved(ctx)
-        return _sum_of_moves(weighted_sum, (x, w), (x_t, w_t), index)
+        return bilinear_tangent(weighted_sum, (x, w), (x_t, w_t), index)
 
 
 class Spread(Function):
@@ -163,7 +169,7 @@ class Spread(Function):
     @staticmethod
     def jvp(ctx: Any, g_t: Tensor | None, w_t: Tensor | None, *_: None) -> Tensor:
         g, w, index = saved(ctx)
-        return _sum_of_moves(spread, (g, w), (g_t, w_t), index, ctx.size)
+        return bilinear_tangent(spread, (g, w), (g_t, w_t), index, ctx.size)
 
 
 class Dots(Function):
@@ -198,7 +204,7 @@ class Dots(Function):
     @staticmethod
     def jvp(ctx: Any, g_t: Tensor | None, x_t: Tensor | None, _: None) -> Tensor:
         g, x, index = saved(ctx)
-        return _sum_of_moves(dots, (g, x), (g_t, x_t), index)
+        return bilinear_tangent(dots, (g, x), (g_t, x_t), index)
 
 
 def _affine_grid(theta: Tensor, spatial: Sequence[int], align_corners: bool) -> Tensor:
@@ -252,13 +258,3 @@ def _flat_index(axes: Sequence[Taps], spatial: Sequence[int]) -> Tensor:
         index = ((taps.pixels * stride).unsqueeze(2) + index.unsqueeze(1)).flatten(1, 2)
         stride = stride * length
     return index
-
-
-def _sum_of_moves(
-    form: Any, given: tuple[Tensor, Tensor], tangents: tuple[Tensor | None, Tensor | None], *rest: Any
-) -> Tensor:
-    """The tangent of a bilinear form: of each argument's move, the other standing still."""
-    (a, b), (a_t, b_t) = given, tangents
-    moves = [] if a_t is None else [form(a_t, b, *rest)]
-    moves += [] if b_t is None else [form(a, b_t, *rest)]
-    return reduce(torch.add, moves)

@@ -14,7 +14,7 @@ from torchfromscratch.autograd import loss as table
 from torchfromscratch.autograd.distance import at_least
 from torchfromscratch.functional.arguments import scalar_type
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.functional.reduction import chosen_reduction, reduced
+from torchfromscratch.functional.reduction import REDUCTIONS, chosen_reduction, reduced
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import has_concrete_values, is_autocasting, needs_gradient
 from torchfromscratch.kernels.precision import widened
@@ -301,7 +301,7 @@ def gaussian_nll_loss(
     if has_concrete_values(var) and (var < 0).any():
         raise ValueError("var has negative entry/entries: a variance is 0 or more")
     var = _variance_of_each(var, input)
-    if reduction not in ("none", "mean", "sum"):
+    if reduction not in REDUCTIONS:
         raise ValueError(f'{reduction} is not valid: reduction must be "none", "mean" or "sum"')
     (difference, v), dtype = in_common_type(input - target, at_least(var, eps))
     losses = table.gaussian_nll(difference, v)

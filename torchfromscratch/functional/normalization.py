@@ -71,7 +71,7 @@ def batch_norm(
     stats = Statistics(tuple(dim for dim in range(input.dim()) if dim != axis), eps)
     output, mean, variance = normalize(input, weight, bias, stats)
     if input.numel():
-        _update_running(running_mean, running_var, mean, variance, momentum, stats.count(input))
+        update_running(running_mean, running_var, mean, variance, momentum, stats.count(input))
     return output
 
 
@@ -117,7 +117,7 @@ def instance_norm(
     stats = Statistics(tuple(range(2, input.dim())), eps)
     output, mean, variance = normalize(input, weight, bias, stats)
     if input.numel():
-        _update_running(running_mean, running_var, mean.mean(0), variance.mean(0), momentum, stats.count(input))
+        update_running(running_mean, running_var, mean.mean(0), variance.mean(0), momentum, stats.count(input))
     return output
 
 
@@ -283,7 +283,7 @@ def _check_statistics(running_mean: Tensor | None, running_var: Tensor | None) -
 
 
 @without_derivative
-def _update_running(
+def update_running(
     running_mean: Tensor | None,
     running_var: Tensor | None,
     mean: Tensor,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch.nn
 from torch import Tensor
 
-__all__ = ["chosen_reduction", "reduced"]
+__all__ = ["REDUCTIONS", "chosen_reduction", "reduced"]
+
+# In the order of the numbers by which torch's operators know them.
+REDUCTIONS = ("none", "mean", "sum")
 
 
 def reduced(losses: Tensor, reduction: str, total: Tensor | None = None) -> Tensor:
@@ -25,6 +28,6 @@ def chosen_reduction(reduction: str, size_average: bool | None = None, reduce: b
     """The reduction to make; the two arguments that PyTorch deprecates have the last word."""
     if size_average is not None or reduce is not None:
         return torch.nn.MSELoss(size_average, reduce).reduction
-    if reduction not in ("none", "mean", "sum"):
+    if reduction not in REDUCTIONS:
         raise ValueError(f'{reduction} is not a valid value for reduction: it must be "none", "mean" or "sum"')
     return reduction

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.synchronized import all_sum, synchronized_norm
-from torchfromscratch.functional.normalization import _update_running
+from torchfromscratch.functional.normalization import update_running
 from torchfromscratch.kernels.precision import wide_type
 
 __all__ = ["sync_batch_norm"]
@@ -34,5 +34,5 @@ def sync_batch_norm(
     if total < 2:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
     output, mean, variance = synchronized_norm(input, weight, bias, count.to(wide_type(input.dtype)), eps, group)
-    _update_running(running_mean, running_var, mean, variance, momentum, total)
+    update_running(running_mean, running_var, mean, variance, momentum, total)
     return output

@@ -105,11 +105,11 @@ def gradients(
 
     A window over nothing but padding has no share in dL/dx, but if its dL/dy is NaN, so is dL/dw.
     """
-    channels, size = (input.shape[1], weight.shape[0]), input.shape[2:]
-    kernel = choose((input, weight, grad_output), channels, size, windows, algorithm)
     if input.shape[0] == 0:
         grad_input, grad_weight = empty_gradients(input, weight, grad_output, windows, algorithm)
         return grad_input, grad_weight.zero_()
+    channels, size = (input.shape[1], weight.shape[0]), input.shape[2:]
+    kernel = choose((input, weight, grad_output), channels, size, windows, algorithm)
     if kernel.gradients is not None and windows.all_see_input:
         return run(kernel, kernel.gradients, input, weight, grad_output, windows)
     grad_input = run(kernel, kernel.full_convolution, grad_output, weight, windows, size)
