@@ -15,7 +15,7 @@ from torchfromscratch.__main__ import command
 from torchfromscratch.command_line import require_known
 from torchfromscratch.entry_point import NAME
 from torchfromscratch.errors import UserError
-from torchfromscratch.explain.command import LAYERS
+from torchfromscratch.explaining.command import LAYERS
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))

@@ -10,12 +10,12 @@ import torch
 
 from torchfromscratch.__main__ import main
 from torchfromscratch.entry_point import run
-from torchfromscratch.explain import conv2d, sources
-from torchfromscratch.explain import layers as explained
-from torchfromscratch.explain.command import LAYERS
-from torchfromscratch.explain.mathml import mathml
-from torchfromscratch.explain.page import as_page
-from torchfromscratch.explain.text import as_text
+from torchfromscratch.explaining import conv2d, sources
+from torchfromscratch.explaining import layers as explained
+from torchfromscratch.explaining.command import LAYERS
+from torchfromscratch.explaining.mathml import mathml
+from torchfromscratch.explaining.page import as_page
+from torchfromscratch.explaining.text import as_text
 
 
 def _whole(*shape):

@@ -32,7 +32,7 @@ def test_what_is_traced_zips_nothing_of_unequal_lengths(package: str) -> None:
 def test_no_function_hides_a_package() -> None:
     """`import torchfromscratch.checking.naming as n` looks the package up as an attribute."""
     packages = [found.name for found in pkgutil.iter_modules(torchfromscratch.__path__) if found.ispkg]
-    assert {"autograd", "checking", "explain"} <= set(packages)
+    assert {"autograd", "checking", "explaining"} <= set(packages)
     for name in packages:
         package = importlib.import_module(f"torchfromscratch.{name}")
         assert getattr(torchfromscratch, name) is package, name

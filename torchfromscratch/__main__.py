@@ -16,7 +16,11 @@ from torchfromscratch.entry_point import NAME, run
 
 # Modules with a function `register(subcommands)`, which adds a parser whose default `run(args)` returns
 # the exit code.
-COMMANDS = ("torchfromscratch.audit_command", "torchfromscratch.checking.command", "torchfromscratch.explain.command")
+COMMANDS = (
+    "torchfromscratch.audit_command",
+    "torchfromscratch.checking.command",
+    "torchfromscratch.explaining.command",
+)
 
 DESCRIPTION = """PyTorch's layers with every forward and backward pass written by hand, equal to torch.nn and drop-in.
 These commands show what the layers compute, and what they make of a model of yours."""

@@ -148,7 +148,7 @@ class Check:
 
     def _see(self) -> str:
         """Where to read on."""
-        from torchfromscratch.explain.command import LAYERS as EXPLAINED
+        from torchfromscratch.explaining.command import LAYERS as EXPLAINED
 
         why = f'Why: docs/derivations.en.md, "{self.layer.derivation}".' if self.layer.derivation else ""
         return f"{why} See it: torchfromscratch explain {self.layer.name}" if self.layer.name in EXPLAINED else why

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from torchfromscratch.explain.explanation import Explanation, Grid, Pass, Step, index_of, number
+from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, index_of, number
 from torchfromscratch.extras import from_extra
 
 with from_extra("train"):

@@ -6,8 +6,18 @@ import torch
 from torch import Tensor
 
 from torchfromscratch import functional
-from torchfromscratch.explain.explanation import Explanation, Fragment, Grid, Pass, Step, factor, joined, number, sizes
-from torchfromscratch.explain.layers.common import GradOutput, at, both, cells, numbers, product_step
+from torchfromscratch.explaining.explanation import (
+    Explanation,
+    Fragment,
+    Grid,
+    Pass,
+    Step,
+    factor,
+    joined,
+    number,
+    sizes,
+)
+from torchfromscratch.explaining.layers.common import GradOutput, at, both, cells, numbers, product_step
 
 
 def batch_norm(

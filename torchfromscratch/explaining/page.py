@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.explain.explanation import Explanation, Grid, Pass, number
-from torchfromscratch.explain.sources import Code, anchor, code_of, derivation_of
+from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, number
+from torchfromscratch.explaining.sources import Code, anchor, code_of, derivation_of
 
 
 def as_page(explanation: Explanation) -> str:

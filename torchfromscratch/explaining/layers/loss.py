@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from torchfromscratch import functional
-from torchfromscratch.explain.explanation import Explanation, Fragment, Grid, Pass, Step, joined, number, sizes
-from torchfromscratch.explain.layers.common import at, both, cells, softmax_steps
+from torchfromscratch.explaining.explanation import Explanation, Fragment, Grid, Pass, Step, joined, number, sizes
+from torchfromscratch.explaining.layers.common import at, both, cells, softmax_steps
 
 
 def cross_entropy(input: Tensor, target: Tensor) -> Explanation:

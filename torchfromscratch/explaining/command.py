@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.errors import UserError
-from torchfromscratch.explain import layers
-from torchfromscratch.explain.explanation import Explanation, sizes
-from torchfromscratch.explain.text import as_text
+from torchfromscratch.explaining import layers
+from torchfromscratch.explaining.explanation import Explanation, sizes
+from torchfromscratch.explaining.text import as_text
 
 Size = tuple[int, ...]
 
@@ -74,12 +74,12 @@ def _write_files(explanation: Explanation, args: argparse.Namespace) -> list[Pat
     """Write what was asked for; matplotlib is imported only where a picture is."""
     written = []
     if args.html:
-        from torchfromscratch.explain.page import as_page
+        from torchfromscratch.explaining.page import as_page
 
         args.html.write_text(as_page(explanation), encoding="utf-8")
         written.append(args.html)
     if args.png or args.gif:
-        from torchfromscratch.explain import figure
+        from torchfromscratch.explaining import figure
 
         if args.png:
             figure.save_picture(explanation, args.png)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch import functional
-from torchfromscratch.explain.explanation import Fragment, Grid, Pass, Step, factor, joined, sum_of_products
+from torchfromscratch.explaining.explanation import Fragment, Grid, Pass, Step, factor, joined, sum_of_products
 
 Pair = tuple[int, int]
 GradOutput = Callable[[torch.Size], Tensor]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.pooling import fetch_transpose, max_pool
-from torchfromscratch.explain.explanation import (
+from torchfromscratch.explaining.explanation import (
     Explanation,
     Fragment,
     Grid,
@@ -18,7 +18,7 @@ from torchfromscratch.explain.explanation import (
     sizes,
     sum_of_products,
 )
-from torchfromscratch.explain.layers.common import GradOutput, Pair, at, both, cells, numbers, padded_note
+from torchfromscratch.explaining.layers.common import GradOutput, Pair, at, both, cells, numbers, padded_note
 from torchfromscratch.kernels.windows import Windows
 
 

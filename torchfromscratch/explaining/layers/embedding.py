@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from torchfromscratch.explain.explanation import Explanation, Grid, Pass, Step, number, sizes
-from torchfromscratch.explain.layers.common import GradOutput, at, both, cells, numbers, product_step
+from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, number, sizes
+from torchfromscratch.explaining.layers.common import GradOutput, at, both, cells, numbers, product_step
 
 
 def embedding(index: Tensor, table: Tensor, *, grad_output: GradOutput) -> Explanation:

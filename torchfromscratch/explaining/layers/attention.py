@@ -7,8 +7,8 @@ import math
 from torch import Tensor
 
 from torchfromscratch import functional
-from torchfromscratch.explain.explanation import Explanation, Grid, Pass, Step, factor, number, sizes
-from torchfromscratch.explain.layers.common import (
+from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, factor, number, sizes
+from torchfromscratch.explaining.layers.common import (
     GradOutput,
     at,
     both,

@@ -8,8 +8,16 @@ import torch
 from torch import Tensor
 
 from torchfromscratch import functional
-from torchfromscratch.explain.explanation import Explanation, Grid, Pass, Step, factor, number, sizes
-from torchfromscratch.explain.layers.common import GradOutput, at, both, matrix_product, numbers, product_step, sum_pass
+from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, factor, number, sizes
+from torchfromscratch.explaining.layers.common import (
+    GradOutput,
+    at,
+    both,
+    matrix_product,
+    numbers,
+    product_step,
+    sum_pass,
+)
 
 GATES = {"i": "the input gate", "f": "the forget gate", "g": "the candidate", "o": "the output gate"}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from torchfromscratch.explain.explanation import Explanation, Grid, Pass, Step, factor, sizes
-from torchfromscratch.explain.layers.common import GradOutput, at, both, cells, numbers, product_step, softmax_steps
+from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, factor, sizes
+from torchfromscratch.explaining.layers.common import GradOutput, at, both, cells, numbers, product_step, softmax_steps
 
 
 def softmax(input: Tensor, *, grad_output: GradOutput) -> Explanation:

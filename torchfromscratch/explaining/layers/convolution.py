@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchfromscratch.explain.explanation import Explanation, Grid, Pass, Step, sizes
-from torchfromscratch.explain.layers.common import (
+from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, sizes
+from torchfromscratch.explaining.layers.common import (
     GradOutput,
     Pair,
     both,

@@ -1,7 +1,7 @@
 """One small forward and backward pass of a layer, told step by step: as text, as a page, as pictures."""
 
-from torchfromscratch.explain.explanation import Explanation, Grid, Pass, Step
-from torchfromscratch.explain.layers import (
+from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step
+from torchfromscratch.explaining.layers import (
     attention,
     avg_pool2d,
     batch_norm,

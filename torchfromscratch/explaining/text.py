@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from torchfromscratch.explain.explanation import Explanation, Grid, Pass, Step, index_of, number
+from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, index_of, number
 
 # Lines of text, all of one width.
 Block = list[str]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from torchfromscratch.explain.explanation import Explanation, Grid, Pass, sizes
-from torchfromscratch.explain.layers.common import GradOutput, both, cells, numbers, product_step, sum_pass
+from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, sizes
+from torchfromscratch.explaining.layers.common import GradOutput, both, cells, numbers, product_step, sum_pass
 
 
 def linear(

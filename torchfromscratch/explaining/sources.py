@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from torchfromscratch.explain.mathml import mathml
+from torchfromscratch.explaining.mathml import mathml
 from torchfromscratch.notes.links import LINK, lines_of
 
 PACKAGE = Path(__file__).parents[1]
