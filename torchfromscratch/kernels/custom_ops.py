@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -25,12 +25,22 @@ WINDOWS = "SymInt[] kernel_size, SymInt[] stride, SymInt[] padding, SymInt[] dil
 ARGUMENTS = {
     "Tensor": "Tensor {}",
     "Tensor | None": "Tensor? {}",
+    "Sequence[Tensor]": "Tensor[] {}",
     "Sequence[int]": "SymInt[] {}",
+    "bool": "bool {}",
+    "float": "float {}",
+    "int": "SymInt {}",
     "str | None": "str? {}",
     "Windows": WINDOWS,
     "Windows | None": WINDOWS,
 }
-RESULTS = {"Tensor": "Tensor", "tuple[Tensor, Tensor]": "(Tensor, Tensor)"}
+OF_WINDOWS = ("Windows", "Windows | None")
+RESULTS = {
+    "None": "()",
+    "Tensor": "Tensor",
+    "tuple[Tensor, Tensor]": "(Tensor, Tensor)",
+    "tuple[Tensor, Tensor, Tensor]": "(Tensor, Tensor, Tensor)",
+}
 
 
 def custom_op(like: Callable[..., Any]) -> Callable[[F], F]:
@@ -41,32 +51,59 @@ def custom_op(like: Callable[..., Any]) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        name, signature = f"torchfromscratch::{function.__name__}", inspect.signature(function)
-        parameters = signature.parameters.values()
-        at = [parameter.name for parameter in parameters].index("windows")
-        arguments = ", ".join([ARGUMENTS[parameter.annotation].format(parameter.name) for parameter in parameters])
-
-        def with_windows(implementation: Callable[..., Any]) -> Callable[..., Any]:
-            def operation(*args: Any) -> Any:
-                kernel_size, stride, padding, dilation = map(tuple, args[at : at + 4])
-                windows = Windows(kernel_size, stride, padding, dilation, *args[at + 4 : at + 6])
-                return implementation(*args[:at], windows, *args[at + 6 :])
-
-            return operation
-
-        torch.library.define(name, f"({arguments}) -> {RESULTS[signature.return_annotation]}")
-        torch.library.impl(name, "CPU", with_windows(function))
-        torch.library.register_fake(name, with_windows(like))
-        compiled = getattr(torch.ops.torchfromscratch, function.__name__)
+        at = list(inspect.signature(function).parameters).index("windows")
+        compiled = define(function.__name__, function, like, ("CPU",))
 
         @functools.wraps(function)
         def call(*args: Any) -> Any:
-            w = args[at]
-            if w is None or not in_compiled_cpu_code(args[0]):
+            if args[at] is None or not in_compiled_cpu_code(args[0]):
                 return function(*args)
-            written = w.kernel_size, w.stride, w.padding, w.dilation, w.groups, w.ceil_mode
-            return compiled(*args[:at], *written, *args[at + 1 :])
+            return compiled(*args)
 
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def define(name: str, function: F, like: Callable[..., Any], keys: Sequence[str], mutates: Sequence[str] = ()) -> F:
+    """The operation `torchfromscratch::<name>`, which computes `function` for the dispatch keys, and `like` elsewhere.
+
+    Its schema follows from the function's signature. Windows among the arguments are handed over as their numbers.
+    `mutates` names the tensors that it overwrites.
+    """
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    at = next((n for n, parameter in enumerate(parameters) if parameter.annotation in OF_WINDOWS), None)
+    written = [ARGUMENTS[parameter.annotation].format(parameter.name) for parameter in parameters]
+    for n, parameter in enumerate(parameters):
+        if parameter.name in mutates:
+            kind, brackets, _ = written[n].partition(" ")[0].partition("[]")
+            written[n] = f"{kind}(a{n}!){brackets} {parameter.name}"
+
+    def with_windows(implementation: Callable[..., Any]) -> Callable[..., Any]:
+        if at is None:
+            return implementation
+
+        def operation(*args: Any) -> Any:
+            kernel_size, stride, padding, dilation = map(tuple, args[at : at + 4])
+            windows = Windows(kernel_size, stride, padding, dilation, *args[at + 4 : at + 6])
+            return implementation(*args[:at], windows, *args[at + 6 :])
+
+        return operation
+
+    qualified = f"torchfromscratch::{name}"
+    torch.library.define(qualified, f"({', '.join(written)}) -> {RESULTS[signature.return_annotation]}")
+    for key in keys:
+        torch.library.impl(qualified, key, with_windows(function))
+    torch.library.register_fake(qualified, with_windows(like))
+    defined = getattr(torch.ops.torchfromscratch, name)
+    if at is None:
+        return defined
+
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        w = args[at]
+        numbers = w.kernel_size, w.stride, w.padding, w.dilation, w.groups, w.ceil_mode
+        return defined(*args[:at], *numbers, *args[at + 1 :])
+
+    return call  # type: ignore[return-value]

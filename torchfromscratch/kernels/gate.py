@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.blocking import elementwise_blocks
 from torchfromscratch.kernels.execution import in_compiled_cpu_code, in_cpu_memory
 from torchfromscratch.kernels.precision import widened
@@ -31,6 +32,10 @@ def gate(values: Tensor, output: Tensor) -> Tensor:
     code, which would keep the comparison's truth values for the way back, and writes those slowly.
     """
     bits, values = BITS.get(output.dtype), values.resolve_neg()
+    if triton.can_run(values, output) and values.shape == output.shape:
+        from torchfromscratch.kernels.triton import elementwise
+
+        return elementwise.gate(values, output)
     if bits and in_cpu_memory(values, output):
         return _multiply_bits(values, output)
     if bits and in_compiled_cpu_code(output):

@@ -35,7 +35,7 @@ KERNELS = (REFERENCE, POINTWISE, DEPTHWISE_RUNS, DEPTHWISE, WINOGRAD, WINOGRAD_D
 ANYWHERE = (DEPTHWISE_RUNS, DEPTHWISE, IM2COL)
 
 # What a caller may choose.
-ALGORITHMS = ("reference", "im2col", "winograd", "fft")
+ALGORITHMS = ("reference", "im2col", "winograd", "fft", "triton")
 
 
 def empty_output(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows, algorithm: str | None) -> Tensor:
@@ -159,6 +159,11 @@ def forced(algorithm: str, task: Task) -> Kernel:
         if kernel.name == algorithm and kernel.fits(task):
             return kernel
     windows = task.windows
+    if algorithm == "triton":
+        raise ValueError(
+            "the algorithm 'triton' takes real floats on a CUDA device, and in CPU memory only in Triton's interpreter "
+            "(set the environment variable TRITON_INTERPRET=1 before triton is imported); it needs the package triton"
+        )
     raise ValueError(
         "the algorithm 'winograd' is made for 3×3 kernels with stride 1 and one group, but got "
         f"kernel_size={windows.kernel_size}, stride={windows.stride}, groups={windows.groups}; "

@@ -1,0 +1,130 @@
+"""What a call would launch, compiled for graphics cards that are not there.
+
+The functions that launch kernels are called with meta tensors, and the launches recorded in the place of made: so what
+is compiled is what a GPU would be given, its arguments' types, blocks and options.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from torchfromscratch.kernels.triton import launch
+
+CARDS = {80: 163 * 1024, 90: 227 * 1024}  # A100, H100: the shared memory that one program may have, in bytes
+
+POINTERS = {
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.int8: "*i8",
+    torch.uint8: "*u8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.bool: "*i1",
+}
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel, the arguments in its order, and how it is launched."""
+
+    kernel: Any
+    programs: int
+    args: tuple[Any, ...]
+    options: dict[str, int]
+    constants: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler made of a launch."""
+
+    name: str
+    ptx: str
+    registers: int
+    stack: int
+    shared: int
+
+    @property
+    def uses_tensor_cores(self) -> bool:
+        return "mma" in self.ptx
+
+
+def launches(monkeypatch: pytest.MonkeyPatch, name: str, *args: Any) -> list[Launch]:
+    """What `torchfromscratch::triton_<name>` would launch for these arguments, tensors on "meta"."""
+    found: list[Launch] = []
+
+    def record(kernel: Any, programs: int, *given: Any, warps: int = 4, stages: int = 3, **constants: Any) -> None:
+        options = {"num_warps": warps, "num_stages": stages}
+        found.append(Launch(kernel, programs, given, options, constants))
+
+    function: Callable[..., Any] = launch.LAUNCHERS[f"triton_{name}"]
+    monkeypatch.setitem(function.__globals__, "launch", record)
+    function(*args)
+    return found
+
+
+def compile_for(card: int, launch: Launch) -> Compiled:
+    """The launch compiled for a card of this compute capability."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    signature: dict[str, str] = {}
+    constants, attributes = dict(launch.constants), {}
+    for position, arg in enumerate(launch.args):
+        name = launch.kernel.arg_names[position]
+        signature[name] = type_of(arg)
+        if signature[name] == "constexpr":
+            constants[name] = arg
+        elif is_divisible(arg):
+            attributes[(position,)] = [["tt.divisibility", 16]]
+    signature.update(dict.fromkeys(launch.constants, "constexpr"))
+    source = ASTSource(launch.kernel, signature, constants, attributes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", card, 32), options=launch.options)
+    usage = resource_usage(next(Path(file) for name, file in compiled.metadata_group.items() if name.endswith("cubin")))
+    return Compiled(compiled.name, compiled.asm["ptx"], usage["REG"], usage["STACK"], compiled.metadata.shared)
+
+
+def type_of(arg: Any) -> str:
+    """As Triton specialises an argument: what is None or 1 is a constant."""
+    if isinstance(arg, Tensor):
+        return POINTERS[arg.dtype]
+    if arg is None or arg is True or arg is False or (isinstance(arg, int) and arg == 1):
+        return "constexpr" if not isinstance(arg, bool) else "i1"
+    if isinstance(arg, float):
+        return "fp32"
+    return "i32" if -(2**31) <= arg < 2**31 else "i64"
+
+
+def is_divisible(arg: Any) -> bool:
+    """Whether Triton may count on it: memory of its own begins at a multiple of 16 bytes."""
+    return isinstance(arg, Tensor) or (isinstance(arg, int) and not isinstance(arg, bool) and arg % 16 == 0)
+
+
+def resource_usage(cubin: Path) -> dict[str, int]:
+    """Registers and stack in bytes; what is spilled lies on the stack."""
+    from triton import knobs
+
+    tool = Path(knobs.nvidia.ptxas.path).with_name("cuobjdump")
+    printed = subprocess.run([tool, "-res-usage", cubin], capture_output=True, text=True, check=True).stdout
+    return {name: int(number) for name, number in re.findall(r"(REG|STACK):(\d+)", printed)}
+
+
+def assert_fits(card: int, launch: Launch, products: bool = False) -> None:
+    """It compiles, spills no registers, has the memory, and multiplies matrices of narrow types on tensor cores."""
+    compiled = compile_for(card, launch)
+    assert compiled.stack == 0, f"{compiled.name} spills {compiled.stack} bytes, {launch.options}, {launch.constants}"
+    assert compiled.shared <= CARDS[card], f"{compiled.name} needs {compiled.shared} bytes of shared memory"
+    if products:
+        assert compiled.uses_tensor_cores, f"{compiled.name} multiplies without tensor cores"

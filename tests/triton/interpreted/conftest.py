@@ -1,0 +1,17 @@
+"""These tests need Triton's interpreter: `tests/triton/test_interpreted.py` runs them in processes that have it."""
+
+from collections.abc import Iterator
+
+import pytest
+
+import torchfromscratch
+from torchfromscratch.kernels.triton import IS_INTERPRETED
+
+collect_ignore_glob = [] if IS_INTERPRETED else ["test_*.py"]
+
+
+@pytest.fixture(autouse=True)
+def _by_triton() -> Iterator[None]:
+    """Everything that has a kernel in Triton is computed by it."""
+    with torchfromscratch.algorithm("triton"):
+        yield

@@ -1,0 +1,33 @@
+"""The tests in `interpreted`, each file in a process of its own: triton asks once whether to interpret."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((Path(__file__).parent / "interpreted").glob("test_*.py"))
+
+pytest.importorskip("triton", reason="the interpreter is Triton's, which not every build of torch brings")
+
+
+def run(file: Path, marks: str) -> None:
+    """Runs a file's tests; what fails there is told here."""
+    command = [sys.executable, "-m", "pytest", "-n0", "-q", "-x", "-m", marks, str(file)]
+    variables = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True)
+    nothing_selected = 5
+    assert finished.returncode in (0, nothing_selected), finished.stdout[-8000:] + finished.stderr[-2000:]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_in_the_interpreter(file: Path) -> None:
+    run(file, "not slow")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_in_the_interpreter_at_length(file: Path) -> None:
+    run(file, "slow")

@@ -1,0 +1,41 @@
+"""Layers' kernels for GPUs, written by hand in Triton: one file a family, each kernel beside its formula.
+
+The files of the families import triton, which not every build of torch brings; so each is imported where it is called,
+behind `can_run`. `launch` makes kernels operations that autograd, torch.compile and fake tensors know.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from torchfromscratch.kernels.choice import chosen_algorithm
+from torchfromscratch.kernels.execution import is_batched, is_compiling, is_exporting, is_tracing
+
+IS_INSTALLED = importlib.util.find_spec("triton") is not None
+
+# Whether Triton's kernels run in its interpreter, on tensors in CPU memory: triton asks once, as it is imported.
+IS_INTERPRETED = IS_INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def can_run(*tensors: Tensor | None, algorithm: str | None = None) -> bool:
+    """Whether Triton's kernels may take these tensors, all real floats, as what they are.
+
+    On "cuda", and on "meta", where nothing is computed but what is launched can be counted. In CPU memory only where
+    Triton's interpreter is on and the caller has chosen "triton", now or for the forward pass (`algorithm`). What is
+    exported or traced is plain operations, which run where this package is not, and vmap has no rule for kernels.
+    """
+    given = [tensor for tensor in tensors if tensor is not None]
+    kinds = {tensor.device.type for tensor in given}
+    if kinds == {"cpu"}:
+        is_right_device = IS_INTERPRETED and "triton" in (algorithm, chosen_algorithm())
+    else:
+        is_right_device = IS_INSTALLED and (kinds == {"cuda"} or kinds == {"meta"})
+    if not is_right_device or is_exporting() or (is_tracing() and not is_compiling()) or is_batched(*given):
+        return False
+    return all([tensor.dtype in DTYPES for tensor in given])
