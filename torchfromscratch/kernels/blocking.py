@@ -56,7 +56,7 @@ def evenly(total: int, most: int) -> int:
     return math.ceil(total / math.ceil(total / most)) if total else 1
 
 
-def part_of(tensor: Tensor, part: slice, dim: int = 0) -> Tensor:
+def take_block(tensor: Tensor, part: slice, dim: int = 0) -> Tensor:
     """`part` of the tensor along `dim`, as a view; itself, if that is all of it."""
     if part.stop - part.start >= tensor.shape[dim]:
         return tensor

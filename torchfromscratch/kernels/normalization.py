@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import by_core, part_of, slices
+from torchfromscratch.kernels.blocking import by_core, slices, take_block
 from torchfromscratch.kernels.buffers import call_out
 from torchfromscratch.kernels.execution import in_cpu_memory, is_batched
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
@@ -84,13 +84,13 @@ def _normalize_samples(
 ) -> tuple[Tensor, Tensor]:
     """μ and σ² shared within a sample, or within a part of one; y is written to `output`."""
     axes, blocks = _reduction_axes(x, weight, stats), _sample_blocks(x, weight, stats)
-    scratch, means, variances = torch.empty_like(part_of(x, blocks[0])), [], []
+    scratch, means, variances = torch.empty_like(take_block(x, blocks[0])), [], []
     for block in blocks:
-        x_block = part_of(x, block)
+        x_block = take_block(x, block)
         mean, variance = _moments([x_block], weight, stats, axes, scratch)
         rho, mu = (variance + stats.eps).rsqrt(), axes.by_weight(mean, weight)
         factors = (weight * rho,) if axes.both else (rho, weight)
-        _standardize(x_block, mu, factors, bias, stats, part_of(output, block))
+        _standardize(x_block, mu, factors, bias, stats, take_block(output, block))
         means.append(mean)
         variances.append(variance)
     return _joined(means), _joined(variances)
@@ -103,11 +103,11 @@ def _normalize_batch(
     x, output, stats = _by_core(x), _by_core(output), _of_cores(stats)
     weight, bias = weight.unsqueeze(0), None if bias is None else bias.unsqueeze(0)
     axes, blocks = _reduction_axes(x, weight, stats), _batch_blocks(x)
-    x_blocks = [part_of(x, block, 1) for block in blocks]
+    x_blocks = [take_block(x, block, 1) for block in blocks]
     mean, variance = _moments(x_blocks, weight, stats, axes, torch.empty_like(x_blocks[0]))
     factors = (weight * (variance + stats.eps).rsqrt(),)
     for block, x_block in zip(blocks, x_blocks, strict=True):
-        _standardize(x_block, mean, factors, bias, stats, part_of(output, block, 1))
+        _standardize(x_block, mean, factors, bias, stats, take_block(output, block, 1))
     return mean.squeeze(0), variance.squeeze(0)
 
 
@@ -131,12 +131,12 @@ def _sample_gradients(
 ) -> tuple[Tensor, Tensor]:
     """dL/dγ and dL/dβ for statistics shared within a sample; `grad_input` holds g·d, and then dL/dx."""
     axes, blocks = _reduction_axes(x, weight, stats), _sample_blocks(x, weight, stats)
-    deviations = torch.empty_like(part_of(x, blocks[0]))
+    deviations = torch.empty_like(take_block(x, blocks[0]))
     sums_products = bool(axes.weight) and not axes.both
-    products = torch.empty_like(part_of(grad_input, blocks[0])) if sums_products else None
+    products = torch.empty_like(take_block(grad_input, blocks[0])) if sums_products else None
     inner, grad_weights, grad_biases = weight if axes.statistics else None, [], []
     for block in blocks:
-        g_block, x_block, dx, mu, var = [part_of(tensor, block) for tensor in (g, x, grad_input, mean, variance)]
+        g_block, x_block, dx, mu, var = [take_block(tensor, block) for tensor in (g, x, grad_input, mean, variance)]
         scratch = None if products is None else _narrow_to(products, dx)
         var_eps, count = var + stats.eps, stats.count(x_block)
         rho, deviation = var_eps.rsqrt(), _deviation(x_block, axes.by_weight(mu, weight), stats, deviations)
@@ -161,7 +161,7 @@ def _batch_gradients(
     axes = _reduction_axes(_by_core(x), weight.unsqueeze(0), _of_cores(stats))
     g, x, grad_input, stats = _by_core(g), _by_core(x), _by_core(grad_input), _of_cores(stats)
     mean, var_eps = mean.unsqueeze(0), variance.unsqueeze(0) + stats.eps
-    blocks = [[part_of(tensor, block, 1) for tensor in (g, x, grad_input)] for block in _batch_blocks(x)]
+    blocks = [[take_block(tensor, block, 1) for tensor in (g, x, grad_input)] for block in _batch_blocks(x)]
     deviations, sums_g, sums_gd = torch.empty_like(blocks[0][1]), [], []
     for g_block, x_block, dx in blocks:
         deviation = _deviation(x_block, mean, stats, deviations)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import batch_blocks, part_of
+from torchfromscratch.kernels.blocking import batch_blocks, take_block
 from torchfromscratch.kernels.buffers import FreshMemory, Workspace, buffer_like, no_view
 from torchfromscratch.kernels.custom_ops import custom_op
 from torchfromscratch.kernels.execution import has_concrete_values, is_batched
@@ -61,13 +61,13 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     blocks = batch_blocks(input, math.prod(input.shape[1:]))
     for block, padded in zip(blocks, padded_blocks(input, windows, lowest, blocks), strict=True):
         if workspace is not None and covers(windows, input.shape[2:]):
-            best, numbers = [found.view_as(part_of(largest, block)) for found in widened(padded).flatten(2).max(2)]
+            best, numbers = [found.view_as(take_block(largest, block)) for found in widened(padded).flatten(2).max(2)]
         else:
             best, numbers = _max_windows(widened(padded), output_size, windows, workspace)
         if workspace is not None and best.sum().isnan():
             best, numbers = _max_windows(padded, output_size, windows, workspace=None)
-        part_of(largest, block).copy_(best)
-        part_of(winners, block).copy_(numbers)
+        take_block(largest, block).copy_(best)
+        take_block(winners, block).copy_(numbers)
     return largest, winners
 
 
@@ -81,10 +81,10 @@ def padded_blocks(input: Tensor, windows: Windows, value: float, blocks: list[sl
     sizes = input.shape[2:]
     starts = [before for before, _ in windows.reach(sizes)]
     interior = spatial([slice(start, start + size) for start, size in zip(starts, sizes, strict=True)])
-    padded = windows.pad(part_of(input, blocks[0]), value)
+    padded = windows.pad(take_block(input, blocks[0]), value)
     yield padded
     for block in blocks[1:]:
-        samples = part_of(input, block)
+        samples = take_block(input, block)
         if padded.shape[2:] != sizes:
             padded[: samples.shape[0]][interior] = samples
             samples = padded[: samples.shape[0]]
@@ -239,12 +239,12 @@ def max_positions(input: Tensor, spans: Sequence[Spans]) -> tuple[Tensor, Tensor
     positions = torch.empty_like(largest, dtype=torch.int64)
     exact = sizes_are_open() or not _may_count_in_floats(input, math.prod(input.shape[2:]))
     for block in batch_blocks(input, math.prod(input.shape[1:])):
-        data = widened(part_of(input, block))
+        data = widened(take_block(input, block))
         best, offsets = _max_spans(data, dividing, exact)
         if not exact and best.sum().isnan():
             best, offsets = _max_spans(data, dividing, exact=True)
-        part_of(largest, block).copy_(best)
-        part_of(positions, block).copy_(offsets)
+        take_block(largest, block).copy_(best)
+        take_block(positions, block).copy_(offsets)
     start = torch.zeros((), dtype=torch.int64, device=input.device)
     for span in dividing:
         start = start.unsqueeze(-1) * span.inputs + span.bounds(input.device)[0]
@@ -306,9 +306,9 @@ def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | Non
     if not tile_the_input:
         padded.zero_()
     for block in batch_blocks(padded, math.prod(padded.shape[1:])):
-        gradients, numbers = part_of(grad_output, block), wide_enough(part_of(winners, block), grad_output)
+        gradients, numbers = take_block(grad_output, block), wide_enough(take_block(winners, block), grad_output)
         for number, tap in enumerate(windows.taps):
-            at_tap = windows.seen_by(tap, part_of(padded, block), size)
+            at_tap = windows.seen_by(tap, take_block(padded, block), size)
             if tile_the_input:
                 where_equal(gradients, numbers, number, out=at_tap)
             else:

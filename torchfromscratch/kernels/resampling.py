@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import batch_blocks, part_of
+from torchfromscratch.kernels.blocking import batch_blocks, take_block
 from torchfromscratch.kernels.execution import in_cpu_memory, is_tracing
 
 # Weights are computed for so many outputs at a time. For 2·10⁶, each step would take new memory from the system.
@@ -135,9 +135,9 @@ def weighted_sum(input: Tensor, position: Tensor, weight: Tensor | None, dim: in
     output = input.new_empty((*input.shape[:dim], position.shape[1], *input.shape[dim + 1 :]))
     blocks = batch_blocks(output, 2 * math.prod(output.shape[1:]))  # sums, and what is added to them
     (first, first_weight), *others = taps
-    scratch = torch.empty_like(part_of(output, blocks[0]))
+    scratch = torch.empty_like(take_block(output, blocks[0]))
     for block in blocks:
-        given, sums = part_of(input, block), part_of(output, block)
+        given, sums = take_block(input, block), take_block(output, block)
         torch.index_select(given, dim, first, out=sums).mul_(first_weight)
         for i, w in others:
             sums.addcmul_(torch.index_select(given, dim, i, out=scratch[: len(given)]), w)
@@ -157,9 +157,9 @@ def weighted_sum_transpose(
         shares = torch.cat([grad_output * w for w in weights], dim)
         return grad_input.index_add(dim, position.reshape(-1), shares)
     blocks = batch_blocks(grad_output, 2 * math.prod(grad_output.shape[1:]))
-    scratch = torch.empty_like(part_of(grad_output, blocks[0]), memory_format=torch.contiguous_format)
+    scratch = torch.empty_like(take_block(grad_output, blocks[0]), memory_format=torch.contiguous_format)
     for block in blocks:
-        given, sums = part_of(grad_output, block), part_of(grad_input, block)
+        given, sums = take_block(grad_output, block), take_block(grad_input, block)
         for i, w in zip(position, weights, strict=True):
             sums.index_add_(dim, i, torch.mul(given, w, out=scratch[: len(given)]))
     return grad_input

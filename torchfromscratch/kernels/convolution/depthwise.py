@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import batch_blocks, part_of
+from torchfromscratch.kernels.blocking import batch_blocks, take_block
 from torchfromscratch.kernels.buffers import call_out
 from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.execution import in_cpu_memory, is_tracing
@@ -94,7 +94,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     for part in parts:
         sums = []
         for pair, memory in zip(pairs, products, strict=True):
-            x, g = [part_of(view, part) for view in pair]
+            x, g = [take_block(view, part) for view in pair]
             product = x * g if memory is None else torch.mul(x, g, out=memory[: g.shape[0]])
             sums.append(product.sum(dims))
         shares.append(torch.stack(sums).flatten(2))
@@ -118,14 +118,14 @@ def add_up(total: Tensor, terms: list[Term], bias: Tensor) -> None:
     covering = [n for n, (target, _, _) in enumerate(terms) if total[target].shape == total.shape]
     first = terms.pop(covering[0]) if covering else None
     for part in batch_blocks(total, math.prod(total.shape[1:])):
-        sums = part_of(total, part)
+        sums = take_block(total, part)
         if first is None:
             sums.copy_(bias)
         else:
             _, data, number = first
-            sums.copy_(call_out(torch.addcmul, bias, part_of(data, part), number, out=sums))
+            sums.copy_(call_out(torch.addcmul, bias, take_block(data, part), number, out=sums))
         for target, data, number in terms:
-            sums[target].addcmul_(part_of(data, part), number)
+            sums[target].addcmul_(take_block(data, part), number)
 
 
 def filters_from(shares: Tensor, windows: Windows) -> Tensor:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import batch_blocks, part_of
+from torchfromscratch.kernels.blocking import batch_blocks, take_block
 from torchfromscratch.kernels.convolution import depthwise
 from torchfromscratch.kernels.convolution.depthwise import by_channel, factors, factors_by_tap, filters_from
 from torchfromscratch.kernels.convolution.kernel import Kernel, Task
@@ -40,9 +40,9 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     numbers = factors_by_tap(weight, windows)
     constants = None if bias is None else factors(bias, windows)
     parts = batch_blocks(output, math.prod(output.shape[1:]))
-    padded = PaddedViews(part_of(input, parts[0]), windows, size)
+    padded = PaddedViews(take_block(input, parts[0]), windows, size)
     for part in parts:
-        add_up(padded.of(part_of(input, part)), numbers, constants, by_channel(part_of(output, part), windows))
+        add_up(padded.of(take_block(input, part)), numbers, constants, by_channel(take_block(output, part), windows))
     return output
 
 
@@ -70,10 +70,12 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     if in_cpu_memory(input, grad_output) and has_concrete_values(input, grad_output):
         shares = input.new_empty((windows.tap_count, *grad_output.shape[:2]))  # of each sample
         parts = batch_blocks(grad_output, math.prod(grad_output.shape[1:]))
-        padded = PaddedViews(part_of(input, parts[0]), windows, grad_output.shape[2:])
-        buffer = WeightGradientBuffer(part_of(grad_output, parts[0]), padded.row, windows)
+        padded = PaddedViews(take_block(input, parts[0]), windows, grad_output.shape[2:])
+        buffer = WeightGradientBuffer(take_block(grad_output, parts[0]), padded.row, windows)
         for part in parts:
-            buffer.accumulate(part_of(grad_output, part), padded.of(part_of(input, part)), part_of(shares, part, 1))
+            buffer.accumulate(
+                take_block(grad_output, part), padded.of(take_block(input, part)), take_block(shares, part, 1)
+            )
         grad_weight = filters_from(shares, windows)
         if grad_weight.isfinite().all():
             return grad_weight
@@ -95,12 +97,12 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
     grad_input = input.new_empty(input.shape)
     numbers, shares = factors_by_tap(rotated, turned), input.new_empty((turned.tap_count, *input.shape[:2]))
     parts = batch_blocks(input, math.prod(input.shape[1:]))
-    padded = PaddedViews(part_of(g, parts[0]), turned, input.shape[2:])
-    buffer = WeightGradientBuffer(part_of(input, parts[0]), padded.row, turned)
+    padded = PaddedViews(take_block(g, parts[0]), turned, input.shape[2:])
+    buffer = WeightGradientBuffer(take_block(input, parts[0]), padded.row, turned)
     for part in parts:
-        views = padded.of(part_of(g, part))
-        add_up(views, numbers, None, by_channel(part_of(grad_input, part), turned))
-        buffer.accumulate(part_of(input, part), views, part_of(shares, part, 1))
+        views = padded.of(take_block(g, part))
+        add_up(views, numbers, None, by_channel(take_block(grad_input, part), turned))
+        buffer.accumulate(take_block(input, part), views, take_block(shares, part, 1))
     grad_weight = rotate180(filters_from(shares, turned), windows.groups)
     if not grad_weight.isfinite().all():
         return grad_input, weight_gradient(input, grad_output, windows)

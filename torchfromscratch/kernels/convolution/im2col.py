@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels import blocking
-from torchfromscratch.kernels.blocking import part_of
+from torchfromscratch.kernels.blocking import take_block
 from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.convolution.rotation import as_correlation
 from torchfromscratch.kernels.execution import in_cpu_memory, is_exporting
@@ -39,7 +39,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     if windows.groups == 1 and in_memory:
         output = empty(shape, channels_last, like=input)
         for samples, band, matrix in window_matrices(input, windows, size, in_memory):
-            y = part_of(part_of(output, samples), band, 2)
+            y = take_block(take_block(output, samples), band, 2)
             multiply_into(y, matrix[0], filters[0, 0], bias, channels_last)
         return output
     for samples, band, matrix in window_matrices(input, windows, size, in_memory):
@@ -49,7 +49,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
             product = product + bias.view(windows.groups, 1, -1, 1)
         if output is None:
             output = empty(shape, channels_last, like=product)
-        y = part_of(part_of(output, samples), band, 2)
+        y = take_block(take_block(output, samples), band, 2)
         y.copy_(product.transpose(0, 1).reshape(y.shape))  # from (G, n, O/G, outputs)
     assert output is not None
     return output
@@ -99,21 +99,21 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     filters = filter_rows(weight, windows)
     shape, output = (grad_output.shape[0], groups * channels, *input_size), None
     for samples, bands in blocks_of(grad_output, size, groups * filters.shape[2], in_cpu_memory(grad_output, weight)):
-        gradients = part_of(grad_output, samples)
+        gradients = take_block(grad_output, samples)
         padded_shape, padded = (groups, gradients.shape[0], *windows.padded_size(input_size), channels), None
         for band in bands:
-            in_band = part_of(gradients, band, 2)
+            in_band = take_block(gradients, band, 2)
             shares = torch.bmm(output_rows(in_band, windows), filters)
             shares = shares.view(groups, gradients.shape[0], *in_band.shape[2:], *kernel_size, channels)
             padded = widened(shares.new_zeros(padded_shape)) if padded is None else padded
             for tap in windows.taps:
-                there = part_of(windows.seen_by(tap, padded, size, at=2), band, 2)
+                there = take_block(windows.seen_by(tap, padded, size, at=2), band, 2)
                 there += shares[(slice(None),) * (2 + windows.dims) + tap]
         assert padded is not None
         inside = windows.unpad(padded, input_size, at=2)
         if output is None:
             output = empty(shape, any_channels_last(grad_output, weight), like=shares)
-        part_of(output, samples).copy_(inside.transpose(0, 1).movedim(-1, 2).reshape(gradients.shape[0], *shape[1:]))
+        take_block(output, samples).copy_(inside.transpose(0, 1).movedim(-1, 2).reshape(gradients.shape[0], *shape[1:]))
     assert output is not None
     return output
 
@@ -129,7 +129,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     as_columns = grad_output.shape[0] * math.prod(size) >= row_length
     total, in_memory = None, in_cpu_memory(input, grad_output)
     for samples, band, matrix in window_matrices(input, windows, size, in_memory):
-        gradients = part_of(part_of(grad_output, samples), band, 2)
+        gradients = take_block(take_block(grad_output, samples), band, 2)
         if matrix.stride(-1) == 1:
             matrix = matrix.reshape(groups, math.prod(matrix.shape[1:3]), row_length)
             gradients = output_rows(gradients, windows)
@@ -178,7 +178,7 @@ def window_matrices(
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Samples, a band of their outputs, and the matrix of the windows there."""
     for samples, bands in blocks_of(input, output_size, input.shape[1] * windows.tap_count, in_memory):
-        view = (view_in_memory if in_memory else window_view)(part_of(input, samples), windows, output_size)
+        view = (view_in_memory if in_memory else window_view)(take_block(input, samples), windows, output_size)
         for band in bands:
             yield samples, band, window_matrix(view, band, windows)
 
@@ -235,7 +235,7 @@ def view_plan(shape: torch.Size, windows: Windows, output_size: Sequence[int]) -
 
 def window_matrix(view: Tensor, band: slice, windows: Windows) -> Tensor:
     """The windows of a band of outputs, a row each: (G, n, outputs, *k·C/G)."""
-    view = part_of(view, band, 2)
+    view = take_block(view, band, 2)
     groups, samples, *size = view.shape
     outputs, row = size[: windows.dims], size[windows.dims :]
     if view.stride(1 + windows.dims) == 1 and view.stride(-1) > 1:
