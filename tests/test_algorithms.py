@@ -271,7 +271,7 @@ def test_parts_of_a_batch(size: int, elements: int, threads: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocking, "BATCH_BLOCK_BYTES", 400)
         patch.setattr(torch, "get_num_threads", lambda: threads)
-        parts = blocking.slices(torch.empty(0), size, elements)
+        parts = blocking.axis_blocks(torch.empty(0), size, elements)
     assert [number for part in parts for number in range(part.start, part.stop)] == list(range(size))
     most = max(1, 100 // max(1, elements))
     lengths = [part.stop - part.start for part in parts]

@@ -28,10 +28,10 @@ LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 def batch_blocks(batch: Tensor, elements_per_sample: int) -> list[slice]:
     """The batch in blocks whose intermediate results fit; whole on other devices, and where operations are traced."""
-    return slices(batch, batch.shape[0], elements_per_sample)
+    return axis_blocks(batch, batch.shape[0], elements_per_sample)
 
 
-def slices(like: Tensor, size: int, elements: int) -> list[slice]:
+def axis_blocks(like: Tensor, size: int, elements: int) -> list[slice]:
     """`size` items, each of which takes so many elements, in parts that fit; whole where `batch_blocks` says so.
 
     The parts are about equal, and of as many items for each core: torch divides a tensor evenly among the cores, so
@@ -40,18 +40,18 @@ def slices(like: Tensor, size: int, elements: int) -> list[slice]:
     # Narrow types stay whole too: they would round once more with every part of a weight's gradient.
     if like.device.type != "cpu" or like.element_size() < 4 or is_tracing():
         return [slice(0, size)]
-    return even_slices(size, BATCH_BLOCK_BYTES // max(1, elements * like.element_size()), torch.get_num_threads())
+    return even_blocks(size, BATCH_BLOCK_BYTES // max(1, elements * like.element_size()), torch.get_num_threads())
 
 
-def even_slices(size: int, most: int, cores: int) -> list[slice]:
+def even_blocks(size: int, most: int, cores: int) -> list[slice]:
     """`size` items in parts of at most so many, but at least one, and of as many for each core."""
-    step = evenly(size, max(1, most))
+    step = block_size(size, max(1, most))
     if most >= cores:
         step += -step % cores
     return [slice(start, min(start + step, size)) for start in range(0, max(1, size), step)]
 
 
-def evenly(total: int, most: int) -> int:
+def block_size(total: int, most: int) -> int:
     """The size of as many equal parts as keep each of them at `most`."""
     return math.ceil(total / math.ceil(total / most)) if total else 1
 

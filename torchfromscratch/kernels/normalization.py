@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import by_core, slices, take_block
+from torchfromscratch.kernels.blocking import axis_blocks, by_core, take_block
 from torchfromscratch.kernels.buffers import call_out
 from torchfromscratch.kernels.execution import in_cpu_memory, is_batched
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
@@ -207,12 +207,12 @@ def _sample_blocks(x: Tensor, weight: Tensor, stats: Statistics) -> list[slice]:
     """Blocks of samples; one block, where samples share statistics or have a γ each."""
     if 0 in stats.dims or weight.shape[0] > 1:
         return [slice(0, x.shape[0])]
-    return slices(x, x.shape[0], math.prod(x.shape[1:]))
+    return axis_blocks(x, x.shape[0], math.prod(x.shape[1:]))
 
 
 def _batch_blocks(x: Tensor) -> list[slice]:
     """Blocks of the samples that each core has, (cores, n, …)."""
-    return slices(x, x.shape[1], x.shape[0] * math.prod(x.shape[2:]))
+    return axis_blocks(x, x.shape[1], x.shape[0] * math.prod(x.shape[2:]))
 
 
 def _by_core(x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import slices
+from torchfromscratch.kernels.blocking import axis_blocks
 from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.convolution.rotation import as_correlation, insert_zeros
 from torchfromscratch.kernels.layout import any_channels_last, empty
@@ -62,7 +62,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     kernels = insert_zeros(conjugate(weight), windows.dilation)
     kernels = kernels.unflatten(0, (groups, -1)).transpose(0, 1)  # (O/G, G, C/G, *extent)
     outputs_by_group = output.unflatten(1, (groups, -1))
-    for part in slices(input, out_channels // groups, 2 * blocks.frequencies * groups * (channels + x.shape[2])):
+    for part in axis_blocks(input, out_channels // groups, 2 * blocks.frequencies * groups * (channels + x.shape[2])):
         w = spectrum(kernels[part].flatten(1, 2), groups, blocks.periods)
         products = torch.matmul(x, w.mH)  # (F, G, blocks, part)
         y = blocks.joined(signal(products, blocks.periods, input.dtype), batch)
@@ -85,7 +85,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     gradients = insert_zeros(conjugate(grad_output), windows.stride).unflatten(1, (groups, -1))
     taps = [slice(0, extent, d) for extent, d in zip(windows.extent, windows.dilation, strict=True)]
     kernels = grad_weight.unflatten(0, (groups, -1)).transpose(0, 1)  # (O/G, G, C/G, *k)
-    for part in slices(input, out_channels // groups, 2 * blocks.frequencies * (channels + groups * x.shape[2])):
+    for part in axis_blocks(input, out_channels // groups, 2 * blocks.frequencies * (channels + groups * x.shape[2])):
         g = spectrum(blocks.own(gradients[:, :, part].flatten(1, 2)), groups, blocks.periods)
         w = signal(torch.matmul(g.mH, x), blocks.periods, input.dtype)  # (part, C, *periods)
         kernels[part] = w[spatial(taps)].unflatten(1, (groups, -1))

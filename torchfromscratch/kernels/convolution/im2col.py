@@ -168,8 +168,8 @@ def blocks(batch: int, output_size: Sequence[int], row_bytes: int, block_bytes: 
     """Several samples at a time, or one and bands of its outputs: for numbers, which symbols are made here."""
     batch, output_size = int(batch), tuple(map(int, output_size))
     of_band = math.prod(output_size[1:]) * row_bytes
-    bands = blocking.even_slices(output_size[0], block_bytes // max(1, of_band), cores)
-    samples = blocking.even_slices(batch, block_bytes // max(1, of_band * output_size[0]), cores)
+    bands = blocking.even_blocks(output_size[0], block_bytes // max(1, of_band), cores)
+    samples = blocking.even_blocks(batch, block_bytes // max(1, of_band * output_size[0]), cores)
     return [(some, bands) for some in samples]
 
 

@@ -34,7 +34,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import evenly
+from torchfromscratch.kernels.blocking import block_size
 from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.convolution.rotation import as_correlation
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
@@ -221,8 +221,8 @@ def plan(
     rows, columns = (math.ceil(size / TILE) for size in output_size)
     cores = math.gcd(batch, threads) if 2 * batch * rows * columns >= threads * channels else 1
     batch, at_once = batch // cores, tiles_of_core * threads // cores
-    rows_at_once = evenly(rows, max(1, at_once // columns))
-    samples = evenly(batch, max(1, round(at_once / (rows * columns))))
+    rows_at_once = block_size(rows, max(1, at_once // columns))
+    samples = block_size(batch, max(1, round(at_once / (rows * columns))))
     by_shape: dict[Shape, list[Block]] = {}
     for start, first in itertools.product(range(0, batch, samples), range(0, rows, rows_at_once)):
         n, block_rows = min(samples, batch - start), min(rows_at_once, rows - first)

@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import evenly
+from torchfromscratch.kernels.blocking import block_size
 from torchfromscratch.kernels.convolution import winograd
 from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
@@ -99,7 +99,7 @@ def blocks(input: Tensor, depth: int, windows: Windows) -> list[Block]:
     batch, channels, _, *size = input.shape
     of_plane = windows.kernel_size[0] * channels * math.prod(size) * input.element_size()
     most = BLOCK_BYTES // max(1, of_plane)
-    volumes, planes = evenly(batch, max(1, most // depth)), evenly(depth, max(1, most))
+    volumes, planes = block_size(batch, max(1, most // depth)), block_size(depth, max(1, most))
     return [
         (slice(n, min(n + volumes, batch)), slice(d, min(d + planes, depth)))
         for n in range(0, batch, volumes)
