@@ -24,7 +24,7 @@ from torch import Tensor
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.kernels import gate as gate_kernels
-from torchfromscratch.kernels.blocking import in_blocks
+from torchfromscratch.kernels.blocking import compute_in_blocks
 from torchfromscratch.kernels.precision import widened
 
 
@@ -52,7 +52,7 @@ def elementwise(
     rules = [(f, [known.index(n) for n in of_one]) for f, of_one in zip(derivatives.values(), numbers, strict=True)]
 
     def in_wide(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
-        return formula(first, *rest) if exact else in_blocks(_rounded_once, formula, first, *rest)
+        return formula(first, *rest) if exact else compute_in_blocks(_rounded_once, formula, first, *rest)
 
     def needed_for(gradients: Sequence[bool]) -> list[bool]:
         return [any([gradients[user] and n in numbers[user] for user in range(count)]) for n in kept]
@@ -130,19 +130,19 @@ prelu = elementwise(
 hardtanh = elementwise(
     "Hardtanh",  # R. Collobert, "Large scale machine learning", 2004
     lambda x, low, high: x.clamp(low, high).to(x.dtype),
-    dx=lambda g, x, low, high: in_blocks(_gate_between, g, x, low, high),
+    dx=lambda g, x, low, high: compute_in_blocks(_gate_between, g, x, low, high),
     exact=True,
 )
 threshold = elementwise(
     "Threshold",
-    lambda x, bound, value: in_blocks(gate_kernels.replaced_up_to, bound, x, value),
-    dx=lambda g, x, bound: in_blocks(_gate_above, g, x, bound),
+    lambda x, bound, value: compute_in_blocks(gate_kernels.replaced_up_to, bound, x, value),
+    dx=lambda g, x, bound: compute_in_blocks(_gate_above, g, x, bound),
     exact=True,
 )
 hardshrink = elementwise(
     "Hardshrink",
-    lambda x, bound: in_blocks(_gate_outside, x, x, bound),
-    dx=lambda g, x, bound: in_blocks(_gate_outside, g, x, bound),
+    lambda x, bound: compute_in_blocks(_gate_outside, x, x, bound),
+    dx=lambda g, x, bound: compute_in_blocks(_gate_outside, g, x, bound),
     exact=True,
 )
 softshrink = elementwise(

@@ -1,7 +1,7 @@
 """Blocks that fit the cache: of a batch, of an axis, of an elementwise formula's tensors.
 
-On a CPU, the next step reads what one step writes from the cache, if it fits, or from memory at a fraction of the
-speed. Large amounts of memory are fetched from the system anew each time.
+On a CPU, a step reads what the step before has written. If that fits the cache, it is read from there, many times
+faster than from memory. Large amounts of memory are fetched from the system anew each time.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 def batch_blocks(batch: Tensor, elements_per_sample: int) -> list[slice]:
-    """The batch in blocks whose intermediate results fit; whole on other devices, and where operations are traced."""
+    """Blocks of the batch whose intermediate results fit the cache; one block on other devices and in traced code."""
     return axis_blocks(batch, batch.shape[0], elements_per_sample)
 
 
 def axis_blocks(like: Tensor, size: int, elements: int) -> list[slice]:
-    """`size` items, each of which takes so many elements, in parts that fit; whole where `batch_blocks` says so.
+    """Blocks of an axis of `size` items that take so many elements each; one block where `batch_blocks` has one.
 
-    The parts are about equal, and of as many items for each core: torch divides a tensor evenly among the cores, so
-    each step finds what it reads in the cache of its own core. Depthwise convolutions take up to a tenth less time.
+    The blocks are about equal, and each core has as many items of a block as the others. Torch divides a tensor evenly
+    among the cores, so each step finds what it reads in the cache of its core. Depthwise convolutions gain a tenth.
     """
-    # Narrow types stay whole too: they would round once more with every part of a weight's gradient.
+    # One block of narrow types too: the gradient of a weight would be rounded once more with every block.
     if like.device.type != "cpu" or like.element_size() < 4 or is_tracing():
         return [slice(0, size)]
     return even_blocks(size, BATCH_BLOCK_BYTES // max(1, elements * like.element_size()), torch.get_num_threads())
 
 
 def even_blocks(size: int, most: int, cores: int) -> list[slice]:
-    """`size` items in parts of at most so many, but at least one, and of as many for each core."""
+    """Blocks of at most so many of the `size` items, but of at least one, and of as many for each core."""
     step = block_size(size, max(1, most))
     if most >= cores:
         step += -step % cores
@@ -52,30 +52,30 @@ def even_blocks(size: int, most: int, cores: int) -> list[slice]:
 
 
 def block_size(total: int, most: int) -> int:
-    """The size of as many equal parts as keep each of them at `most`."""
+    """The size of equal blocks of `total` items, the fewest that hold at most `most` each."""
     return math.ceil(total / math.ceil(total / most)) if total else 1
 
 
-def take_block(tensor: Tensor, part: slice, dim: int = 0) -> Tensor:
+def take_block(tensor: Tensor, block: slice, dim: int = 0) -> Tensor:
     """`part` of the tensor along `dim`, as a view; itself, if that is all of it."""
-    if part.stop - part.start >= tensor.shape[dim]:
+    if block.stop - block.start >= tensor.shape[dim]:
         return tensor
-    return tensor.narrow(dim, part.start, part.stop - part.start)
+    return tensor.narrow(dim, block.start, block.stop - block.start)
 
 
-def by_core(batch: Tensor, cores: int) -> Tensor:
-    """(N, …) → (cores, n, …), as a view: each core's own part of the batch."""
+def split_by_core(batch: Tensor, cores: int) -> Tensor:
+    """(N, …) → (cores, n, …), as a view: the samples of each core."""
     return batch.unflatten(0, (cores, batch.shape[0] // cores))
 
 
-def in_blocks(formula: Callable[..., Tensor], *args: Any) -> Tensor:
+def compute_in_blocks(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     """`formula(*args)`, a function of each element of its tensors and of constants."""
     given = [arg for arg in args if isinstance(arg, Tensor)]
     if is_tracing() or max([tensor.numel() for tensor in given]) <= ELEMENTWISE_BLOCK:
         return formula(*args)
     if is_differentiating() or not _are_concrete(given):
         return formula(*args)
-    numbers = [one_number(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    numbers = [collapse_constant(arg) if isinstance(arg, Tensor) else arg for arg in args]
     varying = [isinstance(number, Tensor) and number.dim() > 0 for number in numbers]
     tensors = list(itertools.compress(args, varying))
     blocks, output = elementwise_blocks(tensors, ELEMENTWISE_BLOCK) if tensors else [], None
@@ -83,34 +83,34 @@ def in_blocks(formula: Callable[..., Tensor], *args: Any) -> Tensor:
         return formula(*args)
     start, first = 0, tensors[0]
     for block in blocks:
-        parts = iter(block)
-        block_and_numbers = [next(parts) if varies else number for number, varies in zip(numbers, varying, strict=True)]
-        result = formula(*block_and_numbers)
+        elements = iter(block)
+        operands = [next(elements) if varies else number for number, varies in zip(numbers, varying, strict=True)]
+        result = formula(*operands)
         count = block[0].numel()
         if output is None:
             output = torch.empty_strided(first.shape, first.stride(), dtype=result.dtype)
-        flat(output)[start : start + count] = result
+        flat_view(output)[start : start + count] = result
         del result  # whose memory the next block takes, while the cache holds it
         start += count
     assert output is not None
     return output
 
 
-def one_number(tensor: Tensor) -> Tensor:
-    """Of a tensor that repeats one number, as a sum's gradient does: that number; others as they are."""
+def collapse_constant(tensor: Tensor) -> Tensor:
+    """The one number that a tensor repeats, as the gradient of a sum does; any other tensor as it is."""
     repeats = all([size == 1 or stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)])
     return tensor[(0,) * tensor.dim()] if repeats and tensor.numel() > 1 else tensor
 
 
-def elementwise_blocks(tensors: list[Tensor], for_each_thread: int) -> list[Sequence[Tensor]]:
-    """Blocks of the tensors, one of each at a time; the tensors whole where they are short or no plain memory."""
-    step = for_each_thread * torch.get_num_threads()
+def elementwise_blocks(tensors: list[Tensor], per_thread: int) -> list[Sequence[Tensor]]:
+    """Blocks of the tensors, one of each at a time; one block where they are short or no plain memory."""
+    step = per_thread * torch.get_num_threads()
     if tensors[0].numel() <= step or not _are_plain_memory(tensors):
         return [tensors]
-    return list(zip(*[flat(tensor).split(step) for tensor in tensors], strict=True))
+    return list(zip(*[flat_view(tensor).split(step) for tensor in tensors], strict=True))
 
 
-def flat(tensor: Tensor) -> Tensor:
+def flat_view(tensor: Tensor) -> Tensor:
     """All elements of a tensor without gaps, in the order in which they lie."""
     return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
 

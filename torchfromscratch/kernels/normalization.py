@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.blocking import axis_blocks, by_core, take_block
+from torchfromscratch.kernels.blocking import axis_blocks, split_by_core, take_block
 from torchfromscratch.kernels.buffers import call_out
 from torchfromscratch.kernels.execution import in_cpu_memory, is_batched
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
@@ -220,7 +220,7 @@ def _by_core(x: Tensor) -> Tensor:
 
     Each core gets samples of its own from every block. Layers that compute a batch whole have left them in its cache.
     """
-    return by_core(x, math.gcd(x.shape[0], torch.get_num_threads())) if in_cpu_memory(x) else x.unsqueeze(0)
+    return split_by_core(x, math.gcd(x.shape[0], torch.get_num_threads())) if in_cpu_memory(x) else x.unsqueeze(0)
 
 
 def _of_cores(stats: Statistics) -> Statistics:
