@@ -41,7 +41,7 @@ def _fold(columns: Tensor, windows: Windows, input_size: Sequence[int]) -> Tenso
         padded = columns.new_zeros(batch, channels, *padded_size)
         by_tap = columns.reshape(batch, channels, windows.tap_count, *size)
         for tap, shares in zip(windows.taps, by_tap.unbind(2), strict=True):
-            windows.seen_by(tap, padded, size).add_(shares)
+            windows.tap_view(tap, padded, size).add_(shares)
         return windows.unpad(padded, input_size)
     positions = _positions(windows, input_size, columns.device)
     nothing = columns.new_zeros(batch, channels, math.prod(padded_size))

@@ -57,7 +57,7 @@ def block_size(total: int, most: int) -> int:
 
 
 def take_block(tensor: Tensor, block: slice, dim: int = 0) -> Tensor:
-    """`part` of the tensor along `dim`, as a view; itself, if that is all of it."""
+    """A block of the tensor along `dim`, as a view; the tensor itself, if that is all of it."""
     if block.stop - block.start >= tensor.shape[dim]:
         return tensor
     return tensor.narrow(dim, block.start, block.stop - block.start)

@@ -128,11 +128,11 @@ def _max_windows(
 def _max_by_taps(
     dim: int, data: Found, windows: Windows, outputs: int, step: int, workspace: Workspace | None
 ) -> Found:
-    values = taps_along(dim, data.values, windows, outputs, workspace)
+    values = tap_views(dim, data.values, windows, outputs, workspace)
     if data.numbers is None:
         taps = [Found(value, None) for value in values]
     else:
-        taps = [*map(Found, values, taps_along(dim, data.numbers, windows, outputs, workspace))]
+        taps = [*map(Found, values, tap_views(dim, data.numbers, windows, outputs, workspace))]
     first = Found(values[0], _numbers_of_first(dim, taps[0], windows, step, workspace))
     return _first_of_largest([first, *taps[1:]], step, workspace)
 
@@ -143,10 +143,10 @@ def _max_of_many_taps(
     """In rows where windows overlap little; else by doubling: of one tap, of two neighbours, of four, and so on."""
     taps, stride, dilation = windows.kernel_size[dim], windows.stride[dim], windows.dilation[dim]
 
-    def seen_by(tap: int) -> Found:
-        return data.map(lambda tensor: windows.seen_along(dim, tap, tensor, outputs))
+    def tap_view(tap: int) -> Found:
+        return data.map(lambda tensor: windows.axis_tap_view(dim, tap, tensor, outputs))
 
-    first = seen_by(0)
+    first = tap_view(0)
     if workspace is not None and dilation == 1 and taps <= 2 * stride:
         extent = (outputs - 1) * stride + taps
         rows = data.map(Tensor.narrow, 2 + dim, 0, extent).map(Tensor.unfold, 2 + dim, taps, stride)
@@ -158,7 +158,7 @@ def _max_of_many_taps(
             later = data.map(Tensor.narrow, 2 + dim, width * dilation, length)
             data = _later_wins(data.map(Tensor.narrow, 2 + dim, 0, length), later, width * step, memory)
             width *= 2
-        found = _later_wins(seen_by(0), seen_by(taps - width), (taps - width) * step, memory)
+        found = _later_wins(tap_view(0), tap_view(taps - width), (taps - width) * step, memory)
     number_of_first = _numbers_of_first(dim, first, windows, step, workspace)
     if windows.padding[dim] and found.numbers is not None and number_of_first is not None:
         return Found(found.values, found.numbers.maximum(number_of_first))  # where all are equal, padding is not first
@@ -223,9 +223,9 @@ def _counts(values: Tensor, workspace: Workspace | None) -> torch.dtype:
     return torch.int32 if workspace is None else values.dtype
 
 
-def taps_along(dim: int, data: Tensor, windows: Windows, outputs: int, workspace: Workspace | None) -> list[Tensor]:
+def tap_views(dim: int, data: Tensor, windows: Windows, outputs: int, workspace: Workspace | None) -> list[Tensor]:
     """What each tap along one dimension sees of the data; a copy if it lies apart, which is slow to compute with."""
-    views = [windows.seen_along(dim, number, data, outputs) for number in range(windows.kernel_size[dim])]
+    views = [windows.axis_tap_view(dim, number, data, outputs) for number in range(windows.kernel_size[dim])]
     if workspace is None:
         return [view if 1 in view.stride() else view.clone() for view in views]
     return [view if 1 in view.stride() else workspace.like(view).copy_(view) for view in views]
@@ -308,7 +308,7 @@ def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | Non
     for block in batch_blocks(padded, math.prod(padded.shape[1:])):
         gradients, numbers = take_block(grad_output, block), wide_enough(take_block(winners, block), grad_output)
         for number, tap in enumerate(windows.taps):
-            at_tap = windows.seen_by(tap, take_block(padded, block), size)
+            at_tap = windows.tap_view(tap, take_block(padded, block), size)
             if tile_the_input:
                 where_equal(gradients, numbers, number, out=at_tap)
             else:

@@ -99,9 +99,9 @@ class Windows:
         return math.prod(self.kernel_size)
 
     def along(self, dims: slice) -> Windows:
-        """What they are along some of the spatial dimensions."""
-        of = (self.kernel_size, self.stride, self.padding, self.dilation)
-        kernel_size, stride, padding, dilation = (values[dims] for values in of)
+        """The windows along some of the spatial dimensions."""
+        fields = (self.kernel_size, self.stride, self.padding, self.dilation)
+        kernel_size, stride, padding, dilation = (values[dims] for values in fields)
         return replace(self, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
 
     def output_size(self, input_size: Sequence[int]) -> tuple[int, ...]:
@@ -145,7 +145,7 @@ class Windows:
         return tuple(size + before + after for size, (before, after) in zip(input_size, reach, strict=True))
 
     def valid_slices(self, tap: Tap, input_size: Sequence[int], output_size: Sequence[int]) -> tuple[tuple, tuple]:
-        """What one tap sees of an input but its padding, and the outputs that see that: indices of both."""
+        """Indices of the inputs that one tap sees, padding left out, and of the outputs that it sees them for."""
         input_slices: list[Any] = [...]
         output_slices: list[Any] = [...]
         for number, s, p, d, size, outputs in zip(
@@ -153,9 +153,9 @@ class Windows:
         ):
             offset = number * d - p
             first = max(0, -(offset // s))
-            behind = max(first, min(outputs, (size - 1 - offset) // s + 1))
-            input_slices.append(slice(first * s + offset, behind * s + offset, s))
-            output_slices.append(slice(first, behind))
+            end = max(first, min(outputs, (size - 1 - offset) // s + 1))
+            input_slices.append(slice(first * s + offset, end * s + offset, s))
+            output_slices.append(slice(first, end))
         return tuple(input_slices), tuple(output_slices)
 
     def slide(self, padded: Tensor, at: int = 2) -> Tensor:
@@ -165,17 +165,17 @@ class Windows:
             padded = padded if dilation == 1 else padded[..., ::dilation]
         return padded
 
-    def seen_by(self, tap: Tap, padded: Tensor, output_size: Sequence[int], at: int = 2) -> Tensor:
-        """What one tap sees of a padded input (…, *padded_size, …): a view (…, *output_size, …)."""
+    def tap_view(self, tap: Tap, padded: Tensor, output_size: Sequence[int], at: int = 2) -> Tensor:
+        """The view (…, *output_size, …) of a padded input (…, *padded_size, …) that one tap sees."""
         for dim, (number, outputs) in enumerate(zip(tap, output_size, strict=True)):
-            padded = self.seen_along(dim, number, padded, outputs, at)
+            padded = self.axis_tap_view(dim, number, padded, outputs, at)
         return padded
 
-    def seen_along(self, dim: int, number: int, padded: Tensor, outputs: int, at: int = 2) -> Tensor:
-        """What the taps with this number along one spatial dimension see, for so many outputs along it: a view."""
+    def axis_tap_view(self, dim: int, number: int, padded: Tensor, outputs: int, at: int = 2) -> Tensor:
+        """The view that the taps with this number along one spatial dimension see, for so many outputs along it."""
         stride = self.stride[dim]
-        seen = padded.narrow(at + dim, number * self.dilation[dim], (outputs - 1) * stride + 1)
-        return seen if stride == 1 else seen[(slice(None),) * (at + dim) + (slice(None, None, stride),)]
+        view = padded.narrow(at + dim, number * self.dilation[dim], (outputs - 1) * stride + 1)
+        return view if stride == 1 else view[(slice(None),) * (at + dim) + (slice(None, None, stride),)]
 
 
 def _smaller(a: Any, b: Any) -> Any:

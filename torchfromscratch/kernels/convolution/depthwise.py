@@ -1,12 +1,12 @@
 """Depthwise convolution: every channel has kernels of its own, so each tap is an elementwise product.
 
-What tap k sees of the input, and not of its padding, is a view xₖ of it, and yₖ is a view of the outputs that see
-it so. With wₖ, a number for each channel, the convolution and its two gradients are
+Tap k sees a view xₖ of the input, without the padding, and yₖ is the view of the outputs that it sees xₖ for. With wₖ,
+a number for each channel, the convolution and its two gradients are
 
     yₖ += wₖ · xₖ        (dL/dx)ₖ += wₖ · (dL/dy)ₖ        dL/dwₖ = Σ (dL/dy)ₖ · xₖ
 
-A few samples at a time, so that sums stay in the cache while taps are added to them. That is fast where the
-channels lie together: rows of the views have gaps between them, which `depthwise_runs` closes for the others.
+A few samples are computed at a time, so that their sums stay in the cache while taps are added to them. That is fast
+where the channels lie together. Elsewhere the rows of the views have gaps between them, which `depthwise_runs` closes.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Term = tuple[tuple, Tensor, Tensor]  # an index of where to add, what to add, an
 
 
 def fits(task: Task) -> bool:
-    """A window over nothing but padding is one that no view shows."""
+    """No view shows a window over nothing but padding."""
     return task.is_depthwise and task.windows.all_see_input
 
 
@@ -51,19 +51,21 @@ def cost(task: Task) -> float:
 def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windows) -> Tensor:
     """y, shapes as in the package."""
     size, channels_last = windows.output_size(input.shape[2:]), any_channels_last(input, weight)
-    input, numbers = to_memory_format(input, channels_last), factors_by_tap(weight, windows)
+    input, factors = to_memory_format(input, channels_last), tap_factors(weight, windows)
     if is_tracing():  # for any size: a compiler makes one loop of it
-        seen = windows.slide(by_channel(windows.pad(input), windows), at=3)
-        of_taps: list[Any] = [(..., *tap) for tap in windows.taps]
-        products = [w * seen[of_tap] for of_tap, w in zip(of_taps, numbers, strict=True)]
-        y = functools.reduce(torch.add, products if bias is None else [factors(bias, windows), *products])
+        views = windows.slide(split_channels(windows.pad(input), windows), at=3)
+        indices: list[Any] = [(..., *tap) for tap in windows.taps]
+        products = [w * views[index] for index, w in zip(indices, factors, strict=True)]
+        y = functools.reduce(torch.add, products if bias is None else [as_factors(bias, windows), *products])
         return to_memory_format(y.flatten(1, 2), channels_last)
     output = empty((input.shape[0], weight.shape[0], *size), channels_last, like=input)
-    x, terms = by_channel(input, windows), []
-    for tap, w in zip(windows.taps, numbers, strict=True):
+    x, terms = split_channels(input, windows), []
+    for tap, w in zip(windows.taps, factors, strict=True):
         input_slices, output_slices = windows.valid_slices(tap, input.shape[2:], size)
         terms.append((output_slices, x[input_slices], w))
-    add_up(by_channel(output, windows), terms, weight.new_zeros(()) if bias is None else factors(bias, windows))
+    accumulate(
+        split_channels(output, windows), terms, weight.new_zeros(()) if bias is None else as_factors(bias, windows)
+    )
     return output
 
 
@@ -71,13 +73,11 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     """dL/dx, shapes as in the package."""
     size, channels_last = grad_output.shape[2:], any_channels_last(grad_output, weight)
     grad_input = empty((grad_output.shape[0], windows.groups, *input_size), channels_last, like=grad_output)
-    g, terms = by_channel(to_memory_format(grad_output, channels_last), windows), []
-    for tap, w in zip(windows.taps, factors_by_tap(weight, windows), strict=True):
+    g, terms = split_channels(to_memory_format(grad_output, channels_last), windows), []
+    for tap, w in zip(windows.taps, tap_factors(weight, windows), strict=True):
         input_slices, output_slices = windows.valid_slices(tap, input_size, size)
-        terms += [
-            (input_slices, *of_kernel) for of_kernel in zip(g[output_slices].split(1, 2), w.split(1, 1), strict=True)
-        ]
-    add_up(by_channel(grad_input, windows), terms, weight.new_zeros(()))
+        terms += [(input_slices, *term) for term in zip(g[output_slices].split(1, 2), w.split(1, 1), strict=True)]
+    accumulate(split_channels(grad_input, windows), terms, weight.new_zeros(()))
     return grad_input
 
 
@@ -85,65 +85,65 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     """dL/dw, shapes as in the package."""
     channels_last = any_channels_last(input, grad_output)
     input, grad_output = to_memory_format(input, channels_last), to_memory_format(grad_output, channels_last)
-    inputs, outputs = by_channel(input, windows), by_channel(grad_output, windows)
+    inputs, outputs = split_channels(input, windows), split_channels(grad_output, windows)
     indices = [windows.valid_slices(tap, input.shape[2:], grad_output.shape[2:]) for tap in windows.taps]
-    pairs = [(inputs[seen], outputs[seeing]) for seen, seeing in indices]
-    parts = batch_blocks(grad_output, math.prod(grad_output.shape[1:]))
-    products = memory_of_products(pairs, parts[0].stop, channels_last)
+    pairs = [(inputs[input_slices], outputs[output_slices]) for input_slices, output_slices in indices]
+    blocks = batch_blocks(grad_output, math.prod(grad_output.shape[1:]))
+    products = product_buffers(pairs, blocks[0].stop, channels_last)
     dims, shares = tuple(range(3, pairs[0][0].dim())), []
-    for part in parts:
+    for block in blocks:
         sums = []
         for pair, memory in zip(pairs, products, strict=True):
-            x, g = [take_block(view, part) for view in pair]
+            x, g = [take_block(view, block) for view in pair]
             product = x * g if memory is None else torch.mul(x, g, out=memory[: g.shape[0]])
             sums.append(product.sum(dims))
         shares.append(torch.stack(sums).flatten(2))
-    return copy_to_memory_format(filters_from(torch.cat(shares, 1), windows), channels_last)
+    return copy_to_memory_format(sum_over_samples(torch.cat(shares, 1), windows), channels_last)
 
 
-def memory_of_products(pairs: Pairs, batch: int, channels_last: bool) -> list[Tensor | None]:
-    """Where to put xₖ · (dL/dy)ₖ of so many samples, for each tap k: without gaps, and in the same memory."""
+def product_buffers(pairs: Pairs, batch: int, channels_last: bool) -> list[Tensor | None]:
+    """A buffer for xₖ · (dL/dy)ₖ of so many samples, for each tap k: without gaps, all in the same memory."""
     if not in_cpu_memory(*pairs[0]):
         return [None] * len(pairs)
     memory = pairs[0][1].new_empty(batch * max(g[0].numel() for _, g in pairs))
-    found: list[Tensor | None] = []
+    buffers: list[Tensor | None] = []
     for _, g in pairs:
         shape = batch, g.shape[1] * g.shape[2], *g.shape[3:]
-        found.append(memory.as_strided(shape, dense_strides(shape, channels_last)).unflatten(1, g.shape[1:3]))
-    return found
+        buffers.append(memory.as_strided(shape, dense_strides(shape, channels_last)).unflatten(1, g.shape[1:3]))
+    return buffers
 
 
-def add_up(total: Tensor, terms: list[Term], bias: Tensor) -> None:
-    """total (n, G, m, *size) = bias + Σ terms, begun with one that covers all of it, if there is one."""
+def accumulate(total: Tensor, terms: list[Term], bias: Tensor) -> None:
+    """total (n, G, m, *size) = bias + Σ terms. A term that covers all of it comes first, if there is one."""
     covering = [n for n, (target, _, _) in enumerate(terms) if total[target].shape == total.shape]
     first = terms.pop(covering[0]) if covering else None
-    for part in batch_blocks(total, math.prod(total.shape[1:])):
-        sums = take_block(total, part)
+    for block in batch_blocks(total, math.prod(total.shape[1:])):
+        sums = take_block(total, block)
         if first is None:
             sums.copy_(bias)
         else:
-            _, data, number = first
-            sums.copy_(call_out(torch.addcmul, bias, take_block(data, part), number, out=sums))
-        for target, data, number in terms:
-            sums[target].addcmul_(take_block(data, part), number)
+            _, data, factor = first
+            sums.copy_(call_out(torch.addcmul, bias, take_block(data, block), factor, out=sums))
+        for target, data, factor in terms:
+            sums[target].addcmul_(take_block(data, block), factor)
 
 
-def filters_from(shares: Tensor, windows: Windows) -> Tensor:
-    """Each sample's share in dL/dw (taps, N, O), summed over the samples: (O, 1, *k)."""
+def sum_over_samples(shares: Tensor, windows: Windows) -> Tensor:
+    """dL/dw (O, 1, *k), the sum of the samples' shares (taps, N, O)."""
     return shares.sum(1).mT.contiguous().view(shares.shape[2], 1, *windows.kernel_size)
 
 
-def by_channel(data: Tensor, windows: Windows) -> Tensor:
+def split_channels(data: Tensor, windows: Windows) -> Tensor:
     """(n, G·m, *size) → (n, G, m, *size), as a view: m is the number of kernels that a channel has."""
     return data.unflatten(1, (windows.groups, -1))
 
 
-def factors_by_tap(weight: Tensor, windows: Windows) -> list[Tensor]:
+def tap_factors(weight: Tensor, windows: Windows) -> list[Tensor]:
     """wₖ for each tap k."""
-    return [factors(of_tap, windows) for of_tap in weight.flatten(1).t().contiguous().unbind()]
+    return [as_factors(values, windows) for values in weight.flatten(1).t().contiguous().unbind()]
 
 
-def factors(values: Tensor, windows: Windows) -> Tensor:
+def as_factors(values: Tensor, windows: Windows) -> Tensor:
     """A number for each kernel, (G·m) → (G, m, 1, …)."""
     return values.view(windows.groups, -1, *[1] * windows.dims)
 

@@ -107,7 +107,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
             shares = shares.view(groups, gradients.shape[0], *in_band.shape[2:], *kernel_size, channels)
             padded = widened(shares.new_zeros(padded_shape)) if padded is None else padded
             for tap in windows.taps:
-                there = take_block(windows.seen_by(tap, padded, size, at=2), band, 2)
+                there = take_block(windows.tap_view(tap, padded, size, at=2), band, 2)
                 there += shares[(slice(None),) * (2 + windows.dims) + tap]
         assert padded is not None
         inside = windows.unpad(padded, input_size, at=2)

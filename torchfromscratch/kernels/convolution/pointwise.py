@@ -32,7 +32,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     """y, shapes as in the package."""
     size = windows.output_size(input.shape[2:])
     output = empty((input.shape[0], weight.shape[0], *size), any_channels_last(input, weight), like=input)
-    multiply(matrix_of(weight, windows), seen(input, windows, size), out=output)
+    multiply(matrix_of(weight, windows), input_view(input, windows, size), out=output)
     if bias is not None:
         output += bias.view(-1, *[1] * windows.dims)
     return output
@@ -47,7 +47,7 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     if size == tuple(input_size) and not any(windows.padding):
         return share
     padded = empty((batch, channels, *windows.padded_size(input_size)), channels_last, like=grad_output).zero_()
-    windows.seen_by((0,) * windows.dims, padded, size).copy_(share)
+    windows.tap_view((0,) * windows.dims, padded, size).copy_(share)
     return windows.unpad(padded, input_size)
 
 
@@ -55,14 +55,14 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     """dL/dw, shapes as in the package."""
     shape = (grad_output.shape[1], input.shape[1] // windows.groups, *windows.kernel_size)
     grad_weight = empty(shape, any_channels_last(input, grad_output), like=input)
-    x = seen(input, windows, grad_output.shape[2:])
-    matrix_of(grad_weight, windows).copy_(products(grad_output, x, windows.groups))
+    x = input_view(input, windows, grad_output.shape[2:])
+    matrix_of(grad_weight, windows).copy_(sum_of_products(grad_output, x, windows.groups))
     return grad_weight
 
 
-def seen(input: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
+def input_view(input: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
     """x₀ (N, C, *output), as a view of the padded input."""
-    return windows.seen_by((0,) * windows.dims, windows.pad(input), output_size)
+    return windows.tap_view((0,) * windows.dims, windows.pad(input), output_size)
 
 
 def matrix_of(weight: Tensor, windows: Windows) -> Tensor:
@@ -74,29 +74,29 @@ def multiply(matrix: Tensor, data: Tensor, out: Tensor) -> Tensor:
     """Each group's matrix (G, A, B) times what each position of the data (n, G·B, *size) has: (n, G·A, *size)."""
     groups = matrix.shape[0]
     if is_channels_last(out):
-        torch.bmm(rows(data, groups), matrix.mT, out=rows(out, groups))
+        torch.bmm(as_rows(data, groups), matrix.mT, out=as_rows(out, groups))
     else:
-        torch.matmul(matrix, columns(data, groups), out=columns(out, groups))
+        torch.matmul(matrix, as_columns(data, groups), out=as_columns(out, groups))
     return out
 
 
-def products(left: Tensor, right: Tensor, groups: int) -> Tensor:
+def sum_of_products(left: Tensor, right: Tensor, groups: int) -> Tensor:
     """Σ over samples and positions of left (n, G·A, *size) times right (n, G·B, *size), by group: (G, A, B)."""
     if is_channels_last(left):
-        return torch.bmm(rows(left, groups).mT, rows(right, groups))
+        return torch.bmm(as_rows(left, groups).mT, as_rows(right, groups))
     elements = left.shape[1] * right.shape[1] // groups
-    left, right = columns(left, groups), columns(right, groups)
-    parts = [torch.matmul(left[part], right[part].mT).sum(0) for part in batch_blocks(left, elements)]
-    return functools.reduce(torch.add, parts)
+    left, right = as_columns(left, groups), as_columns(right, groups)
+    blocks = [torch.matmul(left[block], right[block].mT).sum(0) for block in batch_blocks(left, elements)]
+    return functools.reduce(torch.add, blocks)
 
 
-def rows(data: Tensor, groups: int) -> Tensor:
+def as_rows(data: Tensor, groups: int) -> Tensor:
     """(n, G·C, *size) → (G, n·size, C), a view where the data lie channels last."""
     last = data.movedim(1, -1)
     return last.reshape(-1, groups, last.shape[-1] // groups).transpose(0, 1)
 
 
-def columns(data: Tensor, groups: int) -> Tensor:
+def as_columns(data: Tensor, groups: int) -> Tensor:
     """(n, G·C, *size) → (n, G, C, size), a view where the data are contiguous."""
     return data.reshape(data.shape[0], groups, data.shape[1] // groups, data.shape[2:].numel())
 

@@ -27,7 +27,10 @@ def correlate(x: Tensor, w: Tensor, b: Tensor | None, windows: Windows) -> Tenso
     size, padded = windows.output_size(x.shape[2:]), windows.pad(x)
     y = empty((x.shape[0], w.shape[0], *size), any_channels_last(x, w), like=x).zero_()
     for tap in windows.taps:
-        xk, wk = by_group(windows.seen_by(tap, padded, size), windows), by_group(w[spatial(tap)], windows, 0)
+        xk, wk = (
+            split_channels(windows.tap_view(tap, padded, size), windows),
+            split_channels(w[spatial(tap)], windows, 0),
+        )
         y += torch.einsum("goc, ngc... -> ngo...", wk, xk).flatten(1, 2)
     return y if b is None else y.add_(b.view(-1, *[1] * windows.dims))
 
@@ -37,8 +40,8 @@ def full_convolution(g: Tensor, w: Tensor, windows: Windows, input_size: Sequenc
     shape = g.shape[0], w.shape[1] * windows.groups, *windows.padded_size(input_size)
     padded = empty(shape, any_channels_last(g, w), like=g).zero_()
     for tap in windows.taps:
-        wk, xk = by_group(w[spatial(tap)], windows, 0), windows.seen_by(tap, padded, g.shape[2:])
-        xk += torch.einsum("goc, ngo... -> ngc...", wk, by_group(g, windows)).flatten(1, 2)
+        wk, xk = split_channels(w[spatial(tap)], windows, 0), windows.tap_view(tap, padded, g.shape[2:])
+        xk += torch.einsum("goc, ngo... -> ngc...", wk, split_channels(g, windows)).flatten(1, 2)
     return windows.unpad(padded, input_size)
 
 
@@ -47,12 +50,12 @@ def weight_gradient(x: Tensor, g: Tensor, windows: Windows) -> Tensor:
     padded, shape = windows.pad(x), (g.shape[1], x.shape[1] // windows.groups, *windows.kernel_size)
     w = empty(shape, any_channels_last(x, g), like=x)
     for tap in windows.taps:
-        xk = by_group(windows.seen_by(tap, padded, g.shape[2:]), windows)
-        w[spatial(tap)] = torch.einsum("ngo..., ngc... -> goc", by_group(g, windows), xk).flatten(0, 1)
+        xk = split_channels(windows.tap_view(tap, padded, g.shape[2:]), windows)
+        w[spatial(tap)] = torch.einsum("ngo..., ngc... -> goc", split_channels(g, windows), xk).flatten(0, 1)
     return w
 
 
-def by_group(data: Tensor, windows: Windows, dim: int = 1) -> Tensor:
+def split_channels(data: Tensor, windows: Windows, dim: int = 1) -> Tensor:
     """Channels (…, G·C, …) → (…, G, C, …)."""
     return data.unflatten(dim, (windows.groups, -1))
 

@@ -146,9 +146,9 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
 
 def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """dL/dx and dL/dw, shapes as in the package, from one transform of dL/dy: it takes an input's place."""
-    grad_output, rotated, _, turned = as_correlation(grad_output, weight, windows, input.shape[2:])
+    grad_output, rotated, _, rotated_windows = as_correlation(grad_output, weight, windows, input.shape[2:])
     weight_last = any_channels_last(input, grad_output)
-    plan = blocks_of(grad_output, turned, input.shape[2:], rotated.shape[:2])
+    plan = blocks_of(grad_output, rotated_windows, input.shape[2:], rotated.shape[:2])
     grad_input = empty(input.shape, any_channels_last(grad_output, weight), like=input)
     x, dx, g = (
         input.view(plan.cores, -1, *input.shape[1:]),
