@@ -456,7 +456,7 @@ def test_overlapping_windows_are_summed_in_float32(dtype: torch.dtype) -> None:
     [
         (winograd.to_points, torch.tensor(winograd.INPUT_TRANSFORM, dtype=torch.float64), 6, 6),
         (winograd.from_points, torch.tensor(winograd.OUTPUT_TRANSFORM, dtype=torch.float64), 6, 4),
-        (winograd.block_to_points, torch.tensor(winograd.OUTPUT_TRANSFORM, dtype=torch.float64).mT, 4, 6),
+        (winograd.grad_to_points, torch.tensor(winograd.OUTPUT_TRANSFORM, dtype=torch.float64).mT, 4, 6),
     ],
     ids=["Bᵀ x", "Aᵀ m", "A g"],
 )

@@ -4,11 +4,11 @@ With X, W and G the discrete Fourier transforms of x, w and dL/dy, the convoluti
 
     Y = Σ_c X · W*        dL/dW = Σ_n G* · X        (* conjugate, as a correlation asks for)
 
-and dL/dX is such a correlation too, of dL/dy with the rotated kernel. The transforms are periodic: of S
-outputs, the last k − 1 are mixed with the first. So the input is cut into blocks of S positions that overlap
-by k − 1, each good for S − k + 1 outputs ("overlap-save"). The cost hardly depends on the kernel's size, which
-pays for large ones; a stride saves nothing here, as its outputs are picked out of all. An infinity or a NaN
-in the input makes NaN of its whole block.
+and dL/dX is such a correlation too, of dL/dy with the rotated kernel. The transforms are periodic: the last k − 1 of S
+outputs are mixed with the first. So the input is cut into blocks of S positions that overlap by k − 1, and each block
+gives S − k + 1 outputs ("overlap-save"). The cost hardly depends on the size of the kernel, so large kernels gain. A
+stride saves nothing: all outputs are computed, and then every s-th is taken. An infinity or a NaN in the input makes
+its whole block NaN.
 
 Source: M. Mathieu, M. Henaff and Y. LeCun, "Fast training of convolutional networks through FFTs", 2014;
 A. Oppenheim and R. Schafer, "Discrete-Time Signal Processing", on overlap-save.
@@ -29,19 +29,19 @@ from torchfromscratch.kernels.convolution.rotation import as_correlation, insert
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.windows import Windows, spatial
 
-# Measured on a CPU: what transforming one element costs, in multiplications of two complex matrices' elements.
+# Measured on a CPU: transforming an element takes as long as so many complex multiplications in a product of matrices.
 TRANSFORM_COST = 80
 # One multiplication of complex numbers takes as long as so many of real ones.
 COMPLEX_COST = 5
 # Of a depthwise kernel: with 127 taps in a row, or 13×13, the transform takes 0.4 to 0.8 of the taps' time, with 63 or
 # 9×9 up to 1.8 times as long.
 FEWEST_TAPS = 64
-# Block sizes that are tried, in kernel sizes.
+# The block sizes to choose from, in kernel sizes.
 BLOCK_FACTORS = (1.5, 2, 3, 4, 6, 8, math.inf)
 
 
 def cost(task: Task) -> float:
-    """No transform for what Winograd's method is made for, nor for a stride."""
+    """Infinite for a stride, and for the kernels that Winograd's method is made for."""
     windows = task.windows
     is_winograds = windows.kernel_size[-2:] == (3, 3) and windows.groups == 1
     few_taps = task.is_depthwise and windows.tap_count < FEWEST_TAPS
@@ -57,16 +57,18 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     blocks = choose_blocks(batch, (channels * groups, out_channels), input.shape[2:], windows)
     size = windows.output_size(input.shape[2:])
     output = empty((batch, out_channels, *size), any_channels_last(input, weight), like=input)
-    picked = [slice(0, (o - 1) * s + 1, s) for o, s in zip(size, windows.stride, strict=True)]
-    x = spectrum(blocks.seen(input), groups, blocks.periods)
+    output_index = [slice(0, (o - 1) * s + 1, s) for o, s in zip(size, windows.stride, strict=True)]
+    x = spectrum(blocks.input_blocks(input), groups, blocks.periods)
     kernels = insert_zeros(conjugate(weight), windows.dilation)
     kernels = kernels.unflatten(0, (groups, -1)).transpose(0, 1)  # (O/G, G, C/G, *extent)
     outputs_by_group = output.unflatten(1, (groups, -1))
-    for part in axis_blocks(input, out_channels // groups, 2 * blocks.frequencies * groups * (channels + x.shape[2])):
-        w = spectrum(kernels[part].flatten(1, 2), groups, blocks.periods)
+    for filter_block in axis_blocks(
+        input, out_channels // groups, 2 * blocks.frequencies * groups * (channels + x.shape[2])
+    ):
+        w = spectrum(kernels[filter_block].flatten(1, 2), groups, blocks.periods)
         products = torch.matmul(x, w.mH)  # (F, G, blocks, part)
-        y = blocks.joined(signal(products, blocks.periods, input.dtype), batch)
-        outputs_by_group[:, :, part] = y[spatial(picked)].unflatten(1, (groups, -1))
+        y = blocks.merge(signal(products, blocks.periods, input.dtype), batch)
+        outputs_by_group[:, :, filter_block] = y[spatial(output_index)].unflatten(1, (groups, -1))
     return output if bias is None else output.add_(bias.view(-1, *[1] * windows.dims))
 
 
@@ -81,20 +83,22 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     blocks = choose_blocks(input.shape[0], (channels, out_channels), input.shape[2:], windows)
     shape = (out_channels, channels // groups, *windows.kernel_size)
     grad_weight = empty(shape, any_channels_last(input, grad_output), like=input)
-    x = spectrum(blocks.seen(input), groups, blocks.periods)
+    x = spectrum(blocks.input_blocks(input), groups, blocks.periods)
     gradients = insert_zeros(conjugate(grad_output), windows.stride).unflatten(1, (groups, -1))
     taps = [slice(0, extent, d) for extent, d in zip(windows.extent, windows.dilation, strict=True)]
     kernels = grad_weight.unflatten(0, (groups, -1)).transpose(0, 1)  # (O/G, G, C/G, *k)
-    for part in axis_blocks(input, out_channels // groups, 2 * blocks.frequencies * (channels + groups * x.shape[2])):
-        g = spectrum(blocks.own(gradients[:, :, part].flatten(1, 2)), groups, blocks.periods)
+    for filter_block in axis_blocks(
+        input, out_channels // groups, 2 * blocks.frequencies * (channels + groups * x.shape[2])
+    ):
+        g = spectrum(blocks.output_blocks(gradients[:, :, filter_block].flatten(1, 2)), groups, blocks.periods)
         w = signal(torch.matmul(g.mH, x), blocks.periods, input.dtype)  # (part, C, *periods)
-        kernels[part] = w[spatial(taps)].unflatten(1, (groups, -1))
+        kernels[filter_block] = w[spatial(taps)].unflatten(1, (groups, -1))
     return grad_weight
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of `periods` positions, each of which is good for `steps` outputs of a correlation with stride 1."""
+    """Blocks of `periods` positions, each of which gives `steps` outputs of a correlation with stride 1."""
 
     padding: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -107,7 +111,7 @@ class Blocks:
         return tuple(math.ceil(o / step) for o, step in zip(self.outputs, self.steps, strict=True))
 
     def multiplications(self, batch: int, channels: tuple[int, int], groups: int) -> int:
-        """What a convolution costs in complex multiplications, transforms included."""
+        """The complex multiplications of a convolution, transforms included."""
         blocks, kernels = batch * math.prod(self.counts), math.prod(channels) // groups
         transforms = kernels + blocks * sum(channels)
         return self.frequencies * (TRANSFORM_COST * transforms + blocks * kernels)
@@ -117,28 +121,28 @@ class Blocks:
         """How many frequencies the transform of a real block has."""
         return math.prod(self.periods[:-1]) * (self.periods[-1] // 2 + 1)
 
-    def seen(self, input: Tensor) -> Tensor:
-        """What each block sees of the input (N, C, *size): (N·blocks, C, *periods)."""
+    def input_blocks(self, input: Tensor) -> Tensor:
+        """The input (N, C, *size) that each block sees: (N·blocks, C, *periods)."""
         ends = [(count - 1) * step + S for count, step, S in zip(self.counts, self.steps, self.periods, strict=True)]
-        return cut(padded_to(input, self.padding, ends), self.periods, self.steps)
+        return extract_blocks(pad_to(input, self.padding, ends), self.periods, self.steps)
 
-    def own(self, output: Tensor) -> Tensor:
-        """The outputs (N, O, *size) that belong to each block: (N·blocks, O, *steps)."""
+    def output_blocks(self, output: Tensor) -> Tensor:
+        """The outputs (N, O, *size) that each block gives: (N·blocks, O, *steps)."""
         ends = [count * step for count, step in zip(self.counts, self.steps, strict=True)]
-        return cut(padded_to(output, (0,) * len(ends), ends), self.steps, self.steps)
+        return extract_blocks(pad_to(output, (0,) * len(ends), ends), self.steps, self.steps)
 
-    def joined(self, output: Tensor, batch: int) -> Tensor:
-        """The transpose of `own`, of what is good in (N·blocks, O, *periods): (N, O, *outputs)."""
+    def merge(self, output: Tensor, batch: int) -> Tensor:
+        """The transpose of `output_blocks`, of the first S − k + 1 of (N·blocks, O, *periods): (N, O, *outputs)."""
         dims = len(self.steps)
-        good = output[spatial(map(slice, self.steps))].unflatten(0, (batch, *self.counts))
+        valid = output[spatial(map(slice, self.steps))].unflatten(0, (batch, *self.counts))
         pairs = [dim for pair in zip(range(1, 1 + dims), range(2 + dims, 2 + 2 * dims), strict=True) for dim in pair]
         whole = [count * step for count, step in zip(self.counts, self.steps, strict=True)]
-        joined = good.permute(0, 1 + dims, *pairs).reshape(batch, output.shape[1], *whole)
-        return joined[spatial(map(slice, self.outputs))]
+        merged = valid.permute(0, 1 + dims, *pairs).reshape(batch, output.shape[1], *whole)
+        return merged[spatial(map(slice, self.outputs))]
 
 
 def choose_blocks(batch: int, channels: tuple[int, int], input_size: Sequence[int], windows: Windows) -> Blocks:
-    """The blocks that cost least: large ones waste little at their ends, small ones transform smaller kernels."""
+    """The blocks that cost least. Large blocks waste little at their ends; small blocks transform smaller kernels."""
     padded = [size + 2 * p for size, p in zip(input_size, windows.padding, strict=True)]
     outputs = tuple(size - extent + 1 for size, extent in zip(padded, windows.extent, strict=True))
 
@@ -180,11 +184,11 @@ def signal(frequencies: Tensor, periods: Sequence[int], dtype: torch.dtype) -> T
 
 
 def conjugate(data: Tensor) -> Tensor:
-    """Written out: what compiled code calls for the first time takes no notice of torch's lazy conjugates."""
+    """Written out, as what compiled code calls for the first time ignores torch's lazy conjugates."""
     return data.conj().resolve_conj()
 
 
-def padded_to(data: Tensor, before: Sequence[int], ends: Sequence[int]) -> Tensor:
+def pad_to(data: Tensor, before: Sequence[int], ends: Sequence[int]) -> Tensor:
     """`data` (N, C, *size) with zeros before it and behind it, up to `ends`."""
     amounts = [
         amount
@@ -194,8 +198,8 @@ def padded_to(data: Tensor, before: Sequence[int], ends: Sequence[int]) -> Tenso
     return torch.constant_pad_nd(data, amounts)
 
 
-def cut(data: Tensor, sizes: Sequence[int], steps: Sequence[int]) -> Tensor:
-    """Blocks of these sizes, so many steps apart: (N, C, …) → (N·blocks, C, *sizes)."""
+def extract_blocks(data: Tensor, sizes: Sequence[int], steps: Sequence[int]) -> Tensor:
+    """Blocks of these sizes, `steps` apart: (N, C, …) → (N·blocks, C, *sizes)."""
     dims = len(sizes)
     for dim, (size, step) in enumerate(zip(sizes, steps, strict=True), 2):
         data = data.unfold(dim, size, step)
