@@ -17,7 +17,7 @@ from tests import lacks
 from torchfromscratch import nn
 from torchfromscratch.kernels.blocking import ELEMENTWISE_BLOCK
 from torchfromscratch.kernels.gate import BITS, gate
-from torchfromscratch.kernels.precision import rounded
+from torchfromscratch.kernels.precision import round_to
 
 KINKS = [-math.inf, -100, -6, -3, -1, -0.5, -0.0, 0.0, 0.5, 1, 3, 6, 20, 100, math.inf, math.nan]
 ACTIVATIONS = [
@@ -129,7 +129,7 @@ def test_softsigns_gradient_does_not_overflow() -> None:
 def test_rounded_is_what_a_tensor_holds(dtype: torch.dtype) -> None:
     generator = random.Random(0)
     for number in (0.0, math.inf, *[generator.uniform(-3, 3) * 10 ** generator.uniform(-9, 4) for _ in range(1000)]):
-        assert rounded(number, dtype) == torch.tensor(number, dtype=dtype).item()
+        assert round_to(number, dtype) == torch.tensor(number, dtype=dtype).item()
 
 
 @pytest.mark.parametrize("dtype", BITS)

@@ -14,12 +14,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 import torchfromscratch.functional as F
-from torchfromscratch.kernels.planning import PLANS, planned
+from torchfromscratch.kernels.planning import PLANS, cache_plans
 
 
 def test_a_plan_is_made_once() -> None:
     made = []
-    plan = planned(lambda *args: made.append(args) or len(made))
+    plan = cache_plans(lambda *args: made.append(args) or len(made))
     assert [plan((2, 3), 4), plan((2, 3), 4), plan((2, 3), 5)] == [1, 1, 2]
     for number in range(2 * PLANS):
         plan(number)
@@ -28,7 +28,7 @@ def test_a_plan_is_made_once() -> None:
 
 
 def test_what_has_no_hash_is_planned_anew() -> None:
-    plan = planned(lambda sizes: sum(sizes))
+    plan = cache_plans(lambda sizes: sum(sizes))
     assert plan([1, 2]) == 3  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="unsupported operand"):
         plan((1, "2"))

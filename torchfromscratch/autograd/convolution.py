@@ -198,9 +198,9 @@ weight_gradient = differentiable(WeightGradient)
 
 
 def sum_per_channel(grad_output: Tensor) -> Tensor:
-    """dL/db[o] = Σ_{n,i} dL/dy[n, o, i]; first of each picture, so that every core sums pictures of its own."""
-    of_pictures = grad_output.sum(list(range(2, grad_output.dim())), dtype=wide_type(grad_output.dtype))
-    return of_pictures.sum(0).to(grad_output.dtype)
+    """dL/db[o] = Σ_{n,i} dL/dy[n, o, i]; first over positions, so that each core sums samples of its own."""
+    per_sample = grad_output.sum(list(range(2, grad_output.dim())), dtype=wide_type(grad_output.dtype))
+    return per_sample.sum(0).to(grad_output.dtype)
 
 
 # ---------------- torch's side: what is saved, vmap, forward mode

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchfromscratch.autograd.elementwise import elementwise
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.kernels.blocking import batch_blocks
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 quotient = elementwise(
     "Quotient",
@@ -94,15 +94,15 @@ class Dot(Function):
 
     @staticmethod
     def forward(a: Tensor, b: Tensor, dim: int) -> Tensor:
-        return (widened(a) * widened(b)).sum(dim)
+        return (widen(a) * widen(b)).sum(dim)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         a, b = saved(ctx)
         g = grad_output.unsqueeze(ctx.dim)
         needs_a, needs_b, _ = ctx.needs_input_grad
-        grad_a = (g * widened(b)).to(b.dtype) if needs_a else None
-        grad_b = (g * widened(a)).to(a.dtype) if needs_b else None
+        grad_a = (g * widen(b)).to(b.dtype) if needs_a else None
+        grad_b = (g * widen(a)).to(a.dtype) if needs_b else None
         return grad_a, grad_b, None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
@@ -116,7 +116,7 @@ class Dot(Function):
     @staticmethod
     def jvp(ctx: Any, a_t: Tensor, b_t: Tensor, _: None) -> Tensor:
         a, b = saved(ctx)
-        return (widened(a_t) * widened(b) + widened(a) * widened(b_t)).sum(ctx.dim)
+        return (widen(a_t) * widen(b) + widen(a) * widen(b_t)).sum(ctx.dim)
 
 
 class PairDistances(Function):

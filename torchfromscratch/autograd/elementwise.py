@@ -25,7 +25,7 @@ from torchfromscratch.autograd.function import Function, differentiable, save, s
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.kernels import gate as gate_kernels
 from torchfromscratch.kernels.blocking import compute_in_blocks
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 
 def elementwise(
@@ -98,7 +98,7 @@ def elementwise(
 
 def _rounded_once(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
     """The formula in float32 or wider, and then in the type of the first tensor."""
-    wide = [widened(arg) if isinstance(arg, Tensor) else arg for arg in (first, *rest)]
+    wide = [widen(arg) if isinstance(arg, Tensor) else arg for arg in (first, *rest)]
     return formula(*wide).to(first.dtype)
 
 
@@ -135,7 +135,7 @@ hardtanh = elementwise(
 )
 threshold = elementwise(
     "Threshold",
-    lambda x, bound, value: compute_in_blocks(gate_kernels.replaced_up_to, bound, x, value),
+    lambda x, bound, value: compute_in_blocks(gate_kernels.replace_up_to, bound, x, value),
     dx=lambda g, x, bound: compute_in_blocks(_gate_above, g, x, bound),
     exact=True,
 )
@@ -233,7 +233,7 @@ gelu_tanh = elementwise(
 
 
 def _gate_above(g: Tensor, x: Tensor, bound: float) -> Tensor:
-    return gate(g, _positive(widened(x) - bound, x.dtype))
+    return gate(g, _positive(widen(x) - bound, x.dtype))
 
 
 def _gate_outside(g: Tensor, x: Tensor, bound: float) -> Tensor:
@@ -241,7 +241,7 @@ def _gate_outside(g: Tensor, x: Tensor, bound: float) -> Tensor:
 
 
 def _gate_between(g: Tensor, x: Tensor, low: float, high: float) -> Tensor:
-    wide = widened(x)
+    wide = widen(x)
     return gate(g, _positive(torch.minimum(wide - low, high - wide), x.dtype))
 
 

@@ -27,7 +27,7 @@ from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import bags as kernel
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import in_cpu_memory
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 
 def _gather(weight: Tensor, index: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def _gather(weight: Tensor, index: Tensor) -> Tensor:
 
 def _scatter_add(grad: Tensor, index: Tensor, rows: int) -> Tensor:
     """W[v] = Σ y[i] over all i whose index is v: y (*, D), index (*) → W (rows, D)."""
-    g = widened(grad).reshape(index.numel(), grad.shape[-1])
+    g = widen(grad).reshape(index.numel(), grad.shape[-1])
     total = g.new_zeros(rows, g.shape[1])
     add = total.index_add_ if in_cpu_memory(g, index) else total.index_add
     return add(0, index.reshape(-1), g).to(grad.dtype)
@@ -98,13 +98,13 @@ class BagSum(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         weight, scale, index, offsets = saved(ctx)
         needs_weight, needs_scale, *_ = ctx.needs_input_grad
-        of_member = gather(grad_output, kernel.bag_of(index, offsets))
+        of_member = gather(grad_output, kernel.bag_index(index, offsets))
         grad_weight = grad_scale = None
         if needs_weight:
             g = of_member if scale is None else of_member * scale.unsqueeze(-1)
             grad_weight = _table_gradient(g, index, ctx.rows, ctx.padding_idx, ctx.by_frequency, ctx.sparse)
         if needs_scale:
-            products = (widened(of_member) * widened(gather(weight, index))).sum(-1).to(grad_output.dtype)
+            products = (widen(of_member) * widen(gather(weight, index))).sum(-1).to(grad_output.dtype)
             grad_scale = _without_padding(products, index, ctx.padding_idx)
         return grad_weight, grad_scale, *[None] * 5
 

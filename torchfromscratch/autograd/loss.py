@@ -29,7 +29,7 @@ from torchfromscratch.autograd.function import Function, differentiable, save, s
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.autograd.softmax import LogSoftmax, log_softmax_t, through_log_softmax
 from torchfromscratch.kernels.execution import in_cpu_memory, is_differentiating
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 # torch bounds the logarithm of a probability, and the denominator of its derivative, which may be 0.
 LEAST_LOG = -100
@@ -147,7 +147,7 @@ class SoftmaxCrossEntropy(Function):
         ignore_index: int,
         smoothing: float,
     ) -> tuple[Tensor, Tensor]:
-        x = LogSoftmax.forward(widened(z), dim)
+        x = LogSoftmax.forward(widen(z), dim)
         s = _density(s, w, smoothing, x, dim)
         return _cross_entropy(x, _classes(t, w, factor, ignore_index), s, dim), x.to(z.dtype)
 
@@ -161,7 +161,7 @@ class SoftmaxCrossEntropy(Function):
             classes = _classes(t, w, ctx.factor, ctx.ignore_index)
             grad_output = grad_output if classes is None else classes.counted(grad_output)
             grad_z = _softmax_minus_target(x, classes, s, grad_output, ctx.dim).to(x.dtype) if needs_z else None
-            grad_s = -grad_output * widened(x) if needs_s else None
+            grad_s = -grad_output * widen(x) if needs_s else None
         if grad_x is not None and needs_z:
             grad_z = through_log_softmax(grad_x, x, ctx.dim) + (0 if grad_z is None else grad_z)
         return grad_z, None, None, grad_s, None, None, None, None
@@ -179,8 +179,8 @@ class SoftmaxCrossEntropy(Function):
     @staticmethod
     def jvp(ctx: Any, z_t: Tensor | None, _: None, __: None, s_t: Tensor | None, *___: None) -> tuple[Tensor, Tensor]:
         x, t, w, s = saved(ctx)
-        classes, wide = _classes(t, w, ctx.factor, ctx.ignore_index), widened(x)
-        x_t = torch.zeros_like(wide) if z_t is None else log_softmax_t(widened(z_t), x, ctx.dim)
+        classes, wide = _classes(t, w, ctx.factor, ctx.ignore_index), widen(x)
+        x_t = torch.zeros_like(wide) if z_t is None else log_softmax_t(widen(z_t), x, ctx.dim)
         loss_t = _cross_entropy(x_t, classes, _density(s, w, ctx.smoothing, x, ctx.dim), ctx.dim)
         if s_t is not None:
             through_s = (s_t * wide).sum(ctx.dim, keepdim=True)
@@ -193,7 +193,7 @@ def _negative_log_likelihood(x: Tensor, t: Tensor, w: Tensor | None, dim: int, i
 
     x (N, C, …), t (N, 1, …), w (C) or None → L (N, 1, …) in float32 or wider.
     """
-    return _cross_entropy(widened(x), Classes(t, w, 1, ignore_index), None, dim)
+    return _cross_entropy(widen(x), Classes(t, w, 1, ignore_index), None, dim)
 
 
 def _negative_log_likelihood_transpose(
@@ -215,7 +215,7 @@ class Classes:
         self.index = t.masked_fill(self.ignored, 0)
         self.h = None if factor == 1 else factor
         if w is not None:
-            self.h = factor * widened(pick(w, 0, self.index.reshape(-1))).reshape(t.shape)
+            self.h = factor * widen(pick(w, 0, self.index.reshape(-1))).reshape(t.shape)
 
     def weighted(self, values: Tensor) -> Tensor:
         """h · values."""
@@ -276,7 +276,7 @@ def _density(s: Tensor | None, w: Tensor | None, smoothing: float, x: Tensor, di
     if smoothing == 0:
         return s
     classes = x.shape[dim]
-    weights = widened(x.new_ones(classes) if w is None else w)
+    weights = widen(x.new_ones(classes) if w is None else w)
     return (smoothing * weights / classes).view([-1 if other == dim else 1 for other in range(x.dim())])
 
 
@@ -293,7 +293,7 @@ def _cross_entropy(x: Tensor, classes: Classes | None, s: Tensor | None, dim: in
 
 def _softmax_minus_target(x: Tensor, classes: Classes | None, s: Tensor | None, grad: Tensor, dim: int) -> Tensor:
     """(y · ΣY − Y) · dL/dL, of x = log y and Y = h · onehot(t) + S."""
-    y, terms = widened(x).exp(), []
+    y, terms = widen(x).exp(), []
     if classes is not None:
         h = classes.weighted(grad)
         if (

@@ -30,7 +30,7 @@ from torchfromscratch.autograd.function import Function, differentiable, mapped_
 from torchfromscratch.kernels import normalization as norm_kernels
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.normalization import Statistics, sum_over
-from torchfromscratch.kernels.precision import wide_type, widened
+from torchfromscratch.kernels.precision import wide_type, widen
 
 
 class Normalize(Function):
@@ -77,9 +77,9 @@ class Normalize(Function):
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None, _: None) -> tuple:
         input, weight, mean, variance = saved(ctx)
-        deviation, rho = deviations(widened(input), mean, variance, ctx.stats)
+        deviation, rho = deviations(widen(input), mean, variance, ctx.stats)
         x = deviation * rho
-        output_t = _gamma(weight, input, ctx.shape) * _pull_back(widened(input_t), x, rho, ctx.stats)
+        output_t = _gamma(weight, input, ctx.shape) * _pull_back(widen(input_t), x, rho, ctx.stats)
         if weight_t is not None:
             output_t = output_t + weight_t * x
         if bias_t is not None:
@@ -108,8 +108,8 @@ class NormalizeBackward(Function):
     def backward(ctx: Any, grad_grad_input: Tensor, grad_grad_weight: Tensor, grad_grad_bias: Tensor) -> tuple:
         grad_output, input, weight, mean, variance = saved(ctx)
         stats = ctx.stats
-        deviation, rho = deviations(widened(input), mean, variance, stats)
-        g, v, u, x = widened(grad_output), widened(grad_grad_input), grad_grad_weight, deviation * rho
+        deviation, rho = deviations(widen(input), mean, variance, stats)
+        g, v, u, x = widen(grad_output), widen(grad_grad_input), grad_grad_weight, deviation * rho
         h, v_pulled = weight * g, _pull_back(v, x, rho, stats)
         a, b = stats.mean(h * x), stats.mean(v * x)
         constant = [dim for dim in range(input.dim()) if weight.shape[dim] == 1]
@@ -138,8 +138,8 @@ class NormalizeBackward(Function):
     def jvp(ctx: Any, grad_t: Tensor, input_t: Tensor, weight_t: Tensor, *_: Any) -> tuple:
         grad_output, input, weight, mean, variance = saved(ctx)
         stats = ctx.stats
-        deviation, rho = deviations(widened(input), mean, variance, stats)
-        g, g_t, t, x = widened(grad_output), widened(grad_t), widened(input_t), deviation * rho
+        deviation, rho = deviations(widen(input), mean, variance, stats)
+        g, g_t, t, x = widen(grad_output), widen(grad_t), widen(input_t), deviation * rho
         x_t, h = _pull_back(t, x, rho, stats), weight * g
         relative_rho_t = -rho * stats.mean(x * t)
         constant = [dim for dim in range(input.dim()) if weight.shape[dim] == 1]
@@ -191,22 +191,22 @@ class NormalizeByConstants(Function):
     def forward(
         input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
     ) -> Tensor:
-        scale = _scaled(weight, (widened(variance) + eps).rsqrt())
+        scale = _scaled(weight, (widen(variance) + eps).rsqrt())
         shift = -mean * scale if bias is None else bias - mean * scale
-        return (widened(input) * scale + shift).to(input.dtype)
+        return (widen(input) * scale + shift).to(input.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight, mean, variance = saved(ctx)
         needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
-        g = to_memory_format(widened(grad_output), ctx.channels_last)
+        g = to_memory_format(widen(grad_output), ctx.channels_last)
         grad_input = grad_weight = grad_bias = None
         if needs_input or needs_weight:
-            rho = (widened(variance) + ctx.eps).rsqrt()
+            rho = (widen(variance) + ctx.eps).rsqrt()
         if needs_input:
             grad_input = (g * _scaled(weight, rho)).to(ctx.dtype)
         if needs_weight:
-            grad_weight = _sum_over_batch(g * (widened(input) - mean), ctx.shape) * rho
+            grad_weight = _sum_over_batch(g * (widen(input) - mean), ctx.shape) * rho
         if needs_bias:
             grad_bias = _sum_over_batch(g, ctx.shape)
         return grad_input, grad_weight, grad_bias, None, None, None
@@ -224,10 +224,10 @@ class NormalizeByConstants(Function):
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None, *_: Any) -> Tensor:
         input, weight, mean, variance = saved(ctx)
-        rho = (widened(variance) + ctx.eps).rsqrt()
-        output_t = widened(input_t) * _scaled(weight, rho)
+        rho = (widen(variance) + ctx.eps).rsqrt()
+        output_t = widen(input_t) * _scaled(weight, rho)
         if weight_t is not None:
-            output_t = output_t + (widened(input) - mean) * (weight_t * rho)
+            output_t = output_t + (widen(input) - mean) * (weight_t * rho)
         if bias_t is not None:
             output_t = output_t + bias_t
         return output_t.to(input.dtype)
@@ -257,7 +257,7 @@ def _scaled(weight: Tensor | None, rho: Tensor) -> Tensor:
 
 def _sum_over_batch(terms: Tensor, shape: Sequence[int]) -> Tensor:
     """The sum of what belongs to each element of a γ or β of this shape."""
-    return sum_over(widened(terms), [dim for dim, size in enumerate(shape) if size == 1])
+    return sum_over(widen(terms), [dim for dim, size in enumerate(shape) if size == 1])
 
 
 def _pull_back(h: Tensor, x: Tensor, rho: Tensor, stats: Statistics) -> Tensor:

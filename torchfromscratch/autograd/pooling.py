@@ -128,8 +128,8 @@ fetch, fetch_transpose = linear_pair(
 )
 unpool, unpool_transpose = linear_pair(
     "Unpool",  # y[n, c, position of o] = x[n, c, o], of positions that differ
-    pooling_kernels.put,
-    pooling_kernels.taken,
+    pooling_kernels.unpool,
+    pooling_kernels.unpool_transpose,
     saves=1,
     per_sample=True,
 )

@@ -1,4 +1,4 @@
-"""Sampling of pictures and volumes at places between their pixels, which a grid names.
+"""Sampling of images and volumes at places between their pixels, which a grid names.
 
 A place's coordinate from −1 to 1 becomes a position u among the pixels, which padding may move inside. Around it the
 pixels i = ⌊u⌋ + k count with a weight w_k(t) of the fraction t = u − ⌊u⌋, the product of those along each axis:
@@ -41,7 +41,7 @@ from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import sampling as kernel
 from torchfromscratch.kernels.blocking import batch_blocks
 from torchfromscratch.kernels.positions import Axis, Taps
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 BUFFERS = 6  # of each tap of each place: its index and weight, and what they are computed from
 
@@ -66,7 +66,7 @@ class GridSample(Function):
         input, grid = saved(ctx)
         needs_input, needs_grid, *_ = ctx.needs_input_grad
         index, weights, slopes = _positions(ctx.spatial, grid, *ctx.options)
-        g = widened(grad_output)
+        g = widen(grad_output)
         grad_input = grad_grid = None
         if needs_input:
             grad_input = spread(g, weights, index, math.prod(ctx.spatial))
@@ -143,7 +143,7 @@ class Spread(Function):
 
     @staticmethod
     def forward(g: Tensor, w: Tensor, index: Tensor, size: int) -> Tensor:
-        return kernel.spread(g, w, index, size)
+        return kernel.weighted_sum_transpose(g, w, index, size)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
@@ -226,7 +226,7 @@ affine_grid, _ = linear_pair("AffineGrid", _affine_grid, _affine_grid_transpose)
 
 def _pixels(x: Tensor) -> Tensor:
     """(N, C, *spatial) → (N, C, all pixels)."""
-    return widened(x).reshape(*x.shape[:2], math.prod(x.shape[2:]))
+    return widen(x).reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
 def _positions(
@@ -234,7 +234,7 @@ def _positions(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """The pixels i_k around each place, their weights, and how these change with each coordinate: (N, K, P) each."""
     axes = [
-        Axis(length, mode, padding, align_corners).taps(widened(grid[..., axis]), with_slopes)
+        Axis(length, mode, padding, align_corners).taps(widen(grid[..., axis]), with_slopes)
         for axis, length in enumerate(reversed(spatial))
     ]
     weights, numbers = [taps.weights for taps in axes], range(len(axes))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.kernels.buffers import call_out
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 
 class Softmax(Function):
@@ -26,7 +26,7 @@ class Softmax(Function):
 
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:
-        below = shifted(widened(input), dim)
+        below = shifted(widen(input), dim)
         exponential = call_out(torch.exp, below, out=below)
         total = exponential.sum(dim, keepdim=True)
         return call_out(torch.div, exponential, total, out=exponential).to(input.dtype)
@@ -54,7 +54,7 @@ class LogSoftmax(Function):
 
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:
-        below = shifted(widened(input), dim)
+        below = shifted(widen(input), dim)
         log_sum = below.exp().sum(dim, keepdim=True).log()
         return call_out(torch.sub, below, log_sum, out=below).to(input.dtype)
 
@@ -91,13 +91,13 @@ def through_softmax(direction: Tensor, output: Tensor, dim: int) -> Tensor:
     The sum is taken off before multiplying: where one y is nearly 1, y·d and y·Σ are nearly the same, and
     rounding is most of their difference.
     """
-    d, y = widened(direction), widened(output)
+    d, y = widen(direction), widen(output)
     return (y * (d - (y * d).sum(dim, keepdim=True))).to(direction.dtype)
 
 
 def through_log_softmax(grad_output: Tensor, output: Tensor, dim: int) -> Tensor:
     """dL/dx from dL/dy of y = log softmax(x), the `output`."""
-    grad, y = widened(grad_output), widened(output).exp()
+    grad, y = widen(grad_output), widen(output).exp()
     return (grad - y * grad.sum(dim, keepdim=True)).to(grad_output.dtype)
 
 
@@ -106,5 +106,5 @@ def through_log_softmax(grad_output: Tensor, output: Tensor, dim: int) -> Tensor
 
 def log_softmax_t(input_t: Tensor, output: Tensor, dim: int) -> Tensor:
     """How y = log softmax(x), the `output`, moves when x moves by `input_t`."""
-    tangent, y = widened(input_t), widened(output).exp()
+    tangent, y = widen(input_t), widen(output).exp()
     return (tangent - (y * tangent).sum(dim, keepdim=True)).to(input_t.dtype)

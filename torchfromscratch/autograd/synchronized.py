@@ -22,7 +22,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, save, saved
 from torchfromscratch.kernels.execution import is_differentiating
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 
 class AllSum(Function):
@@ -52,27 +52,27 @@ class SynchronizedNorm(Function):
     def forward(
         input: Tensor, weight: Tensor | None, bias: Tensor | None, count: Tensor, eps: float, group: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x = widened(input)
+        x = widen(input)
         mean, variance = _statistics(x, count, group)
         y = (x - _along(mean, x)) * _along((variance + eps).rsqrt(), x)
         if weight is not None:
-            y = y * _along(widened(weight), x)
+            y = y * _along(widen(weight), x)
         if bias is not None:
-            y = y + _along(widened(bias), x)
+            y = y + _along(widen(bias), x)
         return y.to(input.dtype), mean, variance
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple:
         input, weight, count, mean, variance = saved(ctx)
-        x, g = widened(input), widened(grad_output)
+        x, g = widen(input), widen(grad_output)
         if is_differentiating():
             mean, variance = _statistics(x, count, ctx.group)
         rho = _along((variance + ctx.eps).rsqrt(), x)
         normed = (x - _along(mean, x)) * rho
         grad_weight, grad_bias = _sum(g * normed), _sum(g)
-        gamma = 1 if weight is None else widened(weight)
+        gamma = 1 if weight is None else widen(weight)
         means = all_sum(torch.stack([grad_bias * gamma, grad_weight * gamma]), ctx.group) / count
-        h = g if weight is None else g * _along(widened(weight), x)
+        h = g if weight is None else g * _along(widen(weight), x)
         grad_input = rho * (h - _along(means[0], x) - normed * _along(means[1], x))
         _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         return (

@@ -17,7 +17,7 @@ from torchfromscratch.autograd import softmax as along
 from torchfromscratch.functional.arguments import not_implemented, overwritten
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.execution import has_concrete_values, is_tracing
-from torchfromscratch.kernels.precision import rounded, widened
+from torchfromscratch.kernels.precision import round_to, widen
 
 __all__ = [
     "celu",
@@ -166,7 +166,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
             f"lambda must be in range [0, {torch.finfo(input.dtype).max}] for input dtype {input.dtype}, "
             f"but found {lambd}"
         )
-    return table.softshrink(input, rounded(lambd, input.dtype))
+    return table.softshrink(input, round_to(lambd, input.dtype))
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
@@ -404,7 +404,7 @@ def _random_slopes(input: Tensor, lower: float, upper: float) -> Tensor:
     """A slope for each element: on a CPU, as in torch, drawn as doubles, one after the other, for those ≤ 0 alone."""
     if input.device.type != "cpu" or not has_concrete_values(input):
         return torch.empty_like(input).uniform_(lower, upper)
-    bounds = torch.tensor([lower, upper], dtype=widened(input.new_empty(0)).dtype).tolist()
+    bounds = torch.tensor([lower, upper], dtype=widen(input.new_empty(0)).dtype).tolist()
     bent = input <= 0
     drawn = torch.empty(int(bent.sum()), dtype=torch.float64).uniform_(*bounds)
     return torch.ones_like(input).masked_scatter(bent, drawn.to(input.dtype))

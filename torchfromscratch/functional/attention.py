@@ -15,7 +15,7 @@ from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.linear import linear
 from torchfromscratch.functional.override import is_causal_bias
 from torchfromscratch.kernels.execution import is_autocasting
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 
@@ -54,7 +54,7 @@ def scaled_dot_product_attention(
         attn_mask = private.causal_mask(attn_mask, query.device)
     _check_attention(query, key, value, attn_mask, is_causal)
     dtype = query.dtype
-    query, key, value = [widened(tensor) for tensor in (query, key, value)]
+    query, key, value = [widen(tensor) for tensor in (query, key, value)]
     if enable_gqa:
         key, value = [_repeat_heads(tensor, query.shape[-3]) for tensor in (key, value)]
     output = autograd.attend(*_arguments(query, key, value, attn_mask, dropout_p, scale), is_causal).to(dtype)
@@ -161,7 +161,7 @@ def _attention_and_weights(
             raise RuntimeError(f"a floating-point mask must have the query's dtype {query.dtype}, but got {mask.dtype}")
         forbidden = (mask == -torch.inf).all(-1, keepdim=True)
         mask = mask + mask.new_zeros(forbidden.shape).masked_fill(forbidden, torch.nan)
-    arguments = _arguments(widened(query), widened(key), widened(value), mask, dropout_p, None)
+    arguments = _arguments(widen(query), widen(key), widen(value), mask, dropout_p, None)
     output, weights = autograd.attention(*arguments)
     *_, noise, _ = arguments
     if noise is not None:

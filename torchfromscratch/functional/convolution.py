@@ -13,7 +13,7 @@ from torchfromscratch.autograd.convolution import correlation, full_convolution
 from torchfromscratch.functional.arguments import MANY, Size, as_batch, is_int, per_dimension, require_memory
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.buffers import no_view
-from torchfromscratch.kernels.planning import planned
+from torchfromscratch.kernels.planning import cache_plans
 from torchfromscratch.kernels.windows import Windows
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
@@ -186,7 +186,7 @@ def _convolution(
     return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 
 
-@planned
+@cache_plans
 def _correlation_windows(
     name: str,
     input: torch.Size,
@@ -247,7 +247,7 @@ def _transposed(
     return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 
 
-@planned
+@cache_plans
 def _transposed_windows(
     name: str,
     input: torch.Size,

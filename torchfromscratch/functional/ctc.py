@@ -12,7 +12,7 @@ from torchfromscratch.functional.arguments import not_implemented
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.reduction import chosen_reduction
 from torchfromscratch.kernels.execution import has_concrete_values
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 __all__ = ["ctc_loss"]
 
@@ -53,7 +53,7 @@ def ctc_loss(
         raise RuntimeError(f"blank must be in label range: 0 to {x.shape[2] - 1}, but got {blank}")
     steps = _lengths("input_lengths", input_lengths, x, x.shape[0])
     lengths = _lengths("target_lengths", target_lengths, x, targets.shape[1] if targets.dim() == 2 else None)
-    losses, _ = ctc(widened(x), _padded_targets(targets, lengths), steps, lengths, blank, zero_infinity)
+    losses, _ = ctc(widen(x), _padded_targets(targets, lengths), steps, lengths, blank, zero_infinity)
     if reduction == "mean":
         losses = (losses / lengths.clamp(min=1)).mean()
     elif reduction == "sum":

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchfromscratch.autograd import distance as autograd
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.buffers import no_view
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 __all__ = ["cosine_similarity", "normalize", "pairwise_distance", "pdist"]
 
@@ -19,7 +19,7 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, o
     The bound ε stops the second term. Of any shape, and of complex numbers; `out` takes the result in place.
     Raises RuntimeError for integers.
     """
-    x = widened(input)
+    x = widen(input)
     n = autograd.clamped(autograd.norm(x, p, dim), eps).expand_as(x)
     normalized = autograd.quotient(x, n.to(x.dtype)).to(input.dtype)
     return normalized if out is None else torch.mul(normalized, 1, out=out)
@@ -37,7 +37,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     shape = torch.broadcast_shapes(x1.shape, x2.shape)
     units = []
     for x in (x1, x2):
-        x = widened(x.to(dtype)).expand(shape)
+        x = widen(x.to(dtype)).expand(shape)
         n = autograd.at_least(autograd.norm(x, 2.0, dim), eps)
         units.append(autograd.quotient(x, n.expand(shape)))
     return autograd.dot(*units, dim).to(dtype)
@@ -49,7 +49,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     Shapes are broadcast.
     """
     difference = x1 - x2 + float(eps)
-    distance = autograd.norm(widened(difference), p, -1)
+    distance = autograd.norm(widen(difference), p, -1)
     if not keepdim:
         distance = no_view(distance, distance.shape[:-1])
     return distance if difference.is_complex() else distance.to(difference.dtype)
@@ -69,4 +69,4 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
         raise RuntimeError(f"pdist only supports non-negative p values, but got {p}")
     if not input.is_floating_point():
         raise NotImplementedError(f"pdist needs floating-point numbers, but got {input.dtype}")
-    return autograd.pair_distances(widened(input), float(p)).to(input.dtype)
+    return autograd.pair_distances(widen(input), float(p)).to(input.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchfromscratch.autograd.embedding import bag_sum, lookup, take_rows
 from torchfromscratch.kernels import bags
 from torchfromscratch.kernels.execution import has_concrete_values, without_derivative
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 __all__ = ["embedding", "embedding_bag"]
 
@@ -109,8 +109,10 @@ def embedding_bag(
     total = bag_sum(weight, scale, index, offsets, padding_idx, scale_grad_by_freq, sparse)
     if mode == "sum":
         return total
-    sizes = bags.lengths(index, offsets) if padding_idx is None else bags.count(index != padding_idx, offsets)
-    return (widened(total) / sizes.clamp(min=1).unsqueeze(-1)).to(total.dtype)
+    sizes = (
+        bags.bag_lengths(index, offsets) if padding_idx is None else bags.count_members(index != padding_idx, offsets)
+    )
+    return (widen(total) / sizes.clamp(min=1).unsqueeze(-1)).to(total.dtype)
 
 
 def _check_bags(

@@ -23,7 +23,7 @@ __all__ = [
 
 Ratio = float | Sequence[float] | None
 
-# Which axis each of the random numbers of a channel is for: torch counts those of pictures from the last.
+# Which axis each of the random numbers of a channel is for: torch counts those of images from the last.
 NUMBER_OF_AXIS = {2: (1, 0), 3: (0, 1, 2)}
 
 

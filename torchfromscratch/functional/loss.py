@@ -17,7 +17,7 @@ from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.reduction import REDUCTIONS, chosen_reduction, reduced
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import has_concrete_values, is_autocasting, needs_gradient
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 __all__ = [
     "binary_cross_entropy",
@@ -211,9 +211,9 @@ def binary_cross_entropy(
         )
     _check_probabilities("input", input)
     _check_probabilities("target", target)
-    losses = table.binary_cross_entropy(widened(input), widened(target))
+    losses = table.binary_cross_entropy(widen(input), widen(target))
     if weight is not None:
-        losses = losses * widened(weight).expand(input.shape)
+        losses = losses * widen(weight).expand(input.shape)
     return reduced(losses, reduction).to(input.dtype)
 
 
@@ -241,13 +241,13 @@ def binary_cross_entropy_with_logits(
     if not target.is_floating_point():
         raise RuntimeError(f"the target must be floating-point, but got {target.dtype}")
     dtype = torch.promote_types(input.dtype, target.dtype)
-    z, y = widened(input.to(dtype)), widened(target.to(dtype))
+    z, y = widen(input.to(dtype)), widen(target.to(dtype))
     if pos_weight is None:
         losses = table.sigmoid_cross_entropy(z, y)
     else:
-        losses = table.weighted_sigmoid_cross_entropy(z, y, widened(pos_weight).expand(input.shape))
+        losses = table.weighted_sigmoid_cross_entropy(z, y, widen(pos_weight).expand(input.shape))
     if weight is not None:
-        losses = losses * widened(weight).expand(input.shape)
+        losses = losses * widen(weight).expand(input.shape)
     return reduced(losses, reduction).to(target.dtype)
 
 
@@ -338,7 +338,7 @@ def in_common_type(*tensors: Tensor) -> tuple[list[Tensor], torch.dtype]:
     dtype = functools.reduce(torch.promote_types, [tensor.dtype for tensor in tensors])
     if not dtype.is_floating_point:
         dtype = torch.get_default_dtype()
-    return list(torch.broadcast_tensors(*[widened(tensor.to(dtype)) for tensor in tensors])), dtype
+    return list(torch.broadcast_tensors(*[widen(tensor.to(dtype)) for tensor in tensors])), dtype
 
 
 def _variance_of_each(var: Tensor, input: Tensor) -> Tensor:
@@ -363,11 +363,11 @@ def _cross_entropy_of_probabilities(
         raise RuntimeError(f"Expected floating point type for target with class probabilities, got {target.dtype}")
     dtype = torch.promote_types(input.dtype, target.dtype)
     dim = _class_dim(input)
-    target = widened(target)
+    target = widen(target)
     density = (1 - smoothing) * target + target.new_full((), smoothing) / input.shape[dim]
     if weight is not None:
         dtype = torch.promote_types(dtype, weight.dtype)
-        density = density * widened(_along_classes(weight, input))
+        density = density * widen(_along_classes(weight, input))
     losses, _ = table.softmax_cross_entropy(input, None, None, density, dim, 0, 0, 0)
     return reduced(losses.squeeze(dim), reduction).to(dtype)
 
@@ -447,7 +447,7 @@ def _errors(
         _check_floating(name, dtype)
     elif torch.bool in (input.dtype, target.dtype):
         raise NotImplementedError(f"{name} cannot subtract booleans; turn them into numbers first")
-    x, y = torch.broadcast_tensors(widened(input.to(dtype)), widened(target.to(dtype)))
+    x, y = torch.broadcast_tensors(widen(input.to(dtype)), widen(target.to(dtype)))
     if function not in (table.absolute, table.square):
         return function(x, y, *constants), dtype
     difference = x - y

@@ -18,7 +18,7 @@ from torchfromscratch.functional.loss import in_common_type
 from torchfromscratch.functional.reduction import chosen_reduction, reduced
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import has_concrete_values, needs_gradient
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 __all__ = [
     "cosine_embedding_loss",
@@ -52,7 +52,7 @@ def hinge_embedding_loss(
     reduction = chosen_reduction(reduction, size_average, reduce)
     if not input.is_floating_point():
         raise RuntimeError(f"hinge_embedding_loss needs a floating-point input, but got {input.dtype}")
-    x, alike, apart = torch.broadcast_tensors(widened(input), target != -1, target != 1)
+    x, alike, apart = torch.broadcast_tensors(widen(input), target != -1, target != 1)
     losses = table.keep(x, alike) + table.keep(table.hinge(margin - x), apart)
     return reduced(losses, reduction).to(input.dtype)
 
@@ -147,7 +147,7 @@ def multilabel_soft_margin_loss(
     (z, y), dtype = in_common_type(input, target)
     losses = losses_of_pairs.sigmoid_cross_entropy(z, y)
     if weight is not None:
-        losses, dtype = losses * widened(weight), torch.promote_types(dtype, weight.dtype)
+        losses, dtype = losses * widen(weight), torch.promote_types(dtype, weight.dtype)
     means = losses.sum(-1) / input.shape[-1]
     return reduced(means, chosen_reduction(reduction, size_average, reduce)).to(dtype)
 
@@ -191,7 +191,7 @@ def multi_margin_loss(
     losses = table.keep(hinge(table.margins(scores, t) + margin), others.unsqueeze(1)).sum((1, 2)) / classes
     if weight is not None:
         _require_no_gradient("multi_margin_loss", "weight", weight)
-        losses = losses * widened(weight)[t.squeeze(1)]
+        losses = losses * widen(weight)[t.squeeze(1)]
     return reduced(no_view(losses, target.shape), reduction).to(input.dtype)
 
 
@@ -303,7 +303,7 @@ def _scores(name: str, input: Tensor) -> Tensor:
         )
     if not input.is_floating_point():
         raise NotImplementedError(f"{name} needs floating-point numbers, but got {input.dtype}")
-    return widened(input) if input.dim() == 2 else widened(input).reshape(1, -1)
+    return widen(input) if input.dim() == 2 else widen(input).reshape(1, -1)
 
 
 def _require_classes(name: str, target: Tensor, classes: int, least: int) -> None:

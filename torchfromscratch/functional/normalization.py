@@ -18,7 +18,7 @@ from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import is_compiling, needs_gradient, without_derivative
 from torchfromscratch.kernels.layout import copy_to_memory_format, is_channels_last
 from torchfromscratch.kernels.normalization import Statistics
-from torchfromscratch.kernels.precision import NARROW_TYPES, wide_type, widened
+from torchfromscratch.kernels.precision import NARROW_TYPES, wide_type, widen
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
 
@@ -203,7 +203,7 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
 def local_response(input: Tensor, size: int, before: int, behind: int, alpha: float, beta: float, k: float) -> Tensor:
     """`local_response_norm` of a window of so many channels before and behind, of which `size` is the divisor."""
     dtype = input.dtype if input.is_floating_point() else torch.get_default_dtype()
-    x = widened(input.to(dtype))
+    x = widen(input.to(dtype))
     s = channel_sums(square(x), before, behind) * (alpha / size) + k
     return response(x, s, beta).to(dtype)
 

@@ -595,7 +595,7 @@ def _windows(
 
 
 def _batch(name: str, dims: int, input: Tensor) -> Tensor:
-    """A batch of pictures or volumes: what has one dimension is a picture of one row, as in torch."""
+    """A batch of images or volumes: what has one dimension is an image of one row, as in torch."""
     if input.dim() not in (dims + 1, dims + 2):
         raise RuntimeError(
             f"{name}: non-empty {dims + 1}D or {dims + 2}D (batch mode) tensor expected for input: "

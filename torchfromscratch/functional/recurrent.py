@@ -14,7 +14,7 @@ from torchfromscratch.functional.arguments import changeable, no_tensor
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.dropout import dropout as drop_out
 from torchfromscratch.kernels.execution import is_autocasting, warn_of_constants
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 __all__ = ["gru", "gru_cell", "lstm", "lstm_cell", "rnn_relu", "rnn_relu_cell", "rnn_tanh", "rnn_tanh_cell"]
 
@@ -232,7 +232,7 @@ def _scan(cell: type[Cell], timeline: Timeline, *tensors: Tensor | None) -> tupl
     if len(types) > 1:
         raise RuntimeError(f"input, weights and states must have the same dtype, but got {types}")
     (dtype,) = types
-    input, w_ih, w_hh, b_ih, b_hh, w_hr, *start = [None if tensor is None else widened(tensor) for tensor in tensors]
+    input, w_ih, w_hh, b_ih, b_hh, w_hr, *start = [None if tensor is None else widen(tensor) for tensor in tensors]
     if cell is not GRU:  # whose gates are functions of u + v
         b_ih, b_hh = b_hh if b_ih is None else b_ih if b_hh is None else b_ih + b_hh, None
     elif b_hh is not None:

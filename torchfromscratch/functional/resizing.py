@@ -1,4 +1,4 @@
-"""Resizing of signals, pictures and volumes."""
+"""Resizing of signals, images and volumes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torchfromscratch.functional.arguments import is_int, require_memory
 from torchfromscratch.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from torchfromscratch.kernels.execution import is_tracing, warn_of_constants
 from torchfromscratch.kernels.layout import is_channels_last
-from torchfromscratch.kernels.precision import wide_type, widened
-from torchfromscratch.kernels.resampling import FILTERS, Axis, filtered, nearest
+from torchfromscratch.kernels.precision import wide_type, widen
+from torchfromscratch.kernels.resampling import FILTERS, Axis, filter_taps, nearest
 
 __all__ = ["interpolate", "upsample", "upsample_bilinear", "upsample_nearest"]
 
@@ -117,12 +117,12 @@ def _warn_of_old_name(name: str) -> None:
 
 def _resampled(input: Tensor, axes: Sequence[Axis], mode: str, antialias: bool, first_dim: int) -> Tensor:
     """The last dimension first: torch rounds bytes after each."""
-    output = widened(input)
+    output = widen(input)
     for dim, axis in reversed([*enumerate(axes, first_dim)]):
         if mode in FILTER:
             position, weight = _filtered(axis, FILTER[mode], antialias, input)
         else:
-            position, weight = _nearest(axis, mode, input, is_picture=len(axes) == 2), None
+            position, weight = _nearest(axis, mode, input, is_image=len(axes) == 2), None
         if weight is None:
             output = autograd.resample(output, position, None, dim)
         elif input.dtype == torch.uint8:
@@ -132,11 +132,11 @@ def _resampled(input: Tensor, axes: Sequence[Axis], mode: str, antialias: bool, 
     return output.to(input.dtype)
 
 
-def _nearest(axis: Axis, mode: str, input: Tensor, is_picture: bool) -> Tensor:
-    """As torch does: a picture's positions follow from float32, and without the factor where sizes are 1:1 or 1:2."""
-    if is_picture and mode == "nearest" and axis.outputs in (axis.inputs, 2 * axis.inputs):
+def _nearest(axis: Axis, mode: str, input: Tensor, is_image: bool) -> Tensor:
+    """As torch does: an image's positions follow from float32, and without the factor where sizes are 1:1 or 1:2."""
+    if is_image and mode == "nearest" and axis.outputs in (axis.inputs, 2 * axis.inputs):
         axis = axis._replace(scale_factor=None)
-    precision = torch.float64 if input.dtype == torch.float64 and not is_picture else torch.float32
+    precision = torch.float64 if input.dtype == torch.float64 and not is_image else torch.float32
     return nearest(axis, mode == "nearest-exact", precision, input.device)
 
 
@@ -145,7 +145,7 @@ def _filtered(axis: Axis, filter: str, antialias: bool, input: Tensor) -> tuple[
     if axis.outputs == axis.inputs and (filter == "linear" or antialias):
         return nearest(axis._replace(scale_factor=None), False, torch.float32, input.device), None
     dtype = torch.float32 if input.dtype == torch.uint8 else wide_type(input.dtype)
-    return filtered(axis, FILTERS[filter], antialias, dtype, input.device)
+    return filter_taps(axis, FILTERS[filter], antialias, dtype, input.device)
 
 
 def _check_options(input: Tensor, mode: str, align_corners: bool | None, antialias: bool) -> None:

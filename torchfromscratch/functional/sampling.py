@@ -1,4 +1,4 @@
-"""Sampling of pictures and volumes at places that a grid names, and the grids of affine maps."""
+"""Sampling of images and volumes at places that a grid names, and the grids of affine maps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def grid_sample(
     padding_mode: str = "zeros",
     align_corners: bool | None = None,
 ) -> Tensor:
-    """The elements of a picture or volume at the places that `grid` names, between its pixels.
+    """The elements of an image or volume at the places that `grid` names, between its pixels.
 
     y[p] = Σ_k w_k(p) · x[i_k(p)] over the pixels i_k around p, with dL/dx[i] = Σ w_k · dL/dy[p] over the k and p with
     i_k(p) = i, and dL/dgrid[p] = Σ_k dw_k/dgrid · Σ_c x[c, i_k] · dL/dy[c, p].
@@ -35,7 +35,7 @@ def grid_sample(
         input: (N, C, H, W) or (N, C, D, H, W).
         grid: (N, H', W', 2) of (x, y) → y (N, C, H', W'), or (N, D', H', W', 3) of (x, y, z) → (N, C, D', H', W').
             −1 and 1 are the ends of an axis.
-        mode: "bilinear" (in volumes: trilinear), "nearest", or of pictures "bicubic".
+        mode: "bilinear" (in volumes: trilinear), "nearest", or of images "bicubic".
         padding_mode: outside there are "zeros", the "border"'s pixels, or those of a "reflection".
         align_corners: whether the ends are the outer pixels' centres, or their edges (False, also with a warning if
             nothing is said).

@@ -10,46 +10,46 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.execution import in_cpu_memory
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 from torchfromscratch.kernels.sparse import HAS_SPARSE_PRODUCTS, sparse_matrix
 
 # Bags of different lengths are filled up to the longest, unless that takes so many times their members.
 MOST_PADDING = 4
 
 
-def bag_of(members: Tensor, offsets: Tensor) -> Tensor:
+def bag_index(members: Tensor, offsets: Tensor) -> Tensor:
     """The number of the bag that each member is in."""
     positions = torch.arange(members.shape[0], dtype=offsets.dtype, device=offsets.device)
     return torch.searchsorted(offsets.contiguous(), positions, right=True) - 1
 
 
-def lengths(members: Tensor, offsets: Tensor) -> Tensor:
+def bag_lengths(members: Tensor, offsets: Tensor) -> Tensor:
     """How many members each bag has."""
     return torch.diff(offsets, append=offsets.new_full((1,), members.shape[0]))
 
 
-def count(is_member: Tensor, offsets: Tensor) -> Tensor:
+def count_members(is_member: Tensor, offsets: Tensor) -> Tensor:
     """How many of those that are members at all are in each bag."""
-    return torch.zeros_like(offsets).index_add(0, bag_of(is_member, offsets), is_member.to(offsets.dtype))
+    return torch.zeros_like(offsets).index_add(0, bag_index(is_member, offsets), is_member.to(offsets.dtype))
 
 
 def bag_sum(weight: Tensor, scale: Tensor | None, index: Tensor, offsets: Tensor, padding_idx: int | None) -> Tensor:
     """y[b] = Σ s[i] · W[index of i] over the members i of bag b that are no padding."""
     if _is_sparse_product(weight, scale, index, offsets, padding_idx):
         return _sparse_product(weight, scale, index, offsets)
-    rows = widened(weight.index_select(0, index))
+    rows = widen(weight.index_select(0, index))
     if scale is not None:
-        rows = rows * widened(scale).unsqueeze(-1)
+        rows = rows * widen(scale).unsqueeze(-1)
     if padding_idx is not None:
         rows = rows.masked_fill((index == padding_idx).unsqueeze(-1), 0)
     total = rows.new_zeros(offsets.shape[0], weight.shape[1])
-    return total.index_add(0, bag_of(index, offsets), rows).to(weight.dtype)
+    return total.index_add(0, bag_index(index, offsets), rows).to(weight.dtype)
 
 
 def winners(weight: Tensor, index: Tensor, offsets: Tensor, padding_idx: int | None) -> Tensor:
     """The row of the largest element of each bag in each column, (B, D): of equals the first; −1 of an empty bag."""
     if in_cpu_memory(weight, index, offsets) and index.numel():
-        longest = int(lengths(index, offsets).max())
+        longest = int(bag_lengths(index, offsets).max())
         if longest * offsets.shape[0] <= MOST_PADDING * index.shape[0]:
             return _winners_of_padded(weight, index, offsets, padding_idx, longest)
     return _winners_of_any(weight, index, offsets, padding_idx)
@@ -60,7 +60,7 @@ def _winners_of_padded(weight: Tensor, index: Tensor, offsets: Tensor, padding_i
     place = torch.arange(longest, dtype=index.dtype)
     positions = (offsets.unsqueeze(1) + place).clamp(max=index.shape[0] - 1)
     named = index.index_select(0, positions.view(-1)).view(positions.shape)
-    is_member = place < lengths(index, offsets).unsqueeze(1)
+    is_member = place < bag_lengths(index, offsets).unsqueeze(1)
     if padding_idx is not None:
         is_member = is_member & (named != padding_idx)
     rows = weight.index_select(0, named.view(-1)).view(*named.shape, weight.shape[1])
@@ -73,7 +73,7 @@ def _winners_of_padded(weight: Tensor, index: Tensor, offsets: Tensor, padding_i
 
 
 def _winners_of_any(weight: Tensor, index: Tensor, offsets: Tensor, padding_idx: int | None) -> Tensor:
-    rows, bag = weight.index_select(0, index), bag_of(index, offsets).unsqueeze(-1).expand(-1, weight.shape[1])
+    rows, bag = weight.index_select(0, index), bag_index(index, offsets).unsqueeze(-1).expand(-1, weight.shape[1])
     shape, last = (offsets.shape[0], weight.shape[1]), index.shape[0]
     if padding_idx is not None:
         rows = rows.masked_fill((index == padding_idx).unsqueeze(-1), -torch.inf)
@@ -94,7 +94,7 @@ def take_rows(weight: Tensor, winners: Tensor) -> Tensor:
 
 def take_rows_transpose(grad: Tensor, winners: Tensor, rows: int) -> Tensor:
     """W[v, d] = Σ y[b, d] over the bags b that row v wins in column d."""
-    g = widened(grad).masked_fill(winners < 0, 0)
+    g = widen(grad).masked_fill(winners < 0, 0)
     return g.new_zeros(rows, g.shape[1]).scatter_add(0, winners.clamp(min=0), g).to(grad.dtype)
 
 

@@ -42,18 +42,18 @@ class Workspace:
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []
-        self.taken = 0
+        self.used = 0
 
     def begin(self) -> None:
         """A pass: all memory may be overwritten."""
-        self.taken = 0
+        self.used = 0
 
     def like(self, tensor: Tensor) -> Tensor:
         """Memory like a tensor, whose batch may be shorter than that of the pass before."""
-        if self.taken == len(self.tensors):
+        if self.used == len(self.tensors):
             self.tensors.append(torch.empty_like(tensor))
-        self.taken += 1
-        return self.tensors[self.taken - 1][: tensor.shape[0]]
+        self.used += 1
+        return self.tensors[self.used - 1][: tensor.shape[0]]
 
 
 class FreshMemory(Workspace):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def begins(samples: Tensor, length: int, window: int, outputs: int) -> Tensor:
+def window_starts(samples: Tensor, length: int, window: int, outputs: int) -> Tensor:
     """⌊(o + u)·α⌋ − ⌊u·α⌋ with α = (I − k) / (O − 1), and I − k of the last: u (N, C) → (N, C, O)."""
     last = torch.full_like(samples, length - window, dtype=torch.int64).unsqueeze(-1)
     if outputs <= 1:
@@ -24,7 +24,7 @@ def winners(x: Tensor, samples: Sequence[Tensor], window: Sequence[int], outputs
     """The position in its channel of the largest element of each window: x (N, C, *input) → (N, C, *outputs)."""
     dims, index = len(window), torch.zeros((), dtype=torch.int64, device=x.device)
     for axis, (length, size, count) in enumerate(zip(x.shape[2:], window, outputs, strict=True)):
-        taps = begins(samples[axis], length, size, count).unsqueeze(-1) + torch.arange(size, device=x.device)
+        taps = window_starts(samples[axis], length, size, count).unsqueeze(-1) + torch.arange(size, device=x.device)
         ones = [1] * dims
         shape = [*ones[:axis], count, *ones[axis + 1 :], *ones[:axis], size, *ones[axis + 1 :]]
         index = index * length + taps.reshape(*x.shape[:2], *shape)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.blocking import elementwise_blocks
 from torchfromscratch.kernels.execution import in_compiled_cpu_code, in_cpu_memory
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 # integers as wide as the floats whose bits they hold
 BITS = {
@@ -54,9 +54,9 @@ def where_equal(values: Tensor, numbers: Tensor, number: int, out: Tensor | None
     return chosen if out is None else out.copy_(chosen)
 
 
-def replaced_up_to(bound: float, values: Tensor, value: float) -> Tensor:
+def replace_up_to(bound: float, values: Tensor, value: float) -> Tensor:
     """One value in the place of those that are at most the bound, compared in float32 or wider."""
-    bits, wide = BITS.get(values.dtype), widened(values)
+    bits, wide = BITS.get(values.dtype), widen(values)
     if bits and in_cpu_memory(values):
         is_replaced = torch.le(wide, bound, out=torch.empty_like(values, dtype=bits))
         given = values.resolve_neg().view(bits)
@@ -65,7 +65,7 @@ def replaced_up_to(bound: float, values: Tensor, value: float) -> Tensor:
     return torch.where(wide <= bound, value, values).to(values.dtype)
 
 
-def wide_enough(numbers: Tensor, values: Tensor) -> Tensor:
+def match_bits(numbers: Tensor, values: Tensor) -> Tensor:
     """`numbers` in the type of the values' bits, where `where_equal` multiplies by those."""
     return numbers.to(BITS.get(values.dtype, numbers.dtype))
 

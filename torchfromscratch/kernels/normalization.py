@@ -19,7 +19,7 @@ from torchfromscratch.kernels.blocking import axis_blocks, split_by_core, take_b
 from torchfromscratch.kernels.buffers import call_out
 from torchfromscratch.kernels.execution import in_cpu_memory, is_batched
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 
 FEW = 2**12  # elements, from where on var_mean takes longer than the steps of `_moments`
 _minus_product = functools.partial(torch.addcmul, value=-1)
@@ -44,7 +44,7 @@ class Statistics:
         """The mean that normalisation takes away."""
         return self.mean(x) if self.centred else x.new_zeros([1] * x.dim())
 
-    def over_batch(self, x: Tensor) -> bool:
+    def spans_batch(self, x: Tensor) -> bool:
         """Whether samples share statistics, channel by channel, as in batch norm."""
         return self.centred and 0 in self.dims and len(self.dims) < x.dim()
 
@@ -72,9 +72,9 @@ class ReductionAxes(NamedTuple):
 
 def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, stats: Statistics) -> tuple[Tensor, Tensor, Tensor]:
     """γ·(x − μ) / √(σ² + ε) + β, μ and σ²."""
-    x = widened(input)
+    x = widen(input)
     output = torch.empty_like(x)
-    kernel = _normalize_batch if stats.over_batch(x) else _normalize_samples
+    kernel = _normalize_batch if stats.spans_batch(x) else _normalize_samples
     mean, variance = kernel(x, weight, bias, stats, output)
     return output.to(input.dtype), mean, variance
 
@@ -93,7 +93,7 @@ def _normalize_samples(
         _standardize(x_block, mu, factors, bias, stats, take_block(output, block))
         means.append(mean)
         variances.append(variance)
-    return _joined(means), _joined(variances)
+    return _concatenate(means), _concatenate(variances)
 
 
 def _normalize_batch(
@@ -119,9 +119,9 @@ def gradients(
     dL/dx is computed as ρ·((h − mean(h)) − d·mean(h·d) / (σ² + ε)). Where few elements share their statistics, little
     of h remains, and each rounding of the terms before they are subtracted would be felt.
     """
-    x, g = widened(input), to_memory_format(widened(grad_output), any_channels_last(input))
+    x, g = widen(input), to_memory_format(widen(grad_output), any_channels_last(input))
     grad_input = torch.empty_like(g if is_batched(g) else x)
-    kernel = _batch_gradients if stats.over_batch(x) else _sample_gradients
+    kernel = _batch_gradients if stats.spans_batch(x) else _sample_gradients
     grad_weight, grad_bias = kernel(g, x, weight, mean, variance, stats, grad_input)
     return grad_input.to(input.dtype), grad_weight, grad_bias
 
@@ -277,5 +277,5 @@ def _total(sums: list[Tensor]) -> Tensor:
     return functools.reduce(torch.add, sums)
 
 
-def _joined(blocks: list[Tensor]) -> Tensor:
+def _concatenate(blocks: list[Tensor]) -> Tensor:
     return torch.cat(blocks) if len(blocks) > 1 else blocks[0]

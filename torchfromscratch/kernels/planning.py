@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 PLANS = 512
 
 
-def planned(make: F) -> F:
+def cache_plans(make: F) -> F:
     """`make`, a function of numbers and of tuples of them, whose results are kept. They hold no tensor.
 
     What is traced is made anew: to Dynamo and to torch.jit.trace sizes are no plain numbers. Nor are the symbols of

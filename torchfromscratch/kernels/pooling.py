@@ -1,10 +1,9 @@
-"""Max pooling in three parts: which tap of each window wins, fetching the winners, and the transpose of that.
+"""Max pooling: which tap of each window wins, fetching the winners, and the transpose of fetching.
 
-Windows are compared tap by tap: what one tap sees of all windows is a strided view of the input, so
-nothing is copied out into windows. Where there are many taps, the winners among two are made of neighbours,
-those among four of the winners among two, and so on. A winner is kept as its tap's number, one byte a window; where
-that lies in the input is the window's own position plus an offset looked up for the tap. The spans of adaptive
-pooling have no such offsets, and their winners are kept as positions in the input.
+Windows are compared tap by tap. What one tap sees of all windows is a strided view of the input, so no window is
+copied. Where there are many taps, two neighbours give the winner of two, two of these the winner of four, and so on. A
+winner is kept as the number of its tap, one byte a window. Its position in the input is that of its window plus the
+offset of the tap. The spans of adaptive pooling have no such offsets, so their winners are kept as positions.
 
 x is (N, C, *input); y, dL/dy and the winners are (N, C, *output).
 """
@@ -23,14 +22,14 @@ from torchfromscratch.kernels.blocking import batch_blocks, take_block
 from torchfromscratch.kernels.buffers import FreshMemory, Workspace, buffer_like, no_view
 from torchfromscratch.kernels.custom_ops import custom_op
 from torchfromscratch.kernels.execution import has_concrete_values, is_batched
-from torchfromscratch.kernels.gate import where_equal, wide_enough
+from torchfromscratch.kernels.gate import match_bits, where_equal
 from torchfromscratch.kernels.layout import any_channels_last, empty, is_channels_last, to_memory_format
-from torchfromscratch.kernels.precision import widened
-from torchfromscratch.kernels.spans import FEW, Dividing, Spans, interleaved, sizes_are_open
+from torchfromscratch.kernels.precision import widen
+from torchfromscratch.kernels.spans import FEW, Dividing, Spans, interleave, sizes_are_open
 from torchfromscratch.kernels.windows import Windows, spatial
 
-# The transpose of `fetch` walks over all windows for each tap, or once with an index. For 3×3 taps that takes 13.9 and
-# 7.6 ms of contiguous images, 9.8 and 11 ms channels last (64 × 112², batch 8).
+# The transpose of `fetch` walks over all windows for each tap, or once with an index. 3×3 taps of contiguous images
+# take 13.9 and 7.6 ms, channels last 9.8 and 11 ms (64 × 112², batch 8).
 TAPS_ONE_BY_ONE = 8
 
 # More taps than these along a dimension are compared in rows or by doubling. Rows of 10⁶ elements take 1.3 to 1.8 ms,
@@ -50,9 +49,9 @@ def empty_maxima(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
 
 @custom_op(like=empty_maxima)
 def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    """The largest element of each window, and the number of the tap that saw it.
+    """The largest element of each window, and the number of its tap.
 
-    The first of equal elements wins; NaN beats every number, and a later NaN an earlier one.
+    The first of equal elements wins. NaN beats every number, and a later NaN an earlier one.
     """
     lowest = -math.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
     output_size = windows.output_size(input.shape[2:])
@@ -60,10 +59,10 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     workspace = Workspace() if _may_count_in_floats(input, windows.tap_count) else None
     blocks = batch_blocks(input, math.prod(input.shape[1:]))
     for block, padded in zip(blocks, padded_blocks(input, windows, lowest, blocks), strict=True):
-        if workspace is not None and covers(windows, input.shape[2:]):
-            best, numbers = [found.view_as(take_block(largest, block)) for found in widened(padded).flatten(2).max(2)]
+        if workspace is not None and covers_input(windows, input.shape[2:]):
+            best, numbers = [maxima.view_as(take_block(largest, block)) for maxima in widen(padded).flatten(2).max(2)]
         else:
-            best, numbers = _max_windows(widened(padded), output_size, windows, workspace)
+            best, numbers = _max_windows(widen(padded), output_size, windows, workspace)
         if workspace is not None and best.sum().isnan():
             best, numbers = _max_windows(padded, output_size, windows, workspace=None)
         take_block(largest, block).copy_(best)
@@ -71,8 +70,8 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     return largest, winners
 
 
-def covers(windows: Windows, input_size: Sequence[int]) -> bool:
-    """Whether there is one window over the whole input, whose elements lie as its taps are numbered."""
+def covers_input(windows: Windows, input_size: Sequence[int]) -> bool:
+    """Whether one window covers the whole input, so that its taps are the elements in order."""
     return windows.kernel_size == tuple(input_size) and not any(windows.padding) and set(windows.dilation) == {1}
 
 
@@ -94,99 +93,101 @@ def padded_blocks(input: Tensor, windows: Windows, value: float, blocks: list[sl
 def _may_count_in_floats(input: Tensor, numbers: int) -> bool:
     """Whether comparisons may be written as floats, which takes a CPU a third of the time of truth values.
 
-    NaN is lost so: what was computed has to be looked at.
+    Floats lose a NaN, so the caller must look for one in the result.
     """
     is_counted = input.is_floating_point() and numbers <= MOST_NUMBERS
     return is_counted and input.device.type == "cpu" and has_concrete_values(input)
 
 
-class Found(NamedTuple):
-    """The largest elements so far, and the winners' numbers: None while all are 0."""
+class Maxima(NamedTuple):
+    """The largest elements so far, and the numbers of the winners: None while all are 0."""
 
     values: Tensor
     numbers: Tensor | None
 
-    def map(self, view: Callable[..., Tensor], *args: Any) -> Found:
+    def map(self, view: Callable[..., Tensor], *args: Any) -> Maxima:
         """`view(tensor, *args)` of both."""
-        return Found(view(self.values, *args), None if self.numbers is None else view(self.numbers, *args))
+        return Maxima(view(self.values, *args), None if self.numbers is None else view(self.numbers, *args))
 
 
 def _max_windows(
     padded: Tensor, output_size: Sequence[int], windows: Windows, workspace: Workspace | None
 ) -> tuple[Tensor, Tensor]:
-    """Along the last dimension, then along the others: a window's largest is the largest of its rows' largest."""
+    """Along the last dimension, then along the others: the largest of a window is that of the largest of its rows."""
     if workspace is not None:
         workspace.begin()
-    found, step = Found(padded, None), 1
+    maxima, step = Maxima(padded, None), 1
     for dim in reversed(range(windows.dims)):
-        along = _max_by_taps if windows.kernel_size[dim] <= MOST_TAPS else _max_of_many_taps
-        found = along(dim, found, windows, output_size[dim], step, workspace)
+        reduce = _max_by_taps if windows.kernel_size[dim] <= MOST_TAPS else _max_of_many_taps
+        maxima = reduce(dim, maxima, windows, output_size[dim], step, workspace)
         step *= windows.kernel_size[dim]
-    return found.values, _numbers(found, _counts(padded, workspace))
+    return maxima.values, _numbers(maxima, _counts(padded, workspace))
 
 
 def _max_by_taps(
-    dim: int, data: Found, windows: Windows, outputs: int, step: int, workspace: Workspace | None
-) -> Found:
+    dim: int, data: Maxima, windows: Windows, outputs: int, step: int, workspace: Workspace | None
+) -> Maxima:
     values = tap_views(dim, data.values, windows, outputs, workspace)
     if data.numbers is None:
-        taps = [Found(value, None) for value in values]
+        taps = [Maxima(value, None) for value in values]
     else:
-        taps = [*map(Found, values, tap_views(dim, data.numbers, windows, outputs, workspace))]
-    first = Found(values[0], _numbers_of_first(dim, taps[0], windows, step, workspace))
+        taps = [*map(Maxima, values, tap_views(dim, data.numbers, windows, outputs, workspace))]
+    first = Maxima(values[0], _numbers_of_first(dim, taps[0], windows, step, workspace))
     return _first_of_largest([first, *taps[1:]], step, workspace)
 
 
 def _max_of_many_taps(
-    dim: int, data: Found, windows: Windows, outputs: int, step: int, workspace: Workspace | None
-) -> Found:
-    """In rows where windows overlap little; else by doubling: of one tap, of two neighbours, of four, and so on."""
+    dim: int, data: Maxima, windows: Windows, outputs: int, step: int, workspace: Workspace | None
+) -> Maxima:
+    """In rows where windows overlap little, else by doubling: the largest of one tap, of two, of four, and so on."""
     taps, stride, dilation = windows.kernel_size[dim], windows.stride[dim], windows.dilation[dim]
 
-    def tap_view(tap: int) -> Found:
+    def tap_view(tap: int) -> Maxima:
         return data.map(lambda tensor: windows.axis_tap_view(dim, tap, tensor, outputs))
 
     first = tap_view(0)
     if workspace is not None and dilation == 1 and taps <= 2 * stride:
         extent = (outputs - 1) * stride + taps
         rows = data.map(Tensor.narrow, 2 + dim, 0, extent).map(Tensor.unfold, 2 + dim, taps, stride)
-        found = _max_of_rows(rows, -1, step, exact=False)
+        maxima = _max_of_rows(rows, -1, step, exact=False)
     else:
         memory, width = None if workspace is None else FreshMemory(), 1
         while 2 * width <= taps:
             length = data.values.shape[2 + dim] - width * dilation
             later = data.map(Tensor.narrow, 2 + dim, width * dilation, length)
-            data = _later_wins(data.map(Tensor.narrow, 2 + dim, 0, length), later, width * step, memory)
+            data = _larger_of(data.map(Tensor.narrow, 2 + dim, 0, length), later, width * step, memory)
             width *= 2
-        found = _later_wins(tap_view(0), tap_view(taps - width), (taps - width) * step, memory)
+        maxima = _larger_of(tap_view(0), tap_view(taps - width), (taps - width) * step, memory)
     number_of_first = _numbers_of_first(dim, first, windows, step, workspace)
-    if windows.padding[dim] and found.numbers is not None and number_of_first is not None:
-        return Found(found.values, found.numbers.maximum(number_of_first))  # where all are equal, padding is not first
-    return found
+    if windows.padding[dim] and maxima.numbers is not None and number_of_first is not None:
+        return Maxima(
+            maxima.values, maxima.numbers.maximum(number_of_first)
+        )  # where all are equal, padding is not first
+    return maxima
 
 
 def _numbers_of_first(
-    dim: int, first: Found, windows: Windows, step: int, workspace: Workspace | None
+    dim: int, first: Maxima, windows: Windows, step: int, workspace: Workspace | None
 ) -> Tensor | None:
-    """What is won by the first tap that lies in the input, where all are equal."""
+    """The number of the first tap that lies in the input: it wins where all taps are equal."""
     if not windows.padding[dim]:
         return first.numbers
-    number = step * first_inside(dim, windows, first.values.shape[2 + dim], first.values.device)
+    number = step * first_valid_tap(dim, windows, first.values.shape[2 + dim], first.values.device)
     return number.to(_counts(first.values, workspace)) if first.numbers is None else first.numbers + number
 
 
-def _first_of_largest(taps: Iterable[Found], step: int, workspace: Workspace | None) -> Found:
-    """Of what one tap after the other sees, whose numbers are `step` apart."""
+def _first_of_largest(taps: Iterable[Maxima], step: int, workspace: Workspace | None) -> Maxima:
+    """The largest of all taps, whose numbers are `step` apart."""
     best, *later = taps
-    for tap, found in enumerate(later, 1):
-        best = _later_wins(best, found, tap * step, workspace)
+    for tap, maxima in enumerate(later, 1):
+        best = _larger_of(best, maxima, tap * step, workspace)
     return best
 
 
-def _later_wins(best: Found, later: Found, offset: int, workspace: Workspace | None) -> Found:
-    """The larger of the two, a later one's number being `offset` more.
+def _larger_of(best: Maxima, later: Maxima, offset: int, workspace: Workspace | None) -> Maxima:
+    """The larger of the two. The number of a later one is `offset` more.
 
-    Numbers grow with what is seen later, so the last winner's is the largest of the winners'.
+    Numbers grow from tap to tap, so that of the last winner is the largest of the winners' numbers.
     """
     if workspace is None:
         wins = ((later.values > best.values) | (later.values != later.values)).to(torch.int32)
@@ -199,23 +200,23 @@ def _later_wins(best: Found, later: Found, offset: int, workspace: Workspace | N
         wins.mul_(offset)
     if best.numbers is not None:
         wins = torch.maximum(wins, best.numbers, out=buffer_like(wins, workspace))
-    return Found(values, wins)
+    return Maxima(values, wins)
 
 
-def _max_of_rows(rows: Found, dim: int, step: int, exact: bool) -> Found:
-    """Along a dimension, where numbers are `step` apart; an `exact` one knows the last NaN of several."""
+def _max_of_rows(rows: Maxima, dim: int, step: int, exact: bool) -> Maxima:
+    """The largest along a dimension, where numbers are `step` apart. If `exact`, the last of several NaN wins."""
     best, place = rows.values.max(dim)
     if exact:
         from_end = (rows.values != rows.values).flip(dim).to(torch.int8).argmax(dim)
         place = torch.where(best == best, place, rows.values.shape[dim] - 1 - from_end)
     number = (place * step).to(torch.int32 if exact else best.dtype)
     if rows.numbers is None:
-        return Found(best, number)
-    return Found(best, number + rows.numbers.gather(dim, place.unsqueeze(dim)).squeeze(dim))
+        return Maxima(best, number)
+    return Maxima(best, number + rows.numbers.gather(dim, place.unsqueeze(dim)).squeeze(dim))
 
 
-def _numbers(found: Found, counts: torch.dtype) -> Tensor:
-    return torch.zeros_like(found.values, dtype=counts) if found.numbers is None else found.numbers
+def _numbers(maxima: Maxima, counts: torch.dtype) -> Tensor:
+    return torch.zeros_like(maxima.values, dtype=counts) if maxima.numbers is None else maxima.numbers
 
 
 def _counts(values: Tensor, workspace: Workspace | None) -> torch.dtype:
@@ -224,7 +225,7 @@ def _counts(values: Tensor, workspace: Workspace | None) -> torch.dtype:
 
 
 def tap_views(dim: int, data: Tensor, windows: Windows, outputs: int, workspace: Workspace | None) -> list[Tensor]:
-    """What each tap along one dimension sees of the data; a copy if it lies apart, which is slow to compute with."""
+    """What each tap along one dimension sees of the data, copied where no dimension of it is dense: that is slow."""
     views = [windows.axis_tap_view(dim, number, data, outputs) for number in range(windows.kernel_size[dim])]
     if workspace is None:
         return [view if 1 in view.stride() else view.clone() for view in views]
@@ -232,14 +233,14 @@ def tap_views(dim: int, data: Tensor, windows: Windows, outputs: int, workspace:
 
 
 def max_positions(input: Tensor, spans: Sequence[Spans]) -> tuple[Tensor, Tensor]:
-    """The largest element of each span of adaptive pooling, and its position, counted row by row."""
+    """The largest element of each span of adaptive pooling, and its position in row-major order."""
     dividing = [Dividing(span.inputs, span.outputs) for span in spans]
     shape = *input.shape[:2], *[span.outputs for span in spans]
     largest = empty(shape, any_channels_last(input), like=input)
     positions = torch.empty_like(largest, dtype=torch.int64)
     exact = sizes_are_open() or not _may_count_in_floats(input, math.prod(input.shape[2:]))
     for block in batch_blocks(input, math.prod(input.shape[1:])):
-        data = widened(take_block(input, block))
+        data = widen(take_block(input, block))
         best, offsets = _max_spans(data, dividing, exact)
         if not exact and best.sum().isnan():
             best, offsets = _max_spans(data, dividing, exact=True)
@@ -253,26 +254,26 @@ def max_positions(input: Tensor, spans: Sequence[Spans]) -> tuple[Tensor, Tensor
 
 def _max_spans(data: Tensor, spans: Sequence[Dividing], exact: bool) -> tuple[Tensor, Tensor]:
     """The largest elements, and how many positions they lie behind the starts of their spans."""
-    found, step, counts = Found(data, None), 1, torch.int32 if exact else data.dtype
+    maxima, step, counts = Maxima(data, None), 1, torch.int32 if exact else data.dtype
     for dim, span in reversed(list(enumerate(spans, 2))):
-        each = [_max_along(dim_of_rows, rows, step, exact) for dim_of_rows, rows in _rows(dim, found, span)]
-        largest = interleaved([of_outputs.values for of_outputs in each], dim)
-        numbers = interleaved([_numbers(of_outputs, counts) for of_outputs in each], dim)
-        found, step = Found(largest, numbers), step * span.inputs
-    return found.values, _numbers(found, counts)
+        each = [_max_along(dim_of_rows, rows, step, exact) for dim_of_rows, rows in _rows(dim, maxima, span)]
+        largest = interleave([each_maxima.values for each_maxima in each], dim)
+        numbers = interleave([_numbers(each_maxima, counts) for each_maxima in each], dim)
+        maxima, step = Maxima(largest, numbers), step * span.inputs
+    return maxima.values, _numbers(maxima, counts)
 
 
-def _rows(dim: int, data: Found, span: Dividing) -> list[tuple[int, Found]]:
-    """What the spans look at, and along which dimension."""
+def _rows(dim: int, data: Maxima, span: Dividing) -> list[tuple[int, Maxima]]:
+    """The elements of the spans, and the dimension along which they lie."""
     values = span.views(data.values, dim)
     if values is None:
         numbers = None if data.numbers is None else span.gather(data.numbers, dim, beyond=0)
-        return [(dim, Found(span.gather(data.values, dim, beyond=-math.inf), numbers))]
+        return [(dim, Maxima(span.gather(data.values, dim, beyond=-math.inf), numbers))]
     each = [None] * len(values) if data.numbers is None else span.views(data.numbers, dim)
-    return [(dim + 1, Found(*of_outputs)) for of_outputs in zip(values, each or [], strict=True)]
+    return [(dim + 1, Maxima(*each_maxima)) for each_maxima in zip(values, each or [], strict=True)]
 
 
-def _max_along(dim: int, rows: Found, step: int, exact: bool) -> Found:
+def _max_along(dim: int, rows: Maxima, step: int, exact: bool) -> Maxima:
     if sizes_are_open() or rows.values.shape[dim] > FEW:
         return _max_of_rows(rows, dim, step, exact)
     taps = [rows.map(Tensor.select, dim, tap) for tap in range(rows.values.shape[dim])]
@@ -280,7 +281,7 @@ def _max_along(dim: int, rows: Found, step: int, exact: bool) -> Found:
 
 
 def fetch(input: Tensor, winners: Tensor, windows: Windows | None) -> Tensor:
-    """What each window's winner holds."""
+    """The value of each window's winner."""
     positions = flat_positions(winners, windows, input.shape[2:])
     if any_channels_last(input):
         by_pixel = _pixels(input).gather(1, _pixels(positions))
@@ -295,7 +296,7 @@ def empty_input(grad_output: Tensor, winners: Tensor, windows: Windows | None, i
 
 @custom_op(like=empty_input)
 def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
-    """dL/dx: each window's dL/dy added to its winner, 0 everywhere else."""
+    """dL/dx: the dL/dy of each window added to its winner, 0 everywhere else."""
     if windows is None or windows.tap_count > TAPS_ONE_BY_ONE:
         return _scatter_add(grad_output, flat_positions(winners, windows, input_size), input_size)
     shape = (*grad_output.shape[:2], *windows.padded_size(input_size))
@@ -306,7 +307,7 @@ def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | Non
     if not tile_the_input:
         padded.zero_()
     for block in batch_blocks(padded, math.prod(padded.shape[1:])):
-        gradients, numbers = take_block(grad_output, block), wide_enough(take_block(winners, block), grad_output)
+        gradients, numbers = take_block(grad_output, block), match_bits(take_block(winners, block), grad_output)
         for number, tap in enumerate(windows.taps):
             at_tap = windows.tap_view(tap, take_block(padded, block), size)
             if tile_the_input:
@@ -319,21 +320,21 @@ def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | Non
 def _scatter_add(grad_output: Tensor, positions: Tensor, input_size: Sequence[int]) -> Tensor:
     batch, channels = grad_output.shape[:2]
     if any_channels_last(grad_output):
-        arranged, dim, shape = _pixels, 1, (batch, math.prod(input_size), channels)
+        arrange, dim, shape = _pixels, 1, (batch, math.prod(input_size), channels)
     else:
-        arranged, dim, shape = _planes, 2, (batch, channels, math.prod(input_size))
-    nothing, gradients = grad_output.new_zeros(shape), arranged(grad_output)
+        arrange, dim, shape = _planes, 2, (batch, channels, math.prod(input_size))
+    nothing, gradients = grad_output.new_zeros(shape), arrange(grad_output)
     add = nothing.scatter_add if is_batched(grad_output, positions) else nothing.scatter_add_
-    total = add(dim, arranged(positions), gradients)
+    total = add(dim, arrange(positions), gradients)
     if dim == 1:
         return total.view(batch, *input_size, channels).movedim(-1, 1)
     return total.view(batch, channels, *input_size)
 
 
 def flat_positions(winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
-    """Where in its channel's (*input) each winner lies, counted row by row: torch's `return_indices`.
+    """The position of each winner in its channel (*input), in row-major order: torch's `return_indices`.
 
-    Without windows, winners are such positions.
+    Without windows, the winners are such positions.
     """
     if windows is None:
         return winners
@@ -346,7 +347,7 @@ def flat_positions(winners: Tensor, windows: Windows | None, input_size: Sequenc
 
 
 def _offsets(winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """How many positions each winner lies behind the start of its window: looked up, or computed of few winners."""
+    """How many positions each winner lies behind the start of its window: from a table, or computed for a few."""
     if not sizes_are_open() and windows.tap_count > winners.numel():
         offset, step = torch.zeros_like(winners), 1
         for dim in reversed(range(windows.dims)):
@@ -359,7 +360,7 @@ def _offsets(winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Te
     return table.view(-1)[winners]
 
 
-def first_inside(dim: int, windows: Windows, outputs: int, device: torch.device) -> Tensor:
+def first_valid_tap(dim: int, windows: Windows, outputs: int, device: torch.device) -> Tensor:
     """Along one dimension, the number of each window's first tap that lies in the input and not in the padding."""
     s, p, d = (of[dim] for of in (windows.stride, windows.padding, windows.dilation))
     outside = (p - torch.arange(outputs, device=device) * s).clamp(min=0)
@@ -376,8 +377,8 @@ def _pixels(tensor: Tensor) -> Tensor:
     return tensor.movedim(1, -1).reshape(tensor.shape[0], math.prod(tensor.shape[2:]), tensor.shape[1])
 
 
-def put(input: Tensor, positions: Tensor, size: Sequence[int]) -> Tensor:
-    """y[n, c, position of o] = x[n, c, o], 0 elsewhere, of spatial `size`; of two in one place, the last remains."""
+def unpool(input: Tensor, positions: Tensor, size: Sequence[int]) -> Tensor:
+    """y[n, c, position of o] = x[n, c, o], of spatial `size`, 0 elsewhere. Of two at one position the last stays."""
     n, c, *small = input.shape
     rows = (n, c, math.prod(small))  # no flatten: batches of gradients have none
     flat = input.new_zeros(n, c, math.prod(size)).scatter(2, positions.reshape(rows), input.reshape(rows))
@@ -385,7 +386,7 @@ def put(input: Tensor, positions: Tensor, size: Sequence[int]) -> Tensor:
     return to_memory_format(output, channels_last=True) if input.dim() == 4 and is_channels_last(input) else output
 
 
-def taken(grad_output: Tensor, positions: Tensor, size: Sequence[int]) -> Tensor:
+def unpool_transpose(grad_output: Tensor, positions: Tensor, size: Sequence[int]) -> Tensor:
     """x[n, c, o] = y[n, c, position of o]."""
     n, c, *small = positions.shape
     rows = grad_output.reshape(n, c, math.prod(size)).gather(2, positions.reshape(n, c, math.prod(small)))

@@ -50,7 +50,7 @@ class Axis(NamedTuple):
         """Positions moved inside by padding, and the derivative: ±1, or 0 where they are at the end."""
         given, factor = position, torch.ones_like(position)
         if self.padding == "reflection":
-            position, factor = self._reflected(position.detach())
+            position, factor = self._reflect(position.detach())
         last = self.length - 1
         between = (position > 0) & (position < last)
         constant = position.nan_to_num(nan=0.0).clamp(0, last)
@@ -60,7 +60,7 @@ class Axis(NamedTuple):
             constant = constant.detach() + factor * (moving - moving.detach())
         return constant, factor
 
-    def _reflected(self, position: Tensor) -> tuple[Tensor, Tensor]:
+    def _reflect(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """At the outer pixels' centres, or at their edges, as often as it takes."""
         low, span = (0.0, self.length - 1) if self.align_corners else (-0.5, self.length)
         if span == 0:

@@ -13,18 +13,18 @@ def wide_type(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in NARROW_TYPES else dtype
 
 
-def widened(tensor: Tensor) -> Tensor:
+def widen(tensor: Tensor) -> Tensor:
     """A tensor of the `wide_type`; the very tensor where it is, as torch 2.6 compiles a cast to nothing wrongly."""
     dtype = wide_type(tensor.dtype)
     return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
-def rounded(number: float, dtype: torch.dtype) -> float:
+def round_to(number: float, dtype: torch.dtype) -> float:
     """A number as a tensor of this type holds it, which gets it by way of the `wide_type`."""
     if not math.isfinite(number):
         return number
     if dtype in NARROW_TYPES:
-        number = rounded(number, wide_type(dtype))
+        number = round_to(number, wide_type(dtype))
     info = torch.finfo(dtype)
     _, exponent = math.frexp(number)
     step = info.eps * max(2.0 ** (exponent - 1), info.tiny)

@@ -90,32 +90,32 @@ def nearest(axis: Axis, exact: bool, precision: torch.dtype, device: torch.devic
     return position.unsqueeze(0)
 
 
-def filtered(
+def filter_taps(
     axis: Axis, filter: Filter, antialias: bool, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Positions (taps, O) and weights (taps, O) of the inputs around each output, in float64 and then in a type."""
     outputs = torch.arange(axis.outputs, device=device, dtype=torch.float64)
     if axis.outputs <= BLOCK or device.type != "cpu" or is_tracing():
-        position, weight = _filtered(axis, filter, antialias, outputs)
+        position, weight = _filter_taps(axis, filter, antialias, outputs)
         return position, weight.to(dtype)
     positions, weights = [], []
     for block in outputs.split(BLOCK):
-        position, weight = _filtered(axis, filter, antialias, block)
+        position, weight = _filter_taps(axis, filter, antialias, block)
         positions.append(position)
         weights.append(weight.to(dtype))
     return torch.cat(positions, 1), torch.cat(weights, 1)
 
 
-def _filtered(axis: Axis, filter: Filter, antialias: bool, outputs: Tensor) -> tuple[Tensor, Tensor]:
+def _filter_taps(axis: Axis, filter: Filter, antialias: bool, outputs: Tensor) -> tuple[Tensor, Tensor]:
     if antialias:
-        return _stretched(axis, filter, (outputs + 0.5) * axis.scale)
+        return _smooth_taps(axis, filter, (outputs + 0.5) * axis.scale)
     u = outputs * axis.scale if axis.align_corners else (outputs + 0.5) * axis.scale - 0.5
     around = torch.arange(1 - filter.reach, filter.reach + 1, device=outputs.device).unsqueeze(1)
     position = u.floor() + around
     return position.long().clamp(0, axis.inputs - 1), filter.weight(u - position)
 
 
-def _stretched(axis: Axis, filter: Filter, centre: Tensor) -> tuple[Tensor, Tensor]:
+def _smooth_taps(axis: Axis, filter: Filter, centre: Tensor) -> tuple[Tensor, Tensor]:
     stretch = max(axis.scale, 1.0)
     start = (centre - filter.reach * stretch + 0.5).long().clamp(min=0)
     end = (centre + filter.reach * stretch + 0.5).long().clamp(max=axis.inputs)

@@ -1,4 +1,4 @@
-"""Sums of a few elements of each channel with weights: at any place of a picture, say.
+"""Sums of a few elements of each channel with weights: at any place of an image, say.
 
     S(x, w, g) = Σ g[n, c, p] · w[n, k, p] · x[n, c, i[n, k, p]]
 
@@ -35,7 +35,7 @@ def weighted_sum(x: Tensor, w: Tensor, index: Tensor) -> Tensor:
     return output
 
 
-def spread(g: Tensor, w: Tensor, index: Tensor, size: int) -> Tensor:
+def weighted_sum_transpose(g: Tensor, w: Tensor, index: Tensor, size: int) -> Tensor:
     """x[n, c, i] = Σ w[n, k, p] · g[n, c, p] over the k and p with i[n, k, p] = i."""
     if _is_sparse_product(g, w, index):
         terms = _rows(g).unsqueeze(1) * w.transpose(1, 2).reshape(-1, index.shape[1], 1)

@@ -24,7 +24,7 @@ from torchfromscratch.kernels.layout import (
     match_memory_format,
     to_memory_format,
 )
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.precision import widen
 from torchfromscratch.kernels.windows import Windows
 
 # Up to so many views are added one by one, 0.2 to 0.4 ms for 10⁶ elements; torch.sum over so few takes up to 6.
@@ -69,7 +69,7 @@ class Sliding:
             return self._sums_by_tap(data, dim)
         if sizes_are_open():
             after = self.padding + self.kernel  # enough for any size
-        padded = _padded(data, dim, self.padding, max(0, after))
+        padded = _pad(data, dim, self.padding, max(0, after))
         return sums_of_neighbours(padded, dim, self.kernel, self.stride, self.outputs)
 
     def sums_transpose(self, shares: Tensor, dim: int) -> Tensor:
@@ -122,15 +122,15 @@ class Sliding:
         blocks = self.outputs + covered
         whole = torch.zeros_like(shares)
         if covered:
-            whole = sums_of_neighbours(_padded(shares, dim, around, around), dim, covered, 1, blocks - 1)
+            whole = sums_of_neighbours(_pad(shares, dim, around, around), dim, covered, 1, blocks - 1)
         if rest == 0:
-            total = _merged(_repeated(whole, dim, self.stride), dim)
+            total = _merge(_repeat(whole, dim, self.stride), dim)
         else:
-            whole = _padded(whole, dim, 0, blocks - whole.shape[dim])
-            start = whole + _padded(shares, dim, covered, 0)
+            whole = _pad(whole, dim, 0, blocks - whole.shape[dim])
+            start = whole + _pad(shares, dim, covered, 0)
             counts = [(start, rest), (whole, self.stride - rest)]
-            total = _merged(torch.cat([_repeated(sums, dim, count) for sums, count in counts], dim + 1), dim)
-        return _padded(total, dim, -self.padding, self.padding + self.inputs - total.shape[dim])
+            total = _merge(torch.cat([_repeat(sums, dim, count) for sums, count in counts], dim + 1), dim)
+        return _pad(total, dim, -self.padding, self.padding + self.inputs - total.shape[dim])
 
 
 @dataclass(frozen=True)
@@ -198,10 +198,10 @@ class Dividing:
     def sums(self, data: Tensor, dim: int) -> Tensor:
         """The sum over each span: `inputs` positions along the dimension → `outputs`."""
         if not sizes_are_open() and self.outputs % self.inputs == 0:
-            return _merged(_repeated(data, dim, self.outputs // self.inputs), dim)
+            return _merge(_repeat(data, dim, self.outputs // self.inputs), dim)
         views = self.views(data, dim)
         if views is not None:
-            return interleaved([sum_along(view, dim + 1) for view in views], dim)
+            return interleave([sum_along(view, dim + 1) for view in views], dim)
         return sum_along(self.gather(data, dim, beyond=0), dim)
 
     def sums_transpose(self, shares: Tensor, dim: int) -> Tensor:
@@ -253,7 +253,7 @@ def as_windows(spans: Sequence[Spans]) -> Windows | None:
 
 def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
     """The sum over each span, divided by its divisor: (N, C, *input) → (N, C, *outputs)."""
-    total, whole = widened(input), _whole(spans)
+    total, whole = widen(input), _whole_dims(spans)
     if whole:
         total = total.sum(whole, keepdim=True)
     for dim, span in enumerate(spans, 2):
@@ -270,7 +270,7 @@ def average_transpose(
     """The transpose of `average`: every output's share goes to each position of its span."""
     if 0 in grad_output.shape[2:]:
         raise RuntimeError(f"dL/dy is empty: no output has a gradient, {tuple(grad_output.shape)}")
-    result, whole = widened(grad_output) / _divisors(spans, grad_output.device), _whole(spans)
+    result, whole = widen(grad_output) / _divisors(spans, grad_output.device), _whole_dims(spans)
     for dim, span in reversed(list(enumerate(spans, 2))):
         if dim not in whole:
             result = span.sums_transpose(result, dim)
@@ -316,9 +316,9 @@ def sum_along(data: Tensor, dim: int) -> Tensor:
     return functools.reduce(torch.add, data.unbind(dim)) if few else data.sum(dim)
 
 
-def interleaved(views: list[Tensor], dim: int) -> Tensor:
+def interleave(views: list[Tensor], dim: int) -> Tensor:
     """What was computed of each of the `views`, in the order of the outputs."""
-    return views[0] if len(views) == 1 else _merged(torch.stack(views, dim + 1), dim)
+    return views[0] if len(views) == 1 else _merge(torch.stack(views, dim + 1), dim)
 
 
 def sizes_are_open() -> bool:
@@ -326,7 +326,7 @@ def sizes_are_open() -> bool:
     return is_jit_tracing() or is_exporting()
 
 
-def _whole(spans: Sequence[Spans]) -> list[int]:
+def _whole_dims(spans: Sequence[Spans]) -> list[int]:
     """The dimensions that have one span, of all positions."""
     return [dim for dim, span in enumerate(spans, 2) if span.is_whole]
 
@@ -342,7 +342,7 @@ def _divisors(spans: Sequence[Spans], device: torch.device) -> int | Tensor:
     return product
 
 
-def _padded(data: Tensor, dim: int, before: int, after: int) -> Tensor:
+def _pad(data: Tensor, dim: int, before: int, after: int) -> Tensor:
     """Zeros around the data along a dimension; less of it where they are fewer than none."""
     if before == 0 and after == 0:
         return data
@@ -360,11 +360,11 @@ def _split(data: Tensor, dim: int, *sizes: int) -> Tensor:
     return data.view(*data.shape[:dim], *sizes, *data.shape[dim + 1 :])
 
 
-def _merged(data: Tensor, dim: int) -> Tensor:
+def _merge(data: Tensor, dim: int) -> Tensor:
     """`data.flatten(dim, dim + 1)`, likewise."""
     return data.reshape(*data.shape[:dim], data.shape[dim] * data.shape[dim + 1], *data.shape[dim + 2 :])
 
 
-def _repeated(data: Tensor, dim: int, times: int) -> Tensor:
+def _repeat(data: Tensor, dim: int, times: int) -> Tensor:
     """Each position so many times along a new dimension after it: a view."""
     return data.unsqueeze(dim + 1).expand(*data.shape[: dim + 1], times, *data.shape[dim + 1 :])

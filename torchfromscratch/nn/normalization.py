@@ -161,7 +161,7 @@ class LocalResponseNorm(torch.nn.LocalResponseNorm):
 
 
 class CrossMapLRN2d(torch.nn.CrossMapLRN2d):
-    """`LocalResponseNorm` of pictures, whose window reaches as far before a channel as behind: by hand.
+    """`LocalResponseNorm` of images, whose window reaches as far before a channel as behind: by hand.
 
     torch.nn.CrossMapLRN2d never takes the first channel out of its sums, and shifts those of its gradient by one.
     """

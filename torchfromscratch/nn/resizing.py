@@ -11,7 +11,7 @@ __all__ = ["Upsample", "UpsamplingBilinear2d", "UpsamplingNearest2d"]
 
 
 class Upsample(torch.nn.Upsample):
-    """A signal, picture or volume in another size: torch.nn.Upsample by hand."""
+    """A signal, image or volume in another size: torch.nn.Upsample by hand."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.interpolate(
@@ -25,8 +25,8 @@ class Upsample(torch.nn.Upsample):
 
 
 class UpsamplingNearest2d(Upsample, torch.nn.UpsamplingNearest2d):
-    """A picture in another size, of its own pixels: torch.nn.UpsamplingNearest2d by hand."""
+    """An image in another size, of its own pixels: torch.nn.UpsamplingNearest2d by hand."""
 
 
 class UpsamplingBilinear2d(Upsample, torch.nn.UpsamplingBilinear2d):
-    """A picture in another size, of means of pixels: torch.nn.UpsamplingBilinear2d by hand."""
+    """An image in another size, of means of pixels: torch.nn.UpsamplingBilinear2d by hand."""

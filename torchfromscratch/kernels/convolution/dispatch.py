@@ -24,7 +24,7 @@ from torchfromscratch.kernels.convolution.winograd_dilated import WINOGRAD_DILAT
 from torchfromscratch.kernels.custom_ops import custom_op
 from torchfromscratch.kernels.execution import is_batched, is_tracing
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.planning import planned
+from torchfromscratch.kernels.planning import cache_plans
 from torchfromscratch.kernels.precision import NARROW_TYPES
 from torchfromscratch.kernels.windows import Windows
 
@@ -72,7 +72,7 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     if input.shape[0] == 0:
         return empty_output(input, weight, bias, windows, algorithm)
     kernel = choose((input, weight, bias), (input.shape[1], weight.shape[0]), input.shape[2:], windows, algorithm)
-    return run(kernel, kernel.correlate, input, weight, bias, windows)
+    return execute(kernel, kernel.correlate, input, weight, bias, windows)
 
 
 @custom_op(like=empty_input)
@@ -84,7 +84,7 @@ def full_convolution(
         return empty_input(grad_output, weight, windows, input_size, algorithm)
     channels = weight.shape[1] * windows.groups, weight.shape[0]
     kernel = choose((grad_output, weight), channels, input_size, windows, algorithm)
-    return run(kernel, kernel.full_convolution, grad_output, weight, windows, input_size)
+    return execute(kernel, kernel.full_convolution, grad_output, weight, windows, input_size)
 
 
 @custom_op(like=empty_weight)
@@ -94,7 +94,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows, algori
         return empty_weight(input, grad_output, windows, algorithm).zero_()
     channels = input.shape[1], grad_output.shape[1]
     kernel = choose((input, grad_output), channels, input.shape[2:], windows, algorithm)
-    return run(kernel, kernel.weight_gradient, input, grad_output, windows)
+    return execute(kernel, kernel.weight_gradient, input, grad_output, windows)
 
 
 @custom_op(like=empty_gradients)
@@ -111,12 +111,12 @@ def gradients(
     channels, size = (input.shape[1], weight.shape[0]), input.shape[2:]
     kernel = choose((input, weight, grad_output), channels, size, windows, algorithm)
     if kernel.gradients is not None and windows.all_see_input:
-        return run(kernel, kernel.gradients, input, weight, grad_output, windows)
-    grad_input = run(kernel, kernel.full_convolution, grad_output, weight, windows, size)
-    return grad_input, run(kernel, kernel.weight_gradient, input, grad_output, windows)
+        return execute(kernel, kernel.gradients, input, weight, grad_output, windows)
+    grad_input = execute(kernel, kernel.full_convolution, grad_output, weight, windows, size)
+    return grad_input, execute(kernel, kernel.weight_gradient, input, grad_output, windows)
 
 
-def run(kernel: Kernel, operation: Callable[..., Any], *args: Any) -> Any:
+def execute(kernel: Kernel, operation: Callable[..., Any], *args: Any) -> Any:
     """The kernel's operation, in float32 where it would round a narrow type at every step, as torch's does not."""
     dtype = args[0].dtype
     if dtype not in NARROW_TYPES or kernel.rounds_once:
@@ -140,20 +140,20 @@ def choose(
     return kernel_for(algorithm, first.shape[0], *fields)
 
 
-@planned
+@cache_plans
 def kernel_for(algorithm: str | None, *fields: Any) -> Kernel:
     """The kernel for a `Task` of these fields: the cheapest that fits, or the first of the caller's that does."""
     task = Task(*fields)
     if 0 in (task.batch, *task.channels):
         return IM2COL
     if algorithm is not None and not task.is_tracing:
-        return forced(algorithm, task)
+        return kernel_by_name(algorithm, task)
     if not task.on_cpu:
         return next(kernel for kernel in ANYWHERE if kernel.fits(task))
     return min([kernel for kernel in KERNELS if kernel.fits(task)], key=lambda kernel: kernel.cost(task))
 
 
-def forced(algorithm: str, task: Task) -> Kernel:
+def kernel_by_name(algorithm: str, task: Task) -> Kernel:
     """The algorithm that the caller chose, if it is made for these windows."""
     for kernel in KERNELS:
         if kernel.name == algorithm and kernel.fits(task):

@@ -20,8 +20,8 @@ from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.convolution.rotation import as_correlation
 from torchfromscratch.kernels.execution import in_cpu_memory, is_exporting
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
-from torchfromscratch.kernels.planning import planned
-from torchfromscratch.kernels.precision import widened
+from torchfromscratch.kernels.planning import cache_plans
+from torchfromscratch.kernels.precision import widen
 from torchfromscratch.kernels.windows import Windows, crop_to
 
 
@@ -105,10 +105,10 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
             in_band = take_block(gradients, band, 2)
             shares = torch.bmm(output_rows(in_band, windows), filters)
             shares = shares.view(groups, gradients.shape[0], *in_band.shape[2:], *kernel_size, channels)
-            padded = widened(shares.new_zeros(padded_shape)) if padded is None else padded
+            padded = widen(shares.new_zeros(padded_shape)) if padded is None else padded
             for tap in windows.taps:
-                there = take_block(windows.tap_view(tap, padded, size, at=2), band, 2)
-                there += shares[(slice(None),) * (2 + windows.dims) + tap]
+                tap_view = take_block(windows.tap_view(tap, padded, size, at=2), band, 2)
+                tap_view += shares[(slice(None),) * (2 + windows.dims) + tap]
         assert padded is not None
         inside = windows.unpad(padded, input_size, at=2)
         if output is None:
@@ -163,7 +163,7 @@ def blocks_of(batch: Tensor, output_size: Sequence[int], row_length: int, in_mem
     return blocks(batch.shape[0], output_size, row_bytes, blocking.BATCH_BLOCK_BYTES, torch.get_num_threads())
 
 
-@planned
+@cache_plans
 def blocks(batch: int, output_size: Sequence[int], row_bytes: int, block_bytes: int, cores: int) -> Blocks:
     """Several samples at a time, or one and bands of its outputs: for numbers, which symbols are made here."""
     batch, output_size = int(batch), tuple(map(int, output_size))
@@ -183,7 +183,7 @@ def window_matrices(
             yield samples, band, window_matrix(view, band, windows)
 
 
-def lies_channels_last(channels: int, windows: Windows, output_size: Sequence[int]) -> bool:
+def prefers_channels_last(channels: int, windows: Windows, output_size: Sequence[int]) -> bool:
     """Whether that makes the longer runs to copy, of channels rather than of outputs."""
     run_of_outputs = output_size[-1] if windows.stride[-1] == 1 else 1
     is_run = windows.dilation[-1] == 1 and windows.groups == 1
@@ -194,7 +194,7 @@ def window_view(samples: Tensor, windows: Windows, output_size: Sequence[int]) -
     """The windows over some samples (n, C, *input), as a view (G, n, *output, *k, C/G)."""
     groups, channels = windows.groups, samples.shape[1] // windows.groups
     padded = windows.pad(samples)
-    if is_exporting() or lies_channels_last(channels, windows, output_size):  # what is exported is for all sizes
+    if is_exporting() or prefers_channels_last(channels, windows, output_size):  # what is exported is for all sizes
         padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
     by_group = padded.contiguous().view(samples.shape[0], groups, channels, *padded.shape[2:])
     view = crop_to(windows.slide(by_group, at=3), output_size, at=3)  # (n, G, C/G, *output, *k)
@@ -211,18 +211,18 @@ def view_in_memory(samples: Tensor, windows: Windows, output_size: Sequence[int]
     return padded.as_strided(size, stride)
 
 
-@planned
+@cache_plans
 def view_plan(shape: torch.Size, windows: Windows, output_size: Sequence[int]) -> tuple[Any, ...]:
     """Whether channels lie last, the padded shape, what of it holds the samples, and the view's size and strides."""
     (batch, channels, *input_size), w = shape, windows
     of_group, padded_size = channels // w.groups, w.padded_size(input_size)
-    channels_last = lies_channels_last(of_group, w, output_size)
+    channels_last = prefers_channels_last(of_group, w, output_size)
     inside = [slice(p, p + size) for p, size in zip(w.padding, input_size, strict=True)]
-    every = slice(None)
+    everything = slice(None)
     if channels_last:
-        padded, index = (batch, *padded_size, channels), (every, *inside, every)
+        padded, index = (batch, *padded_size, channels), (everything, *inside, everything)
     else:
-        padded, index = (batch, channels, *padded_size), (every, every, *inside)
+        padded, index = (batch, channels, *padded_size), (everything, everything, *inside)
     strides = [math.prod(padded[dim + 1 :]) for dim in range(len(padded))]
     of_sample, *of_space = strides[:1] + (strides[1:-1] if channels_last else strides[2:])
     of_channel = strides[-1 if channels_last else 1]

@@ -37,7 +37,7 @@ from torchfromscratch.kernels.blocking import block_size
 from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.convolution.rotation import as_correlation
 from torchfromscratch.kernels.layout import any_channels_last, copy_to_memory_format, empty
-from torchfromscratch.kernels.planning import planned
+from torchfromscratch.kernels.planning import cache_plans
 from torchfromscratch.kernels.windows import Windows
 
 # Elements of each point that a core computes at a time, of the operand with fewer channels. The shortest steps write
@@ -199,7 +199,7 @@ def blocks_of(input: Tensor, windows: Windows, output_size: Sequence[int] | None
     return plan(input.shape[0], input.shape[2:], windows, output_size, max(channels), tiles, threads)
 
 
-@planned
+@cache_plans
 def plan(
     batch: int,
     input_size: Sequence[int],
