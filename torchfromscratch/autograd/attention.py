@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.autograd.softmax import through_softmax
 from torchfromscratch.kernels.buffers import call_out
 
@@ -50,7 +50,7 @@ class Attention(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, grad_weights: Tensor | None) -> tuple:
-        query, key, value, noise, weights = saved(ctx)
+        query, key, value, noise, weights = restore(ctx)
         return _gradients(ctx, query, key, value, noise, weights, grad_output, grad_weights)
 
     # ---------------- torch's side: what is saved, vmap, forward mode
@@ -66,7 +66,7 @@ class Attention(Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:
-        query, key, value, noise, weights = saved(ctx)
+        query, key, value, noise, weights = restore(ctx)
         return _tangents(ctx.scale, query, key, value, noise, weights, *tangents)
 
 
@@ -91,7 +91,7 @@ class BlockOfQueries(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        query, key, value, bias, noise = saved(ctx)
+        query, key, value, bias, noise = restore(ctx)
         weights = _weights(query, key, _bias(query, key, bias, ctx.first), ctx.scale)
         return *_gradients(ctx, query, key, value, noise, weights, grad_output, None), None
 
@@ -105,7 +105,7 @@ class BlockOfQueries(Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        query, key, value, bias, noise = saved(ctx)
+        query, key, value, bias, noise = restore(ctx)
         weights = _weights(query, key, _bias(query, key, bias, ctx.first), ctx.scale)
         output_t, _ = _tangents(ctx.scale, query, key, value, noise, weights, *tangents)
         return output_t

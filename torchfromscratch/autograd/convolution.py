@@ -24,7 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, mapped_first, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, move_mapped_to_front, restore, save
 from torchfromscratch.kernels.convolution import dispatch as kernel
 from torchfromscratch.kernels.execution import is_differentiating
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
@@ -44,7 +44,7 @@ class Correlation(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        input, weight = saved(ctx)
+        input, weight = restore(ctx)
         grad_output = to_memory_format(grad_output, ctx.channels_last)
         needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad_input = grad_weight = grad_bias = None
@@ -80,7 +80,7 @@ class Correlation(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, *_: None) -> Tensor:
-        input, weight = saved(ctx)
+        input, weight = restore(ctx)
         return correlation(input_t, weight, bias_t, ctx.windows, ctx.algorithm) + correlation(
             input, weight_t, None, ctx.windows, ctx.algorithm
         )
@@ -106,7 +106,7 @@ class FullConvolution(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        grad_output, weight = saved(ctx)
+        grad_output, weight = restore(ctx)
         grad = to_memory_format(grad, ctx.channels_last)
         needs_output, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         grad_grad_output = grad_weight = grad_bias = None
@@ -136,7 +136,7 @@ class FullConvolution(Function):
 
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, weight_t: Tensor, bias_t: Tensor | None, *_: None) -> Tensor:
-        grad_output, weight = saved(ctx)
+        grad_output, weight = restore(ctx)
         return full_convolution(grad_t, weight, bias_t, ctx.windows, ctx.input_size, ctx.algorithm) + full_convolution(
             grad_output, weight_t, None, ctx.windows, ctx.input_size, ctx.algorithm
         )
@@ -154,7 +154,7 @@ class WeightGradient(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple:
-        input, grad_output = saved(ctx)
+        input, grad_output = restore(ctx)
         needs_input, needs_output, *_ = ctx.needs_input_grad
         grad_input = grad_grad_output = None
         if needs_input:
@@ -186,7 +186,7 @@ class WeightGradient(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, grad_t: Tensor, *_: None) -> Tensor:
-        input, grad_output = saved(ctx)
+        input, grad_output = restore(ctx)
         return weight_gradient(input_t, grad_output, ctx.windows, ctx.algorithm) + weight_gradient(
             input, grad_t, ctx.windows, ctx.algorithm
         )
@@ -226,8 +226,8 @@ def _map_over_data(
         return result.unflatten(0, (size, -1)), 0
     result = function(
         _into_channels(data, data_dim, size),
-        mapped_first(weight, weight_dim, size).flatten(0, 1),
-        None if bias is None else mapped_first(bias, bias_dim, size).flatten(0, 1),
+        move_mapped_to_front(weight, weight_dim, size).flatten(0, 1),
+        None if bias is None else move_mapped_to_front(bias, bias_dim, size).flatten(0, 1),
         _grouped(windows, size),
         *rest[:-1],
         None,
@@ -241,4 +241,4 @@ def _grouped(windows: Windows, size: int) -> Windows:
 
 def _into_channels(data: Tensor, dim: int | None, size: int) -> Tensor:
     """(N, C, …) with `size` variants along `dim` (None: all the same) → (N, size·C, …)."""
-    return mapped_first(data, dim, size).transpose(0, 1).flatten(1, 2)
+    return move_mapped_to_front(data, dim, size).transpose(0, 1).flatten(1, 2)

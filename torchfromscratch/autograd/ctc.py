@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.kernels.execution import is_differentiating
 
 # For log 0: exp of it is 0, sums of many of it are finite, and differences no NaN.
@@ -49,7 +49,7 @@ class CTC(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
-        slope = _slope(saved(ctx), ctx.blank, ctx.zero_infinity)
+        slope = _slope(restore(ctx), ctx.blank, ctx.zero_infinity)
         return slope * grad_output.unsqueeze(-1), None, None, None, None, None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
@@ -63,7 +63,7 @@ class CTC(Function):
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, *_: None) -> tuple:
-        return (_slope(saved(ctx), ctx.blank, ctx.zero_infinity) * x_t).sum((0, 2)), None
+        return (_slope(restore(ctx), ctx.blank, ctx.zero_infinity) * x_t).sum((0, 2)), None
 
 
 ctc = differentiable(CTC)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.elementwise import elementwise
-from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.kernels.blocking import batch_blocks
 from torchfromscratch.kernels.precision import widen
 
@@ -51,7 +51,7 @@ class Norm(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        x, n = saved(ctx)
+        x, n = restore(ctx)
         return _norm_dx(grad_output, x, n, ctx.p, ctx.dim), None, None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
@@ -63,7 +63,7 @@ class Norm(Function):
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, *_: None) -> Tensor:
-        x, n = saved(ctx)
+        x, n = restore(ctx)
         moved = _norm_dx(torch.ones_like(n), x, n, ctx.p, ctx.dim).conj() * x_t
         return (moved.real if moved.is_complex() else moved).sum(ctx.dim, keepdim=True)
 
@@ -98,7 +98,7 @@ class Dot(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        a, b = saved(ctx)
+        a, b = restore(ctx)
         g = grad_output.unsqueeze(ctx.dim)
         needs_a, needs_b, _ = ctx.needs_input_grad
         grad_a = (g * widen(b)).to(b.dtype) if needs_a else None
@@ -115,7 +115,7 @@ class Dot(Function):
 
     @staticmethod
     def jvp(ctx: Any, a_t: Tensor, b_t: Tensor, _: None) -> Tensor:
-        a, b = saved(ctx)
+        a, b = restore(ctx)
         return (widen(a_t) * widen(b) + widen(a) * widen(b_t)).sum(ctx.dim)
 
 
@@ -131,7 +131,7 @@ class PairDistances(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        x, n = saved(ctx)
+        x, n = restore(ctx)
         g, n = _of_both_orders(grad_output, len(x)), _of_both_orders(n, len(x))
         blocks = _blocks_of_rows(x)
         return torch.cat([_pairs_dx(g[rows], x[rows, None] - x, n[rows], ctx.p) for rows in blocks]), None
@@ -145,7 +145,7 @@ class PairDistances(Function):
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, _: None) -> Tensor:
-        x, n = saved(ctx)
+        x, n = restore(ctx)
         n = _of_both_orders(n, len(x)).unsqueeze(-1)
         moved = []
         for (rows, d), (__, d_t) in zip(_differences(x), _differences(x_t), strict=True):

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.kernels import gate as gate_kernels
 from torchfromscratch.kernels.blocking import compute_in_blocks
@@ -67,7 +67,7 @@ def elementwise(
 
         @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
-            given = (*saved(ctx), *ctx.constants)
+            given = (*restore(ctx), *ctx.constants)
             gradients = [
                 conjugated(in_wide(derivative, conjugated(grad_output), *[given[n] for n in takes])) if needs else None
                 for (derivative, takes), needs in zip(rules, ctx.needs_input_grad[:count], strict=True)
@@ -86,7 +86,7 @@ def elementwise(
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Tensor:
-            given = (*saved(ctx), *ctx.constants)
+            given = (*restore(ctx), *ctx.constants)
             moves = [
                 in_wide(derivative, tangent, *[given[n] for n in takes])
                 for (derivative, takes), tangent in zip(rules, tangents[:count], strict=True)

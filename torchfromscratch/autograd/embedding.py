@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, bilinear_tangent, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, bilinear_tangent, differentiable, restore, save
 from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import bags as kernel
 from torchfromscratch.kernels.buffers import no_view
@@ -57,7 +57,7 @@ class Lookup(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        (index,) = saved(ctx)
+        (index,) = restore(ctx)
         gradient = _table_gradient(grad_output, index, ctx.rows, ctx.padding_idx, ctx.by_frequency, ctx.sparse)
         return gradient, None, None, None, None
 
@@ -71,7 +71,7 @@ class Lookup(Function):
 
     @staticmethod
     def jvp(ctx: Any, weight_t: Tensor, *_: None) -> Tensor:
-        (index,) = saved(ctx)
+        (index,) = restore(ctx)
         return gather(weight_t, index)
 
 
@@ -96,7 +96,7 @@ class BagSum(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        weight, scale, index, offsets = saved(ctx)
+        weight, scale, index, offsets = restore(ctx)
         needs_weight, needs_scale, *_ = ctx.needs_input_grad
         of_member = gather(grad_output, kernel.bag_index(index, offsets))
         grad_weight = grad_scale = None
@@ -119,7 +119,7 @@ class BagSum(Function):
 
     @staticmethod
     def jvp(ctx: Any, weight_t: Tensor | None, scale_t: Tensor | None, *_: None) -> Tensor:
-        weight, scale, index, offsets = saved(ctx)
+        weight, scale, index, offsets = restore(ctx)
         rest = index, offsets, ctx.padding_idx, False, False
         return bilinear_tangent(bag_sum, (weight, scale), (weight_t, scale_t), *rest)
 

@@ -1,7 +1,7 @@
 """What every hand-written layer's Function has in common.
 
-A Function states forward and backward; then, below a rule, what torch asks for besides: setup_context, vmap (where
-the rule cannot be generated) and jvp, in this order. `differentiable` turns it into a plain function of tensors.
+A Function states forward and backward. Below a rule it states what else torch asks for, in this order: setup_context,
+vmap where torch cannot generate the rule, jvp. `differentiable` turns a Function into a plain function of tensors.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Function(torch.autograd.Function):
     generate_vmap_rule = True
 
     def __init_subclass__(cls) -> None:
-        """Keeps the signature of `forward`, which torch asks for at every call: reading it takes longer than a ReLU."""
+        """Keeps the signature of `forward`: torch reads it at every call, which takes longer than a ReLU."""
         if "forward" in vars(cls):
             cls.forward.__signature__ = _Signature.from_callable(cls.forward)  # type: ignore[attr-defined]
 
 
 class _Signature(inspect.Signature):
-    """A signature for which arguments given in order need no binding, if it has no defaults."""
+    """A signature without defaults binds positional arguments at no cost."""
 
     @functools.cached_property
     def has_defaults(self) -> bool:
@@ -58,7 +58,7 @@ class _Bound:
 
 
 class OpaqueTuple(tuple):
-    """A tuple that torch.func takes for one argument. Of plain ones, forward mode inside vmap loses count."""
+    """A tuple that torch.func takes for one argument. Forward mode inside vmap miscounts plain tuples."""
 
 
 class PrimalContext:
@@ -72,18 +72,17 @@ class PrimalContext:
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
-        saved = self.ctx.saved_tensors
-        return tuple(None if tensor is None else forward_ad.unpack_dual(tensor).primal for tensor in saved)
+        tensors = self.ctx.saved_tensors
+        return tuple(None if tensor is None else forward_ad.unpack_dual(tensor).primal for tensor in tensors)
 
 
 def differentiable(function: type[Function]) -> Callable[..., Any]:
-    """`function.apply`, made fit for torch.compile and torch.autocast.
+    """`function.apply`, made fit for every mode of torch.
 
-    torch.compile cannot trace a Function that has a `jvp` of its own, so it is handed a subclass without one: forward
-    mode stays a matter of eager code. torch.jit.trace records what the forward pass does: a Function it could neither
-    save nor hand sizes to in a tuple, as they are tensors to it. Where nobody differentiates, as in most
-    backward passes, the forward pass is all there is to do. The casts of autocast are made by
-    `torchfromscratch.functional`; in here, arithmetic runs in the types that it is given.
+    Under torch.compile it applies a subclass without `jvp`, as the compiler traces no Function that has one: forward
+    mode is for eager code. Under torch.jit.trace it runs the forward pass: the tracer cannot save a Function, nor hand
+    it a tuple of sizes, which are tensors to it. Where nobody differentiates, as in most backward passes, it runs the
+    forward pass, too. `torchfromscratch.functional` makes autocast's casts; here arithmetic keeps the types it gets.
     """
     compute_gradient, compute_tangent = function.backward, function.jvp
 
@@ -100,7 +99,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     traced: Any = type(
         function.__name__,
         (function,),
-        {"forward": staticmethod(_with_outputs_of_its_own(function.forward)), "jvp": torch.autograd.Function.jvp},
+        {"forward": staticmethod(_with_own_outputs(function.forward)), "jvp": torch.autograd.Function.jvp},
     )
 
     @functools.wraps(function, updated=())
@@ -116,29 +115,29 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     return apply
 
 
-def _with_outputs_of_its_own(forward: Callable[..., Any]) -> Callable[..., Any]:
-    """`forward` whose outputs come from no operation that answers with the tensor it was given.
+def _with_own_outputs(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """`forward`, no output of which is a tensor that an operation was given and returned.
 
-    Behind such a one, as x.add_(1) or a cast to the type that x has, the compiler of torch 2.11 loses the gradient.
-    A view they are not either: what is a view autograd forbids to change in place, as `x.relu_()` behind it does.
+    x.add_(1) returns one, and so does a cast to the type that x has: the compiler of torch 2.11 loses their gradients.
+    The outputs are no views either: autograd forbids `x.relu_()`, as any change in place, of a view.
     """
 
-    def own(output: Any) -> Any:
+    def as_own(output: Any) -> Any:
         return private.unsafe_view(output, output.shape) if isinstance(output, Tensor) else output
 
     @functools.wraps(forward)
-    def forward_to_own(*args: Any) -> Any:
+    def call(*args: Any) -> Any:
         outputs = forward(*args)
-        return own(outputs) if isinstance(outputs, Tensor) else tuple([own(output) for output in outputs])
+        return as_own(outputs) if isinstance(outputs, Tensor) else tuple([as_own(output) for output in outputs])
 
-    return forward_to_own
+    return call
 
 
 def save(ctx: Any, tensors: Sequence[Tensor | None], needed: Sequence[bool] | None = None) -> None:
-    """Saves those of `tensors` that are `needed` for the gradients of what requires one; all, if it is not said.
+    """Saves the tensors that are `needed` for the gradients that somebody asks for, or all of them.
 
-    What is not saved takes no memory until the backward pass, and may be changed in place before it. Tangents are
-    functions of all the tensors, whatever requires a gradient.
+    A tensor that is not saved takes no memory until the backward pass, and may be changed in place before it. In
+    forward mode all are saved, as tangents are functions of all.
     """
     forward_mode = is_forward_mode()
     if needed is not None and not forward_mode:
@@ -152,10 +151,10 @@ def save(ctx: Any, tensors: Sequence[Tensor | None], needed: Sequence[bool] | No
         ctx.save_for_forward(*kept)
 
 
-def saved(ctx: Any) -> tuple[Any, ...]:
-    """The tensors given to `save`, None in the place of those that are not saved.
+def restore(ctx: Any) -> tuple[Any, ...]:
+    """The tensors given to `save`, with None for each that was not saved.
 
-    Where none is, backward may run twice without retain_graph, which torch refuses who asks for saved tensors.
+    Where none was saved, it does not ask torch for any: then backward may run twice without retain_graph.
     """
     kept = iter(ctx.saved_tensors if True in ctx.is_saved else ())
     return tuple([next(kept) if is_saved else None for is_saved in ctx.is_saved])
@@ -167,7 +166,7 @@ def bilinear_tangent(
     tangents: tuple[Tensor | None, Tensor | None],
     *rest: Any,
 ) -> Tensor:
-    """The tangent of `form(a, b, *rest)`, linear in a and in b: form(a_t, b) + form(a, b_t), as far as they move."""
+    """The tangent of `form(a, b, *rest)`, linear in a and in b: form(a_t, b) + form(a, b_t). None is a tangent of 0."""
     (a, b), (a_t, b_t) = given, tangents
     terms = [] if a_t is None else [form(a_t, b, *rest)]
     terms += [] if b_t is None else [form(a, b_t, *rest)]
@@ -185,15 +184,15 @@ def _without_autocast(compute: Callable[..., Any], *args: Any) -> Any:
     return compute(*args)
 
 
-def mapped_first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
-    """`tensor` with its mapped dimension in front; `size` times the same where it has none."""
+def move_mapped_to_front(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """`tensor` with its mapped dimension in front. One without is repeated `size` times."""
     return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
 
 def map_over_batch(function: Callable[..., Any], size: int, in_dims: tuple, *args: Any) -> tuple:
-    """The vmap rule of a `function` of batches: what is mapped becomes more of the batch."""
+    """The vmap rule of a `function` of batches: the mapped dimension joins the batch."""
     folded = [
-        mapped_first(arg, dim, size).flatten(0, 1) if isinstance(arg, Tensor) else arg
+        move_mapped_to_front(arg, dim, size).flatten(0, 1) if isinstance(arg, Tensor) else arg
         for arg, dim in zip(args, in_dims, strict=True)
     ]
     outputs = function(*folded)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, restore, save
 
 
 class Linear(Function):
@@ -27,7 +27,7 @@ class Linear(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        input, weight = saved(ctx)
+        input, weight = restore(ctx)
         needs_input, needs_weight, needs_bias = ctx.needs_input_grad
         grad_input = grad_output @ weight.conj() if needs_input else None
         grad_weight = grad_output.mT @ input.conj() if needs_weight else None
@@ -44,7 +44,7 @@ class Linear(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor, bias_t: Tensor | None) -> Tensor:
-        input, weight = saved(ctx)
+        input, weight = restore(ctx)
         output_t = input_t @ weight.mT + input @ weight_t.mT
         return output_t if bias_t is None else output_t + bias_t
 
@@ -62,7 +62,7 @@ class Bilinear(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        x1, x2, weight = saved(ctx)
+        x1, x2, weight = restore(ctx)
         needs_x1, needs_x2, needs_weight = ctx.needs_input_grad
         grad_x1 = grad_x2 = grad_weight = None
         if needs_x1 or needs_x2:
@@ -83,7 +83,7 @@ class Bilinear(Function):
 
     @staticmethod
     def jvp(ctx: Any, x1_t: Tensor, x2_t: Tensor, weight_t: Tensor) -> Tensor:
-        x1, x2, weight = saved(ctx)
+        x1, x2, weight = restore(ctx)
         return (_outer(x1_t, x2) + _outer(x1, x2_t)) @ _matrix(weight).mT + _outer(x1, x2) @ _matrix(weight_t).mT
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, restore, save
 
 Map = Callable[..., Tensor]
 
@@ -69,7 +69,7 @@ def linear_map(
 
         @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
-            tensors = saved(ctx) if saves else ()
+            tensors = restore(ctx) if saves else ()
             transpose_map = transpose or LINEAR[name]
             return transpose_map(grad_output, *tensors, *ctx.constants), *[None] * count
 
@@ -96,7 +96,7 @@ def linear_map(
 
         @staticmethod
         def jvp(ctx: Any, x_t: Tensor, *_: None) -> Tensor:
-            tensors = saved(ctx) if saves else ()
+            tensors = restore(ctx) if saves else ()
             return LINEAR[name](x_t, *tensors, *ctx.constants[: count - saves])
 
     LINEAR[name] = differentiable(type(name, (LinearMap,), {}))

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.elementwise import elementwise, logsigmoid, sigmoid
-from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.autograd.softmax import LogSoftmax, log_softmax_t, through_log_softmax
 from torchfromscratch.kernels.execution import in_cpu_memory, is_differentiating
@@ -153,7 +153,7 @@ class SoftmaxCrossEntropy(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, grad_x: Tensor | None) -> tuple:
-        x, t, w, s = saved(ctx)
+        x, t, w, s = restore(ctx)
         s = _density(s, w, ctx.smoothing, x, ctx.dim)
         needs_z, _, _, needs_s, *_ = ctx.needs_input_grad
         grad_z = grad_s = None
@@ -178,7 +178,7 @@ class SoftmaxCrossEntropy(Function):
 
     @staticmethod
     def jvp(ctx: Any, z_t: Tensor | None, _: None, __: None, s_t: Tensor | None, *___: None) -> tuple[Tensor, Tensor]:
-        x, t, w, s = saved(ctx)
+        x, t, w, s = restore(ctx)
         classes, wide = _classes(t, w, ctx.factor, ctx.ignore_index), widen(x)
         x_t = torch.zeros_like(wide) if z_t is None else log_softmax_t(widen(z_t), x, ctx.dim)
         loss_t = _cross_entropy(x_t, classes, _density(s, w, ctx.smoothing, x, ctx.dim), ctx.dim)

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, mapped_first, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, move_mapped_to_front, restore, save
 from torchfromscratch.kernels import normalization as norm_kernels
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.normalization import Statistics, sum_over
@@ -48,7 +48,7 @@ class Normalize(Function):
         needs_input, needs_weight, *_ = ctx.needs_input_grad
         if not (needs_input or needs_weight):
             return None, None, _sum_over_batch(grad_output, ctx.shape), None
-        input, weight, mean, variance = saved(ctx)
+        input, weight, mean, variance = restore(ctx)
         weight = _gamma(weight, input, ctx.shape)  # which dL/dγ and dL/dβ do not depend on
         mean = torch.zeros_like(variance) if mean is None else mean
         grad_input, grad_weight, grad_bias = normalize_backward(grad_output, input, weight, mean, variance, ctx.stats)
@@ -76,7 +76,7 @@ class Normalize(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None, _: None) -> tuple:
-        input, weight, mean, variance = saved(ctx)
+        input, weight, mean, variance = restore(ctx)
         deviation, rho = deviations(widen(input), mean, variance, ctx.stats)
         x = deviation * rho
         output_t = _gamma(weight, input, ctx.shape) * _pull_back(widen(input_t), x, rho, ctx.stats)
@@ -106,7 +106,7 @@ class NormalizeBackward(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_grad_input: Tensor, grad_grad_weight: Tensor, grad_grad_bias: Tensor) -> tuple:
-        grad_output, input, weight, mean, variance = saved(ctx)
+        grad_output, input, weight, mean, variance = restore(ctx)
         stats = ctx.stats
         deviation, rho = deviations(widen(input), mean, variance, stats)
         g, v, u, x = widen(grad_output), widen(grad_grad_input), grad_grad_weight, deviation * rho
@@ -136,7 +136,7 @@ class NormalizeBackward(Function):
 
     @staticmethod
     def jvp(ctx: Any, grad_t: Tensor, input_t: Tensor, weight_t: Tensor, *_: Any) -> tuple:
-        grad_output, input, weight, mean, variance = saved(ctx)
+        grad_output, input, weight, mean, variance = restore(ctx)
         stats = ctx.stats
         deviation, rho = deviations(widen(input), mean, variance, stats)
         g, g_t, t, x = widen(grad_output), widen(grad_t), widen(input_t), deviation * rho
@@ -166,7 +166,7 @@ class Deviations(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_deviation: Tensor, grad_rho: Tensor) -> tuple:
-        deviation, rho = deviations(*saved(ctx), ctx.stats)
+        deviation, rho = deviations(*restore(ctx), ctx.stats)
         centred = grad_deviation - ctx.stats.centre(grad_deviation)
         grad_x = centred - deviation * (grad_rho * rho**3 / ctx.stats.count(deviation))
         return grad_x, None, None, None
@@ -180,7 +180,7 @@ class Deviations(Function):
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-        deviation, rho = deviations(*saved(ctx), ctx.stats)
+        deviation, rho = deviations(*restore(ctx), ctx.stats)
         return x_t - ctx.stats.centre(x_t), -(rho**3) * ctx.stats.mean(deviation * x_t)
 
 
@@ -197,7 +197,7 @@ class NormalizeByConstants(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        input, weight, mean, variance = saved(ctx)
+        input, weight, mean, variance = restore(ctx)
         needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         g = to_memory_format(widen(grad_output), ctx.channels_last)
         grad_input = grad_weight = grad_bias = None
@@ -223,7 +223,7 @@ class NormalizeByConstants(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None, *_: Any) -> Tensor:
-        input, weight, mean, variance = saved(ctx)
+        input, weight, mean, variance = restore(ctx)
         rho = (widen(variance) + ctx.eps).rsqrt()
         output_t = widen(input_t) * _scaled(weight, rho)
         if weight_t is not None:
@@ -272,7 +272,7 @@ def _vmap(function: Callable[..., tuple], info: Any, in_dims: tuple, *args: Any)
     """`function` of tensors that all have the mapped dimension in front."""
     *tensors, stats = args
     in_front = [
-        None if tensor is None else mapped_first(tensor, dim, info.batch_size)
+        None if tensor is None else move_mapped_to_front(tensor, dim, info.batch_size)
         for tensor, dim in zip(tensors, in_dims[: len(tensors)], strict=True)
     ]
     outputs = function(*in_front, replace(stats, dims=tuple(dim + 1 for dim in stats.dims)))

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.elementwise import elementwise
-from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, restore, save
 from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import pooling as pooling_kernels
 from torchfromscratch.kernels import spans as span_kernels
@@ -46,7 +46,7 @@ class MaxPool(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
-        (winners,) = saved(ctx)
+        (winners,) = restore(ctx)
         return fetch_transpose(
             to_memory_format(grad_output, ctx.channels_last), winners, ctx.windows, ctx.input_size
         ), None
@@ -70,7 +70,7 @@ class MaxPool(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> tuple:
-        (winners,) = saved(ctx)
+        (winners,) = restore(ctx)
         return fetch(input_t, winners, ctx.windows), None
 
 
@@ -90,7 +90,7 @@ class MaxPosition(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
-        (positions,) = saved(ctx)
+        (positions,) = restore(ctx)
         return fetch_transpose(to_memory_format(grad_output, ctx.channels_last), positions, None, ctx.input_size), None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
@@ -112,7 +112,7 @@ class MaxPosition(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> tuple:
-        (positions,) = saved(ctx)
+        (positions,) = restore(ctx)
         return fetch(input_t, positions, None), None
 
 

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd import elementwise
-from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.kernels.execution import is_differentiating
 
 States = Sequence[Tensor]
@@ -380,7 +380,7 @@ def _affine(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _linearise(ctx: Any) -> tuple:
     """What both derivatives of a Recurrence need of all steps, from the states."""
-    u, weight, bias, projection, *states = saved(ctx)
+    u, weight, bias, projection, *states = restore(ctx)
     start, after = states[: len(states) // 2], states[len(states) // 2 :]
     v = m = None
     before = start

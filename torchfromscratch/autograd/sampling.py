@@ -34,8 +34,8 @@ from torchfromscratch.autograd.function import (
     bilinear_tangent,
     differentiable,
     map_over_batch,
+    restore,
     save,
-    saved,
 )
 from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import sampling as kernel
@@ -63,7 +63,7 @@ class GridSample(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        input, grid = saved(ctx)
+        input, grid = restore(ctx)
         needs_input, needs_grid, *_ = ctx.needs_input_grad
         index, weights, slopes = _positions(ctx.spatial, grid, *ctx.options)
         g = widen(grad_output)
@@ -93,7 +93,7 @@ class GridSample(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor | None, grid_t: Tensor | None, *_: None) -> Tensor:
-        input, grid = saved(ctx)
+        input, grid = restore(ctx)
         index, weights, slopes = _positions(ctx.spatial, grid, *ctx.options)
         pixels_t = weights_t = None
         if input_t is not None:
@@ -112,7 +112,7 @@ class WeightedSum(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        x, w, index = saved(ctx)
+        x, w, index = restore(ctx)
         needs_x, needs_w, _ = ctx.needs_input_grad
         grad_x = spread(grad_output, w, index, ctx.size) if needs_x else None
         return grad_x, dots(grad_output, x, index) if needs_w else None, None
@@ -134,7 +134,7 @@ class WeightedSum(Function):
 
     @staticmethod
     def jvp(ctx: Any, x_t: Tensor | None, w_t: Tensor | None, _: None) -> Tensor:
-        x, w, index = saved(ctx)
+        x, w, index = restore(ctx)
         return bilinear_tangent(weighted_sum, (x, w), (x_t, w_t), index)
 
 
@@ -147,7 +147,7 @@ class Spread(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        g, w, index = saved(ctx)
+        g, w, index = restore(ctx)
         needs_g, needs_w, *_ = ctx.needs_input_grad
         grad_g = weighted_sum(grad_output, w, index) if needs_g else None
         return grad_g, dots(g, grad_output, index) if needs_w else None, None, None
@@ -168,7 +168,7 @@ class Spread(Function):
 
     @staticmethod
     def jvp(ctx: Any, g_t: Tensor | None, w_t: Tensor | None, *_: None) -> Tensor:
-        g, w, index = saved(ctx)
+        g, w, index = restore(ctx)
         return bilinear_tangent(spread, (g, w), (g_t, w_t), index, ctx.size)
 
 
@@ -181,7 +181,7 @@ class Dots(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        g, x, index = saved(ctx)
+        g, x, index = restore(ctx)
         needs_g, needs_x, _ = ctx.needs_input_grad
         grad_g = weighted_sum(x, grad_output, index) if needs_g else None
         return grad_g, spread(g, grad_output, index, ctx.size) if needs_x else None, None
@@ -203,7 +203,7 @@ class Dots(Function):
 
     @staticmethod
     def jvp(ctx: Any, g_t: Tensor | None, x_t: Tensor | None, _: None) -> Tensor:
-        g, x, index = saved(ctx)
+        g, x, index = restore(ctx)
         return bilinear_tangent(dots, (g, x), (g_t, x_t), index)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.kernels.buffers import call_out
 from torchfromscratch.kernels.precision import widen
 
@@ -33,7 +33,7 @@ class Softmax(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        (output,) = saved(ctx)
+        (output,) = restore(ctx)
         return through_softmax(grad_output, output, ctx.dim), None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
@@ -45,7 +45,7 @@ class Softmax(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
-        (output,) = saved(ctx)
+        (output,) = restore(ctx)
         return through_softmax(input_t, output, ctx.dim)
 
 
@@ -60,7 +60,7 @@ class LogSoftmax(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
-        (output,) = saved(ctx)
+        (output,) = restore(ctx)
         return through_log_softmax(grad_output, output, ctx.dim), None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
@@ -72,7 +72,7 @@ class LogSoftmax(Function):
 
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> Tensor:
-        (output,) = saved(ctx)
+        (output,) = restore(ctx)
         return log_softmax_t(input_t, output, ctx.dim)
 
 

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from torchfromscratch.autograd.function import Function, differentiable, save, saved
+from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.kernels.execution import is_differentiating
 from torchfromscratch.kernels.precision import widen
 
@@ -63,7 +63,7 @@ class SynchronizedNorm(Function):
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple:
-        input, weight, count, mean, variance = saved(ctx)
+        input, weight, count, mean, variance = restore(ctx)
         x, g = widen(input), widen(grad_output)
         if is_differentiating():
             mean, variance = _statistics(x, count, ctx.group)
