@@ -181,7 +181,7 @@ class WeightGradient(Function):
         size = info.batch_size
         input = _into_channels(input, in_dims[0], size)
         grad_output = _into_channels(grad_output, in_dims[1], size)
-        grad_weight = weight_gradient(input, grad_output, _grouped(windows, size), None)
+        grad_weight = weight_gradient(input, grad_output, _multiply_groups(windows, size), None)
         return grad_weight.unflatten(0, (size, -1)), 0
 
     @staticmethod
@@ -228,14 +228,14 @@ def _map_over_data(
         _into_channels(data, data_dim, size),
         move_mapped_to_front(weight, weight_dim, size).flatten(0, 1),
         None if bias is None else move_mapped_to_front(bias, bias_dim, size).flatten(0, 1),
-        _grouped(windows, size),
+        _multiply_groups(windows, size),
         *rest[:-1],
         None,
     )
     return result.unflatten(1, (size, -1)), 1
 
 
-def _grouped(windows: Windows, size: int) -> Windows:
+def _multiply_groups(windows: Windows, size: int) -> Windows:
     return replace(windows, groups=size * windows.groups)
 
 

@@ -42,7 +42,7 @@ class CTC(Function):
     def forward(
         x: Tensor, targets: Tensor, steps: Tensor, lengths: Tensor, blank: int, zero_infinity: bool
     ) -> tuple[Tensor, Tensor]:
-        path = _extended(targets, lengths, blank)
+        path = _extend(targets, lengths, blank)
         alpha = _alpha(_emissions(x, path), path)
         loss = -_log_likelihood(alpha, steps, lengths)
         return loss.masked_fill(_is_infinite(loss), 0 if zero_infinity else torch.inf), alpha
@@ -77,7 +77,7 @@ class Path(NamedTuple):
     skips: Tensor
 
 
-def _extended(targets: Tensor, lengths: Tensor, blank: int) -> Path:
+def _extend(targets: Tensor, lengths: Tensor, blank: int) -> Path:
     """l' = blank l₁ blank l₂ … blank."""
     samples, most = targets.shape
     place = torch.arange(2 * most + 1, device=targets.device)
@@ -135,7 +135,7 @@ def _is_infinite(loss: Tensor) -> Tensor:
 def _slope(tensors: tuple[Tensor, ...], blank: int, zero_infinity: bool) -> Tensor:
     """dL/dx (T, N, C) = y[t, c] − Σ γ_t(s) over the s with l'_s = c."""
     x, targets, steps, lengths, alpha = tensors
-    path = _extended(targets, lengths, blank)
+    path = _extend(targets, lengths, blank)
     emissions = _emissions(x, path)
     if is_differentiating():
         alpha = _alpha(emissions, path)

@@ -52,12 +52,12 @@ def elementwise(
     rules = [(f, [known.index(n) for n in of_one]) for f, of_one in zip(derivatives.values(), numbers, strict=True)]
 
     def in_wide(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
-        return formula(first, *rest) if exact else compute_in_blocks(_rounded_once, formula, first, *rest)
+        return formula(first, *rest) if exact else compute_in_blocks(_round_once, formula, first, *rest)
 
     def needed_for(gradients: Sequence[bool]) -> list[bool]:
         return [any([gradients[user] and n in numbers[user] for user in range(count)]) for n in kept]
 
-    def conjugated(tensor: Tensor) -> Tensor:
+    def conjugate(tensor: Tensor) -> Tensor:
         return tensor if symmetric else tensor.conj_physical()
 
     class Elementwise(Function):
@@ -69,7 +69,7 @@ def elementwise(
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
             given = (*restore(ctx), *ctx.constants)
             gradients = [
-                conjugated(in_wide(derivative, conjugated(grad_output), *[given[n] for n in takes])) if needs else None
+                conjugate(in_wide(derivative, conjugate(grad_output), *[given[n] for n in takes])) if needs else None
                 for (derivative, takes), needs in zip(rules, ctx.needs_input_grad[:count], strict=True)
             ]
             if contiguous:
@@ -96,7 +96,7 @@ def elementwise(
     return differentiable(type(name, (Elementwise,), {}))
 
 
-def _rounded_once(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
+def _round_once(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
     """The formula in float32 or wider, and then in the type of the first tensor."""
     wide = [widen(arg) if isinstance(arg, Tensor) else arg for arg in (first, *rest)]
     return formula(*wide).to(first.dtype)

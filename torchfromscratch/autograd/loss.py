@@ -159,7 +159,7 @@ class SoftmaxCrossEntropy(Function):
         grad_z = grad_s = None
         if grad_output is not None:
             classes = _classes(t, w, ctx.factor, ctx.ignore_index)
-            grad_output = grad_output if classes is None else classes.counted(grad_output)
+            grad_output = grad_output if classes is None else classes.drop_ignored(grad_output)
             grad_z = _softmax_minus_target(x, classes, s, grad_output, ctx.dim).to(x.dtype) if needs_z else None
             grad_s = -grad_output * widen(x) if needs_s else None
         if grad_x is not None and needs_z:
@@ -184,7 +184,7 @@ class SoftmaxCrossEntropy(Function):
         loss_t = _cross_entropy(x_t, classes, _density(s, w, ctx.smoothing, x, ctx.dim), ctx.dim)
         if s_t is not None:
             through_s = (s_t * wide).sum(ctx.dim, keepdim=True)
-            loss_t = loss_t - (through_s if classes is None else classes.counted(through_s))
+            loss_t = loss_t - (through_s if classes is None else classes.drop_ignored(through_s))
         return loss_t, x_t.to(x.dtype)
 
 
@@ -201,7 +201,7 @@ def _negative_log_likelihood_transpose(
 ) -> Tensor:
     """dL/dx = − h · onehot(t) · dL/dL."""
     classes = Classes(t, w, 1, ignore_index)
-    h = classes.weighted(classes.counted(g))
+    h = classes.weigh(classes.drop_ignored(g))
     return g.new_zeros(shape).scatter(dim, classes.index, -h).to(dtype)
 
 
@@ -217,11 +217,11 @@ class Classes:
         if w is not None:
             self.h = factor * widen(pick(w, 0, self.index.reshape(-1))).reshape(t.shape)
 
-    def weighted(self, values: Tensor) -> Tensor:
+    def weigh(self, values: Tensor) -> Tensor:
         """h · values."""
         return values if self.h is None else values * self.h
 
-    def counted(self, values: Tensor) -> Tensor:
+    def drop_ignored(self, values: Tensor) -> Tensor:
         """The values of targets, 0 for those that are ignored."""
         return values.masked_fill(self.ignored, 0)
 
@@ -241,7 +241,7 @@ def total_weight(t: Tensor, w: Tensor | None, ignore_index: int) -> Tensor:
     if w is None:
         return (t != ignore_index).sum()
     classes = Classes(t, w, 1, ignore_index)
-    return classes.counted(classes.h).sum()
+    return classes.drop_ignored(classes.h).sum()
 
 
 def pick(values: Tensor, dim: int, classes: Tensor) -> Tensor:
@@ -284,10 +284,10 @@ def _cross_entropy(x: Tensor, classes: Classes | None, s: Tensor | None, dim: in
     """− h · x_t − Σ S · x, 0 for the targets that are ignored."""
     terms = []
     if classes is not None:
-        terms.append(classes.counted(classes.weighted(pick(x, dim, classes.index))))
+        terms.append(classes.drop_ignored(classes.weigh(pick(x, dim, classes.index))))
     if s is not None:
         through_density = (s * x).sum(dim, keepdim=True)
-        terms.append(through_density if classes is None else classes.counted(through_density))
+        terms.append(through_density if classes is None else classes.drop_ignored(through_density))
     return functools.reduce(torch.add, terms).neg()
 
 
@@ -295,7 +295,7 @@ def _softmax_minus_target(x: Tensor, classes: Classes | None, s: Tensor | None, 
     """(y · ΣY − Y) · dL/dL, of x = log y and Y = h · onehot(t) + S."""
     y, terms = widen(x).exp(), []
     if classes is not None:
-        h = classes.weighted(grad)
+        h = classes.weigh(grad)
         if (
             s is None and not is_differentiating() and in_cpu_memory(x, h) and y.is_contiguous()
         ):  # as torch's gradient lies

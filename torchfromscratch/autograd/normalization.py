@@ -191,7 +191,7 @@ class NormalizeByConstants(Function):
     def forward(
         input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
     ) -> Tensor:
-        scale = _scaled(weight, (widen(variance) + eps).rsqrt())
+        scale = _scale(weight, (widen(variance) + eps).rsqrt())
         shift = -mean * scale if bias is None else bias - mean * scale
         return (widen(input) * scale + shift).to(input.dtype)
 
@@ -204,7 +204,7 @@ class NormalizeByConstants(Function):
         if needs_input or needs_weight:
             rho = (widen(variance) + ctx.eps).rsqrt()
         if needs_input:
-            grad_input = (g * _scaled(weight, rho)).to(ctx.dtype)
+            grad_input = (g * _scale(weight, rho)).to(ctx.dtype)
         if needs_weight:
             grad_weight = _sum_over_batch(g * (widen(input) - mean), ctx.shape) * rho
         if needs_bias:
@@ -225,7 +225,7 @@ class NormalizeByConstants(Function):
     def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None, *_: Any) -> Tensor:
         input, weight, mean, variance = restore(ctx)
         rho = (widen(variance) + ctx.eps).rsqrt()
-        output_t = widen(input_t) * _scaled(weight, rho)
+        output_t = widen(input_t) * _scale(weight, rho)
         if weight_t is not None:
             output_t = output_t + (widen(input) - mean) * (weight_t * rho)
         if bias_t is not None:
@@ -250,7 +250,7 @@ def _gamma(weight: Tensor | None, input: Tensor, shape: Sequence[int]) -> Tensor
     return input.new_ones(shape, dtype=wide_type(input.dtype)) if weight is None else weight
 
 
-def _scaled(weight: Tensor | None, rho: Tensor) -> Tensor:
+def _scale(weight: Tensor | None, rho: Tensor) -> Tensor:
     """γ·ρ."""
     return rho if weight is None else weight * rho
 

@@ -141,19 +141,19 @@ class LSTM(Cell):
     gates = 4
 
     @staticmethod
-    def activated(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    def activate(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         i, f, g, o = (u + v).chunk(4, -1)
         return sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
 
     @staticmethod
     def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
-        i, f, g, o = LSTM.activated(u, v)
+        i, f, g, o = LSTM.activate(u, v)
         c = f * before[1] + i * g
         return o * tanh(c), c
 
     @staticmethod
     def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
-        i, f, g, o = LSTM.activated(u, v)
+        i, f, g, o = LSTM.activate(u, v)
         (_, c), t = before, tanh(after[1])
         dc_da = torch.stack([g * i * (1 - i), c * f * (1 - f), i * (1 - g * g)], -2)
         return dc_da, f, o * (1 - t * t), t * o * (1 - o)
@@ -182,19 +182,19 @@ class GRU(Cell):
     gates = 3
 
     @staticmethod
-    def activated(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    def activate(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         (u_r, u_z, u_n), (v_r, v_z, v_n) = u.chunk(3, -1), v.chunk(3, -1)
         r = sigmoid(u_r + v_r)
         return r, sigmoid(u_z + v_z), tanh(u_n + r * v_n)
 
     @staticmethod
     def step(u: Tensor, v: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
-        _, z, n = GRU.activated(u, v)
+        _, z, n = GRU.activate(u, v)
         return ((1 - z) * n + z * before[0],)
 
     @staticmethod
     def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
-        (h,), (r, z, n), v_n = before, GRU.activated(u, v), v.chunk(3, -1)[2]
+        (h,), (r, z, n), v_n = before, GRU.activate(u, v), v.chunk(3, -1)[2]
         k = (1 - z) * (1 - n * n)
         dh_da = torch.stack([k * v_n * r * (1 - r), (h - n) * z * (1 - z), k], -2)
         one = torch.ones_like(r)

@@ -26,7 +26,7 @@ class Softmax(Function):
 
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:
-        below = shifted(widen(input), dim)
+        below = shift(widen(input), dim)
         exponential = call_out(torch.exp, below, out=below)
         total = exponential.sum(dim, keepdim=True)
         return call_out(torch.div, exponential, total, out=exponential).to(input.dtype)
@@ -54,7 +54,7 @@ class LogSoftmax(Function):
 
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:
-        below = shifted(widen(input), dim)
+        below = shift(widen(input), dim)
         log_sum = below.exp().sum(dim, keepdim=True).log()
         return call_out(torch.sub, below, log_sum, out=below).to(input.dtype)
 
@@ -80,7 +80,7 @@ softmax = differentiable(Softmax)
 log_softmax = differentiable(LogSoftmax)
 
 
-def shifted(input: Tensor, dim: int) -> Tensor:
+def shift(input: Tensor, dim: int) -> Tensor:
     """x − max x, so that e^x is at most 1."""
     return input - input.amax(dim, keepdim=True) if input.numel() else input.clone()
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd import elementwise as table
 from torchfromscratch.autograd import softmax as along
-from torchfromscratch.functional.arguments import not_implemented, overwritten
+from torchfromscratch.functional.arguments import not_implemented, overwrite
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.execution import has_concrete_values, is_tracing
 from torchfromscratch.kernels.precision import round_to, widen
@@ -71,7 +71,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     _check_real("relu", input)
     # the derivative needs the output alone, but the one of a record's operations needs the input
     output = table.relu(input.clone() if inplace and is_tracing() else input)
-    return overwritten(input, output) if inplace else output
+    return overwrite(input, output) if inplace else output
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -390,7 +390,7 @@ def _along_dim(
 def _apply(function: Callable[..., Tensor], input: Tensor, *rest: object, inplace: bool) -> Tensor:
     """The function's output, in the memory of the input if that is to be overwritten."""
     # the derivative needs what the input was
-    return overwritten(input, function(input.clone(), *rest)) if inplace else function(input, *rest)
+    return overwrite(input, function(input.clone(), *rest)) if inplace else function(input, *rest)
 
 
 def _each_memory_once(input: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def changeable(kept: Tensor) -> Tensor:
     return kept.clone() if is_differentiating() else kept
 
 
-def overwritten(input: Tensor, output: Tensor) -> Tensor:
+def overwrite(input: Tensor, output: Tensor) -> Tensor:
     """`input`, holding `output`, which was computed from it: what a layer with inplace=True returns.
 
     `copy_` alone would send a gradient of zeros, contiguous whatever the input's memory format, back to what

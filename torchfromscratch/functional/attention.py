@@ -129,8 +129,8 @@ def multi_head_attention_forward(
     if bias_k is not None or bias_v is not None:
         k, v = _append_biases(k, v, bias_k, bias_v, static_k, static_v)
     q, k, v = [_split_heads(tensor, num_heads) for tensor in (q, k, v)]
-    k = _replaced("static_k", k, static_k)
-    v = _replaced("static_v", v, static_v)
+    k = _replace("static_k", k, static_k)
+    v = _replace("static_v", v, static_v)
     if add_zero_attn:
         k, v = [torch.cat([tensor, tensor.new_zeros(*q.shape[:2], 1, q.shape[3])], 2) for tensor in (k, v)]
     added = (bias_k is not None) + add_zero_attn
@@ -250,7 +250,7 @@ def _append_biases(
     return [torch.cat([t, bias.expand(1, *t.shape[1:])]) for t, bias in ((k, bias_k), (v, bias_v))]
 
 
-def _replaced(name: str, projected: Tensor, static: Tensor | None) -> Tensor:
+def _replace(name: str, projected: Tensor, static: Tensor | None) -> Tensor:
     """`static` (N·H, S, E), if given, in place of `projected` (N, H, ·, E)."""
     if static is None:
         return projected

@@ -114,7 +114,7 @@ def conv_transpose1d(
 
     Shapes: input (N, C, L) or (C, L), weight (C, O/groups, k), bias (O) → (N, O, L') or (O, L').
     """
-    return _transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _convolve_transposed(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 @autocast(cpu="lower", cuda="lower")
@@ -138,7 +138,7 @@ def conv_transpose2d(
     Raises RuntimeError where shapes, types or options do not fit, TypeError for options that are no ints.
     Source: V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", 2016.
     """
-    return _transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _convolve_transposed(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 @autocast(cpu="lower", cuda="lower")
@@ -156,7 +156,7 @@ def conv_transpose3d(
 
     Shapes: input (N, C, D, H, W) or (C, D, H, W), weight (C, O/groups, kD, kH, kW), bias (O) → (N, O, D', H', W').
     """
-    return _transposed(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _convolve_transposed(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 def _convolution(
@@ -175,7 +175,7 @@ def _convolution(
     batch = input if input.dim() == dims + 2 else as_batch(name, input, dims)
     stride, dilation = per_dimension("stride", stride, dims), per_dimension("dilation", dilation, dims)
     if isinstance(padding, str):
-        batch, padding = _named_padding(padding, batch, weight, stride, dilation)
+        batch, padding = _resolve_padding(padding, batch, weight, stride, dilation)
     padding = per_dimension("padding", padding, dims)
     windows, elements = _correlation_windows(
         name, batch.shape, weight.shape, None if bias is None else bias.shape, stride, padding, dilation, groups
@@ -199,7 +199,7 @@ def _correlation_windows(
 ) -> tuple[Windows, int]:
     """The windows of operands of these shapes, which are checked, and how many elements the output has."""
     _check_shapes(name, weight, bias, groups, out_channels=0)
-    windows = _checked_windows(weight, stride, padding, dilation, groups)
+    windows = _check_windows(weight, stride, padding, dilation, groups)
     if input[1] != weight[1] * groups:
         raise RuntimeError(
             f"Given groups={groups}, weight of size {list(weight)}, expected input{list(input)} to have "
@@ -215,7 +215,7 @@ def _correlation_windows(
     return windows, math.prod((input[0], weight[0], *windows.output_size(input[2:])))
 
 
-def _transposed(
+def _convolve_transposed(
     dims: int,
     input: Tensor,
     weight: Tensor,
@@ -266,7 +266,7 @@ def _transposed_windows(
             f"Given transposed=1, weight of size {list(weight)}, expected input{list(input)} to have "
             f"{weight[0]} channels, but got {input[1]} channels instead"
         )
-    windows = _checked_windows(weight, stride, padding, dilation, groups)
+    windows = _check_windows(weight, stride, padding, dilation, groups)
     for extra, s, d in zip(output_padding, stride, dilation, strict=True):
         if not 0 <= extra < max(s, d):
             raise RuntimeError(
@@ -285,7 +285,7 @@ def _transposed_windows(
     return windows, output_size, math.prod((input[0], weight[1] * groups, *output_size))
 
 
-def _named_padding(
+def _resolve_padding(
     padding: str, input: Tensor, weight: Tensor, stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> tuple[Tensor, Size]:
     """Numbers for "same" and "valid"; "same" with an odd total pads the input once more at its end."""
@@ -343,7 +343,7 @@ def _wrong_dims(name: str, dims: int, input: Tensor, weight: Tensor) -> str:
     )
 
 
-def _checked_windows(
+def _check_windows(
     weight: torch.Size, stride: tuple[int, ...], padding: tuple[int, ...], dilation: tuple[int, ...], groups: int
 ) -> Windows:
     """Windows of plain numbers: torch.jit.trace, which draws TensorBoard's graph, makes tensors of sizes."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchfromscratch.autograd.ctc import ctc
 from torchfromscratch.functional.arguments import not_implemented
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.functional.reduction import chosen_reduction
+from torchfromscratch.functional.reduction import choose_reduction
 from torchfromscratch.kernels.execution import has_concrete_values
 from torchfromscratch.kernels.precision import widen
 
@@ -41,7 +41,7 @@ def ctc_loss(
     Raises RuntimeError for shapes, types, lengths and a blank that do not fit.
     Source: A. Graves et al., "Connectionist Temporal Classification", 2006.
     """
-    reduction = chosen_reduction(reduction)
+    reduction = choose_reduction(reduction)
     if not log_probs.is_floating_point():
         raise not_implemented("ctc_loss", log_probs.dtype)
     if log_probs.dim() not in (2, 3):
@@ -53,7 +53,7 @@ def ctc_loss(
         raise RuntimeError(f"blank must be in label range: 0 to {x.shape[2] - 1}, but got {blank}")
     steps = _lengths("input_lengths", input_lengths, x, x.shape[0])
     lengths = _lengths("target_lengths", target_lengths, x, targets.shape[1] if targets.dim() == 2 else None)
-    losses, _ = ctc(widen(x), _padded_targets(targets, lengths), steps, lengths, blank, zero_infinity)
+    losses, _ = ctc(widen(x), _pad_targets(targets, lengths), steps, lengths, blank, zero_infinity)
     if reduction == "mean":
         losses = (losses / lengths.clamp(min=1)).mean()
     elif reduction == "sum":
@@ -80,7 +80,7 @@ def _lengths(name: str, given: Tensor | Sequence[int], x: Tensor, most: int | No
     return lengths
 
 
-def _padded_targets(targets: Tensor, lengths: Tensor) -> Tensor:
+def _pad_targets(targets: Tensor, lengths: Tensor) -> Tensor:
     """(N, S) in int64, of targets that stand one after the other too."""
     if targets.dim() == 2:
         if targets.shape[0] != lengths.shape[0]:

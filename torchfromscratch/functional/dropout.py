@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.dropout import drop
-from torchfromscratch.functional.arguments import overwritten
+from torchfromscratch.functional.arguments import overwrite
 
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"]
 
@@ -27,7 +27,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
 
     Source: N. Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
     """
-    return _dropped(input, p, training, inplace, _of_elements, _scaled)
+    return _drop(input, p, training, inplace, _of_elements, _scale)
 
 
 def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -39,7 +39,7 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     """
     if input.dim() not in (2, 3):
         raise RuntimeError(f"dropout1d needs an input (N, C, L) or (C, L), but got {input.dim()} dimensions")
-    return _channels_dropped(input, p, training, inplace, batched=input.dim() == 3)
+    return _drop_channels(input, p, training, inplace, batched=input.dim() == 3)
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -56,7 +56,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
             "batch use dropout1d (C, L) or dropout3d (C, D, H, W), or add the batch dimension",
             stacklevel=3,
         )
-    return _channels_dropped(input, p, training, inplace, batched=True)
+    return _drop_channels(input, p, training, inplace, batched=True)
 
 
 def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -71,7 +71,7 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
             f"dropout3d needs an input (N, C, D, H, W) or (C, D, H, W), but got {input.dim()} dimensions",
             stacklevel=3,
         )
-    return _channels_dropped(input, p, training, inplace, batched=input.dim() == 5)
+    return _drop_channels(input, p, training, inplace, batched=input.dim() == 5)
 
 
 def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
@@ -82,15 +82,15 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
 
     Source: G. Klambauer et al., "Self-Normalizing Neural Networks", 2017.
     """
-    return _dropped(input, p, training, inplace, _of_elements, _saturated)
+    return _drop(input, p, training, inplace, _of_elements, _saturate)
 
 
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
     """alpha_dropout of whole channels of an input (N, C, *). Raises what dropout does."""
-    return _dropped(input, p, training, inplace, _of_channels, _saturated)
+    return _drop(input, p, training, inplace, _of_channels, _saturate)
 
 
-def _dropped(
+def _drop(
     input: Tensor,
     p: float,
     training: bool,
@@ -107,13 +107,13 @@ def _dropped(
         output = drop(input, input.new_zeros((), dtype=torch.bool), 1)
     else:
         output = through(input, mask_of(input).bernoulli_(1 - p), p)
-    return overwritten(input, output) if inplace else output
+    return overwrite(input, output) if inplace else output
 
 
-def _channels_dropped(input: Tensor, p: float, training: bool, inplace: bool, batched: bool) -> Tensor:
+def _drop_channels(input: Tensor, p: float, training: bool, inplace: bool, batched: bool) -> Tensor:
     if batched:
-        return _dropped(input, p, training, inplace, _of_channels, _scaled)
-    output = _dropped(input.unsqueeze(0), p, training, inplace, _of_channels, _scaled).squeeze(0)
+        return _drop(input, p, training, inplace, _of_channels, _scale)
+    output = _drop(input.unsqueeze(0), p, training, inplace, _of_channels, _scale).squeeze(0)
     return input if inplace else output
 
 
@@ -127,11 +127,11 @@ def _of_channels(input: Tensor) -> Tensor:
     return input.new_empty([*input.shape[:2], *[1] * (input.dim() - 2)], dtype=torch.bool)
 
 
-def _scaled(input: Tensor, mask: Tensor, p: float) -> Tensor:
+def _scale(input: Tensor, mask: Tensor, p: float) -> Tensor:
     return drop(input, mask, 1 - p)
 
 
-def _saturated(input: Tensor, mask: Tensor, p: float) -> Tensor:
+def _saturate(input: Tensor, mask: Tensor, p: float) -> Tensor:
     a = ((1 - p) * (1 + p * SATURATION**2)) ** -0.5
     shift = (~mask).to(input.dtype).sub_(p).mul_(a * SATURATION)
     return drop(input, mask, 1 / a) + shift

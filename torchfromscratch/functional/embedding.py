@@ -100,8 +100,8 @@ def embedding_bag(
         offsets = torch.arange(0, input.numel(), size, dtype=input.dtype, device=input.device)
         index, scale = input.reshape(-1), None if scale is None else scale.reshape(-1)
     else:
-        index, scale, offsets = _concatenated(index, scale, offsets, include_last_offset)
-    padding_idx = _checked_padding(padding_idx, index, weight)
+        index, scale, offsets = _concatenate(index, scale, offsets, include_last_offset)
+    padding_idx = _check_padding(padding_idx, index, weight)
     if max_norm is not None:
         _renormalize(weight, index, max_norm, norm_type)
     if mode == "max":
@@ -169,7 +169,7 @@ def _check_bags(
         )
 
 
-def _concatenated(
+def _concatenate(
     index: Tensor, scale: Tensor | None, offsets: Tensor, include_last_offset: bool
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """The members up to the last bag's end, their weights, and where each bag begins."""
@@ -193,7 +193,7 @@ def _concatenated(
     return index.to(dtype), scale, (offsets[:-1] if include_last_offset else offsets).to(dtype)
 
 
-def _checked_padding(padding_idx: int | None, index: Tensor, weight: Tensor) -> int | None:
+def _check_padding(padding_idx: int | None, index: Tensor, weight: Tensor) -> int | None:
     """`padding_idx` counted from the beginning, of a table that has all rows that are named."""
     rows = weight.shape[0]
     if index.device.type == "cpu" and has_concrete_values(index) and index.numel():

@@ -14,7 +14,7 @@ from torchfromscratch.autograd import loss as table
 from torchfromscratch.autograd.distance import at_least
 from torchfromscratch.functional.arguments import scalar_type
 from torchfromscratch.functional.autocast import autocast
-from torchfromscratch.functional.reduction import REDUCTIONS, chosen_reduction, reduced
+from torchfromscratch.functional.reduction import REDUCTIONS, choose_reduction, reduce_losses
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import has_concrete_values, is_autocasting, needs_gradient
 from torchfromscratch.kernels.precision import widen
@@ -59,7 +59,7 @@ def cross_entropy(
     class out of range, ValueError and RuntimeError for shapes and types that do not fit. Source: lecture
     notes, "Categorical cross-entropy loss"; C. Szegedy et al., "Rethinking the Inception architecture", 2016.
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     _check_floating("cross_entropy", input.dtype)
     if label_smoothing > 1:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0, got {label_smoothing}")
@@ -73,7 +73,7 @@ def cross_entropy(
     dim = _class_dim(input)
     t = _class_target(input, target, weight)
     losses, _ = table.softmax_cross_entropy(input, t, weight, None, dim, 1 - smoothing, ignore_index, smoothing)
-    return _reduced_of_classes(losses, reduction, t, weight, ignore_index, dim).to(input.dtype)
+    return _reduce_over_classes(losses, reduction, t, weight, ignore_index, dim).to(input.dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -90,12 +90,12 @@ def nll_loss(
 
     Shapes, weights, `ignore_index`, "mean" and errors are those of `cross_entropy` of a class.
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     _check_floating("nll_loss", input.dtype)
     dim = _class_dim(input)
     t = _class_target(input, target, weight)
     losses = table.negative_log_likelihood(input, t, weight, dim, ignore_index)
-    return _reduced_of_classes(losses, reduction, t, weight, ignore_index, dim).to(input.dtype)
+    return _reduce_over_classes(losses, reduction, t, weight, ignore_index, dim).to(input.dtype)
 
 
 @autocast(cpu="as given", cuda="float32")
@@ -111,11 +111,11 @@ def mse_loss(
 
     Input and target of one shape (others are broadcast, with a warning); weight of the input's.
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     _warn_of_broadcasting("mse_loss", input, target)
     if weight is None:
-        return _unweighted("mse_loss", table.squared_error, input, target, reduction=reduction)
-    return _weighted("mse_loss", table.square, input, target, weight, reduction)
+        return _reduce_unweighted("mse_loss", table.squared_error, input, target, reduction=reduction)
+    return _reduce_weighted("mse_loss", table.square, input, target, weight, reduction)
 
 
 @autocast(cpu="as given", cuda="float32")
@@ -128,11 +128,11 @@ def l1_loss(
     weight: Tensor | None = None,
 ) -> Tensor:
     """|x − y|, with dL/dx = sgn(x − y); of complex numbers too. Shapes, weights and "mean" are those of `mse_loss`."""
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     _warn_of_broadcasting("l1_loss", input, target)
     if weight is None:
-        return _unweighted("l1_loss", table.absolute, input, target, reduction=reduction)
-    return _weighted("l1_loss", table.absolute, input, target, weight, reduction)
+        return _reduce_unweighted("l1_loss", table.absolute, input, target, reduction=reduction)
+    return _reduce_weighted("l1_loss", table.absolute, input, target, weight, reduction)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -154,9 +154,9 @@ def smooth_l1_loss(
         raise RuntimeError(f"beta must be at least 0, but got {beta}")
     if beta <= (0 if torch.float64 in (input.dtype, target.dtype) else HALF_OF_LEAST):
         return l1_loss(input, target, size_average, reduce, reduction)
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     _warn_of_broadcasting("smooth_l1_loss", input, target)
-    return _unweighted("smooth_l1_loss", table.smooth_error, input, target, beta, reduction=reduction)
+    return _reduce_unweighted("smooth_l1_loss", table.smooth_error, input, target, beta, reduction=reduction)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -168,7 +168,7 @@ def huber_loss(
     Shapes are those of `mse_loss`; "mean" divides by the number of elements. Raises RuntimeError if δ ≤ 0.
     Source: P. Huber, "Robust estimation of a location parameter", 1964.
     """
-    reduction = chosen_reduction(reduction)
+    reduction = choose_reduction(reduction)
     if delta <= 0:
         raise RuntimeError(f"huber_loss does not support non-positive values for delta, but got {delta}")
     _warn_of_broadcasting("huber_loss", input, target)
@@ -178,9 +178,9 @@ def huber_loss(
     if not input.is_floating_point():
         raise RuntimeError(f"huber_loss returns the input's type, which cannot be {input.dtype}")
     if weight is None:
-        return reduced(losses, reduction).to(input.dtype)
-    losses = losses * _checked_weight(weight, input)
-    return reduced(losses, reduction).to(torch.promote_types(input.dtype, weight.dtype))
+        return reduce_losses(losses, reduction).to(input.dtype)
+    losses = losses * _check_weight(weight, input)
+    return reduce_losses(losses, reduction).to(torch.promote_types(input.dtype, weight.dtype))
 
 
 @autocast(cpu="float32", cuda="as given")
@@ -199,7 +199,7 @@ def binary_cross_entropy(
     outside of [0, 1] (on the CPU), for types that differ, and in autocast on CUDA, as torch does.
     Source: lecture notes, "Binary cross-entropy loss".
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     _check_same_shape("binary_cross_entropy", input, target)
     if input.dtype != target.dtype:
         raise RuntimeError(f"input and target must have the same type, but got {input.dtype} and {target.dtype}")
@@ -214,7 +214,7 @@ def binary_cross_entropy(
     losses = table.binary_cross_entropy(widen(input), widen(target))
     if weight is not None:
         losses = losses * widen(weight).expand(input.shape)
-    return reduced(losses, reduction).to(input.dtype)
+    return reduce_losses(losses, reduction).to(input.dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -233,7 +233,7 @@ def binary_cross_entropy_with_logits(
     it; the result has the target's type. Raises ValueError for shapes that differ. Source: lecture notes,
     "Binary cross-entropy loss".
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     _check_same_shape("binary_cross_entropy_with_logits", input, target)
     _check_floating("binary_cross_entropy_with_logits", input.dtype)
     if target.dtype == torch.bool:
@@ -248,7 +248,7 @@ def binary_cross_entropy_with_logits(
         losses = table.weighted_sigmoid_cross_entropy(z, y, widen(pos_weight).expand(input.shape))
     if weight is not None:
         losses = losses * widen(weight).expand(input.shape)
-    return reduced(losses, reduction).to(target.dtype)
+    return reduce_losses(losses, reduction).to(target.dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -268,13 +268,13 @@ def kl_div(
     batchmean = reduction == "batchmean"
     if reduction == "mean" and size_average is None and reduce is None:
         warnings.warn('"mean" divides by the number of elements; the divergence is "batchmean"', stacklevel=4)
-    reduction = chosen_reduction("sum" if batchmean else reduction, size_average, reduce)
+    reduction = choose_reduction("sum" if batchmean else reduction, size_average, reduce)
     for tensor in (input, target):
         if not tensor.is_floating_point():
             raise RuntimeError(f"kl_div needs floating-point tensors, but got {tensor.dtype}")
     function = table.log_divergence if log_target else table.divergence
     losses, dtype = _errors("kl_div", function, input, target)
-    divergence = reduced(losses, reduction)
+    divergence = reduce_losses(losses, reduction)
     if batchmean and input.dim():
         divergence = divergence / input.shape[0]
     return divergence.to(dtype)
@@ -307,7 +307,7 @@ def gaussian_nll_loss(
     losses = table.gaussian_nll(difference, v)
     if full:
         losses = losses + 0.5 * math.log(2 * math.pi)
-    return reduced(losses, reduction).to(dtype)
+    return reduce_losses(losses, reduction).to(dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -325,12 +325,12 @@ def poisson_nll_loss(
 
     `full` adds Stirling's approximation of log y!, y·log y − y + ½ log 2πy, for counts above 1. Shapes are broadcast.
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     (y, x), dtype = in_common_type(target, input)
     losses = table.log_poisson_nll(x, y) if log_input else table.poisson_nll(x, y, eps)
     if full:
         losses = losses + table.stirling(y)
-    return reduced(losses, reduction).to(dtype)
+    return reduce_losses(losses, reduction).to(dtype)
 
 
 def in_common_type(*tensors: Tensor) -> tuple[list[Tensor], torch.dtype]:
@@ -369,7 +369,7 @@ def _cross_entropy_of_probabilities(
         dtype = torch.promote_types(dtype, weight.dtype)
         density = density * widen(_along_classes(weight, input))
     losses, _ = table.softmax_cross_entropy(input, None, None, density, dim, 0, 0, 0)
-    return reduced(losses.squeeze(dim), reduction).to(dtype)
+    return reduce_losses(losses.squeeze(dim), reduction).to(dtype)
 
 
 def _class_target(input: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -404,12 +404,13 @@ def _class_target(input: Tensor, target: Tensor, weight: Tensor | None) -> Tenso
     return target.long().unsqueeze(dim)
 
 
-def _reduced_of_classes(
+def _reduce_over_classes(
     losses: Tensor, reduction: str, t: Tensor, weight: Tensor | None, ignore_index: int, dim: int
 ) -> Tensor:
     """The losses, whose mean is divided by the summed weights of the targets, without those that are ignored."""
     losses = no_view(losses, (*losses.shape[:dim], *losses.shape[dim + 1 :]))
-    return reduced(losses, reduction, table.total_weight(t, weight, ignore_index) if reduction == "mean" else None)
+    total = table.total_weight(t, weight, ignore_index) if reduction == "mean" else None
+    return reduce_losses(losses, reduction, total)
 
 
 def _class_dim(input: Tensor) -> int:
@@ -457,25 +458,25 @@ def _errors(
 
 
 @autocast(cpu="float32", cuda="float32")
-def _unweighted(
+def _reduce_unweighted(
     name: str, function: Callable[..., Tensor], input: Tensor, target: Tensor, *constants: float, reduction: str
 ) -> Tensor:
     losses, dtype = _errors(name, function, input, target, *constants)
     as_mean = reduction == "mean" and function is table.absolute  # whose gradient lies as that of torch's mean
-    loss = losses.mean() if as_mean else reduced(losses, reduction)
+    loss = losses.mean() if as_mean else reduce_losses(losses, reduction)
     return loss.to(dtype) if dtype.is_floating_point else loss  # a sum of integers is int64
 
 
-def _weighted(
+def _reduce_weighted(
     name: str, function: Callable[..., Tensor], input: Tensor, target: Tensor, weight: Tensor, reduction: str
 ) -> Tensor:
     """The reduction of weighted errors, whose mean is divided by the sum of the weights."""
     losses, dtype = _errors(name, function, input, target)
-    weighted = losses * _checked_weight(weight, input)
-    return reduced(weighted, reduction, weight.sum()).to(torch.promote_types(dtype, weight.dtype))
+    weighted = losses * _check_weight(weight, input)
+    return reduce_losses(weighted, reduction, weight.sum()).to(torch.promote_types(dtype, weight.dtype))
 
 
-def _checked_weight(weight: Tensor, input: Tensor) -> Tensor:
+def _check_weight(weight: Tensor, input: Tensor) -> Tensor:
     if weight.shape != input.shape:
         raise ValueError(
             f"weight and input must have the same shape, but got {list(weight.shape)} and {list(input.shape)}"

@@ -15,7 +15,7 @@ from torchfromscratch.functional.arguments import scalar_type
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.distance import pairwise_distance
 from torchfromscratch.functional.loss import in_common_type
-from torchfromscratch.functional.reduction import chosen_reduction, reduced
+from torchfromscratch.functional.reduction import choose_reduction, reduce_losses
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import has_concrete_values, needs_gradient
 from torchfromscratch.kernels.precision import widen
@@ -49,12 +49,12 @@ def hinge_embedding_loss(
 
     Shapes are broadcast. Raises RuntimeError for integers.
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     if not input.is_floating_point():
         raise RuntimeError(f"hinge_embedding_loss needs a floating-point input, but got {input.dtype}")
     x, alike, apart = torch.broadcast_tensors(widen(input), target != -1, target != 1)
     losses = table.keep(x, alike) + table.keep(table.hinge(margin - x), apart)
-    return reduced(losses, reduction).to(input.dtype)
+    return reduce_losses(losses, reduction).to(input.dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -73,7 +73,7 @@ def cosine_embedding_loss(
 
     Shapes: inputs (N, D), target (N); or (D) and (). Raises RuntimeError for others.
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     if target.dim() > 1:
         raise RuntimeError(f"0D or 1D target tensor expected, but got one of shape {list(target.shape)}")
     if not input1.dim() == input2.dim() == target.dim() + 1:
@@ -86,7 +86,7 @@ def cosine_embedding_loss(
     a, b = [losses_of_pairs.square(x).sum(dim) + LEAST_SQUARE for x in (x1, x2)]
     c, y = torch.broadcast_tensors(table.cosine_of_sums(dot(x1, x2, dim), a, b), target)
     losses = table.keep(1 - c, y == 1) + table.keep(table.hinge(c - margin), y == -1)
-    return reduced(losses, reduction).to(dtype)
+    return reduce_losses(losses, reduction).to(dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -103,14 +103,14 @@ def margin_ranking_loss(
 
     Shapes are broadcast. Raises RuntimeError where the numbers of dimensions differ.
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     if not input1.dim() == input2.dim() == target.dim():
         raise RuntimeError(
             "margin_ranking_loss : All input tensors should have the same number of dimensions, but got sizes: "
             f"input1: {list(input1.shape)}, input2: {list(input2.shape)}, target: {list(target.shape)}"
         )
     (x1, x2, y), dtype = in_common_type(input1, input2, target)
-    return reduced(table.hinge(table.product(x1 - x2, -y) + margin), reduction).to(dtype)
+    return reduce_losses(table.hinge(table.product(x1 - x2, -y) + margin), reduction).to(dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -122,11 +122,11 @@ def soft_margin_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """log(1 + e⁻ʸˣ) of classes y = ±1, with dL/dx = −y · σ(−yx). Shapes are broadcast; RuntimeError for integers."""
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     if not input.is_floating_point():
         raise RuntimeError(f"soft_margin_loss returns the input's type, which cannot be {input.dtype}")
     (x, y), _ = in_common_type(input, target)
-    return reduced(table.soft_margin(x, y), reduction).to(input.dtype)
+    return reduce_losses(table.soft_margin(x, y), reduction).to(input.dtype)
 
 
 def multilabel_soft_margin_loss(
@@ -149,7 +149,7 @@ def multilabel_soft_margin_loss(
     if weight is not None:
         losses, dtype = losses * widen(weight), torch.promote_types(dtype, weight.dtype)
     means = losses.sum(-1) / input.shape[-1]
-    return reduced(means, chosen_reduction(reduction, size_average, reduce)).to(dtype)
+    return reduce_losses(means, choose_reduction(reduction, size_average, reduce)).to(dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -170,7 +170,7 @@ def multi_margin_loss(
     Shapes: input (N, C) or (C), target (N) or (), weight (C). Raises ValueError for another p and a weight of other
     than one dimension, RuntimeError for shapes, types and classes that do not fit.
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     if p not in (1, 2):
         raise ValueError(f"only p == 1 and p == 2 supported, but got {p}")
     if weight is not None and weight.dim() != 1:
@@ -192,7 +192,7 @@ def multi_margin_loss(
     if weight is not None:
         _require_no_gradient("multi_margin_loss", "weight", weight)
         losses = losses * widen(weight)[t.squeeze(1)]
-    return reduced(no_view(losses, target.shape), reduction).to(input.dtype)
+    return reduce_losses(no_view(losses, target.shape), reduction).to(input.dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -210,7 +210,7 @@ def multilabel_margin_loss(
     Shapes: input (N, C) or (C), target the same: T, ended by −1 unless it has all C. Raises RuntimeError for shapes,
     types and classes that do not fit.
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
     scores = _scores("multilabel_margin_loss", input)
     if target.shape != input.shape:
         raise RuntimeError(f"inconsistent target size: {list(target.shape)} for input of size: {list(input.shape)}")
@@ -224,7 +224,7 @@ def multilabel_margin_loss(
     right = torch.zeros_like(scores, dtype=torch.int64).scatter_add(1, t, is_label.long()) > 0
     counts = is_label.unsqueeze(2) & ~right.unsqueeze(1)
     losses = table.keep(relu(table.margins(scores, t) + 1), counts).sum((1, 2)) / scores.shape[1]
-    return reduced(no_view(losses, input.shape[:-1]), reduction).to(input.dtype)
+    return reduce_losses(no_view(losses, input.shape[:-1]), reduction).to(input.dtype)
 
 
 @autocast(cpu="float32", cuda="float32")
@@ -247,7 +247,7 @@ def triplet_margin_loss(
     differ.
     Source: V. Balntas et al., "Learning local feature descriptors with triplets and shallow CNNs", 2016.
     """
-    reduction = chosen_reduction(reduction, size_average, reduce)
+    reduction = choose_reduction(reduction, size_average, reduce)
 
     def distance(x1: Tensor, x2: Tensor) -> Tensor:
         return pairwise_distance(x1, x2, p, eps)
@@ -266,7 +266,7 @@ def triplet_margin_with_distance_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """`triplet_margin_loss` of a distance of one's own; `pairwise_distance` unless given."""
-    reduction = chosen_reduction(reduction)
+    reduction = choose_reduction(reduction)
     return _triplet_margin_loss(
         anchor, positive, negative, distance_function or pairwise_distance, margin, swap, reduction
     )
@@ -292,7 +292,7 @@ def _triplet_margin_loss(
     if swap:
         between = distance(positive, negative)
         to_negative = table.smaller(*torch.broadcast_tensors(to_negative, between))
-    return reduced(table.hinge(margin + to_positive - to_negative), reduction)
+    return reduce_losses(table.hinge(margin + to_positive - to_negative), reduction)
 
 
 def _scores(name: str, input: Tensor) -> Tensor:

@@ -64,9 +64,9 @@ def batch_norm(
     _check(input, weight, bias, running_mean, running_var, size=channels)
     _check_statistics(running_mean, running_var)
     input = _without_gaps(input)
-    weight, bias = _shaped(shape, weight, bias)
+    weight, bias = _shape_parameters(shape, weight, bias)
     if not training:
-        mean, variance = _given(running_mean, running_var)
+        mean, variance = _require_statistics(running_mean, running_var)
         return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
     stats = Statistics(tuple(dim for dim in range(input.dim()) if dim != axis), eps)
     output, mean, variance = normalize(input, weight, bias, stats)
@@ -110,9 +110,9 @@ def instance_norm(
     _check_statistics(running_mean, running_var)
     input = input.contiguous()
     shape = [1, channels, *[1] * (input.dim() - 2)]
-    weight, bias = _shaped(shape, None if weight is None else changeable(weight), bias)
+    weight, bias = _shape_parameters(shape, None if weight is None else changeable(weight), bias)
     if not use_input_stats:
-        mean, variance = [given.to(wide_type(input.dtype)) for given in _given(running_mean, running_var)]
+        mean, variance = [given.to(wide_type(input.dtype)) for given in _require_statistics(running_mean, running_var)]
         return normalize_by_constants(input, weight, bias, mean.view(shape), variance.view(shape), eps)
     stats = Statistics(tuple(range(2, input.dim())), eps)
     output, mean, variance = normalize(input, weight, bias, stats)
@@ -143,7 +143,7 @@ def layer_norm(
     shape = _check_normalized_shape("layer_norm", input, normalized_shape, weight, bias)
     _check(input, weight, bias)
     input = input.contiguous()
-    weight, bias = _shaped([*[1] * (input.dim() - len(shape)), *shape], weight, bias)
+    weight, bias = _shape_parameters([*[1] * (input.dim() - len(shape)), *shape], weight, bias)
     stats = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps)
     return normalize(input, weight, bias, stats)[0]
 
@@ -173,7 +173,7 @@ def rms_norm(
     if eps is None:
         eps = torch.finfo(torch.float64 if input.dtype == torch.float64 else torch.float32).eps
     input = _without_gaps(input)
-    (weight,) = _shaped([*[1] * (input.dim() - len(shape)), *shape], weight)
+    (weight,) = _shape_parameters([*[1] * (input.dim() - len(shape)), *shape], weight)
     stats = Statistics(tuple(range(input.dim() - len(shape), input.dim())), eps, centred=False)
     return normalize(input, weight, None, stats)[0]
 
@@ -242,7 +242,7 @@ def group_norm(
     _check_parameter_shapes("group_norm", (channels,), weight, bias)
     _check(input, weight, bias)
     grouped = _without_gaps(input).view(batch, num_groups, channels // num_groups, *space)
-    weight, bias = _shaped([1, *grouped.shape[1:3], *[1] * len(space)], weight, bias)
+    weight, bias = _shape_parameters([1, *grouped.shape[1:3], *[1] * len(space)], weight, bias)
     stats = Statistics(tuple(range(2, grouped.dim())), eps)
     return no_view(normalize(grouped, weight, bias, stats)[0], input.shape)
 
@@ -254,12 +254,12 @@ def _without_gaps(input: Tensor) -> Tensor:
     return input.contiguous()
 
 
-def _shaped(shape: Sequence[int], *parameters: Tensor | None) -> list[Tensor | None]:
+def _shape_parameters(shape: Sequence[int], *parameters: Tensor | None) -> list[Tensor | None]:
     """γ and β, made to vary along the dimensions of the input that `shape` names."""
     return [None if parameter is None else parameter.reshape(shape) for parameter in parameters]
 
 
-def _given(running_mean: Tensor | None, running_var: Tensor | None) -> tuple[Tensor, Tensor]:
+def _require_statistics(running_mean: Tensor | None, running_var: Tensor | None) -> tuple[Tensor, Tensor]:
     if running_mean is None or running_var is None:
         raise RuntimeError("to normalise without the input's own statistics, give running_mean and running_var")
     if not is_compiling():

@@ -60,7 +60,7 @@ def overridable(function: Callable[..., Any], home: str) -> Callable[..., Any]:
         if _is_asked_for(given):
             given = tuple([value for value in given if not is_causal_bias(value)])
             if _is_asked_for(given):
-                return _handed_over(call, given, args, kwargs)
+                return _hand_over(call, given, args, kwargs)
         for (name, kind), value in zip(in_order, args):  # noqa: B905, as torch 2.6 compiles strict=False to True
             if not isinstance(value, kind):
                 raise no_tensor(function.__name__, name, value)
@@ -97,7 +97,7 @@ def _flat(given: tuple) -> tuple:
     return tuple(flat)
 
 
-def _handed_over(function: Callable[..., Any], given: tuple, args: tuple, kwargs: dict[str, Any]) -> Any:
+def _hand_over(function: Callable[..., Any], given: tuple, args: tuple, kwargs: dict[str, Any]) -> Any:
     """What a mode or the arguments answer to `function` or, where they know nothing of it, to torch's of its name."""
     refusals = []
     for known in (function, _torchs(function.__name__)):

@@ -56,7 +56,7 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
 def _pad_edges(input: Tensor, pad: Sequence[int], mode: str) -> Tensor:
     crop = [min(width, 0) for width in pad]
     if mode == "circular":  # repeats what is left after cropping, and answers contiguous in torch
-        input = _cropped(input, crop).contiguous()
+        input = _crop(input, crop).contiguous()
     widths = [(max(pad[i], 0), max(pad[i + 1], 0)) for i in range(len(pad) - 2, -1, -2)]
     _check_widths(input, widths, mode)
     padded = [size + sum(edges) for size, edges in zip(input.shape[-len(widths) :], widths, strict=True)]
@@ -64,7 +64,7 @@ def _pad_edges(input: Tensor, pad: Sequence[int], mode: str) -> Tensor:
     output = padding.pad_edges(input, widths, mode)
     if mode == "circular":
         return output
-    output = _cropped(output, crop)
+    output = _crop(output, crop)
     if 0 in output.shape[-len(widths) :]:
         raise RuntimeError(f"pad {tuple(pad)} leaves nothing of an input of size {tuple(input.shape)}")
     return output
@@ -73,7 +73,7 @@ def _pad_edges(input: Tensor, pad: Sequence[int], mode: str) -> Tensor:
 _pad_edges_in_float32 = autocast(cpu="float32", cuda="as given")(_pad_edges)
 
 
-def _cropped(input: Tensor, crop: Sequence[int]) -> Tensor:
+def _crop(input: Tensor, crop: Sequence[int]) -> Tensor:
     return padding.pad_constant(input, tuple(crop), 0) if any(crop) else input
 
 

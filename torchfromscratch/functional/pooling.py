@@ -379,8 +379,8 @@ def _max_pool(
         raise NotImplementedError(f"{name} is not defined for {input.dtype}")
     pool = autograd.max_position if return_indices else autograd.max_pool
     output, winners = pool(batch if any_channels_last(batch) else batch.contiguous(), windows)
-    output = _unbatched(output, input, dims)
-    return (output, _unbatched(winners, input, dims)) if return_indices else output
+    output = _unbatch(output, input, dims)
+    return (output, _unbatch(winners, input, dims)) if return_indices else output
 
 
 def _avg_pool(
@@ -411,7 +411,7 @@ def _avg_pool(
     if not input.is_floating_point() and input.dtype != torch.int64:
         raise NotImplementedError(f"{name} is not defined for {input.dtype}")
     spans = sliding_spans(windows, batch.shape[2:], count_include_pad, divisor_override)
-    return _unbatched(autograd.average(batch, spans), input, dims)
+    return _unbatch(autograd.average(batch, spans), input, dims)
 
 
 def _lp_pool(dims: int, input: Tensor, p: float, kernel_size: Size, stride: Size | None, ceil_mode: bool) -> Tensor:
@@ -443,7 +443,7 @@ def _max_unpool(
     paddings = per_dimension("padding", padding, dims)
     if min(strides) <= 0:
         raise RuntimeError(f"{name}: strides should be greater than zero, but got stride: {strides}")
-    size = _unpooled_size(name, input, kernel, strides, paddings, output_size)
+    size = _unpool_size(name, input, kernel, strides, paddings, output_size)
     if input.dim() not in (dims + 1, dims + 2):
         raise RuntimeError(f"{name} needs {dims + 1}D or {dims + 2}D input, but got {input.dim()} dimensions")
     if indices.dtype != torch.int64:
@@ -464,10 +464,10 @@ def _max_unpool(
                 f"{name}: Found an invalid max index: {int(low if low < 0 else high)} (output is of size {size})"
             )
     batch, positions = (as_batch(name, tensor, dims) for tensor in (input, indices))
-    return _unbatched(autograd.unpool(batch, positions, size), input, dims)
+    return _unbatch(autograd.unpool(batch, positions, size), input, dims)
 
 
-def _unpooled_size(
+def _unpool_size(
     name: str,
     input: Tensor,
     kernel: tuple[int, ...],
@@ -511,8 +511,8 @@ def _adaptive_max_pool(dims: int, input: Tensor, output_size: AdaptiveSize, retu
     windows = as_windows(spans)
     pool = autograd.max_position if return_indices or windows is None else autograd.max_pool
     output, positions = pool(batch, windows or spans)
-    output = _unbatched(output, input, dims)
-    return (output, _unbatched(positions, input, dims)) if return_indices else output
+    output = _unbatch(output, input, dims)
+    return (output, _unbatch(positions, input, dims)) if return_indices else output
 
 
 def _adaptive_avg_pool(dims: int, input: Tensor, output_size: AdaptiveSize) -> Tensor:
@@ -523,11 +523,11 @@ def _adaptive_avg_pool(dims: int, input: Tensor, output_size: AdaptiveSize) -> T
         return _mean(name, dims, input)
     batch = _batch(name, dims, input)
     if set(sizes) == {1}:
-        return _unbatched(_mean(name, 2, batch), input, dims)
+        return _unbatch(_mean(name, 2, batch), input, dims)
     if 0 in batch.shape[2:]:
         raise RuntimeError(f"{name}: only batch and channels may be empty, but got input of size {list(input.shape)}")
     _require_floating(name, input)
-    return _unbatched(autograd.average(batch, _adaptive_spans(batch, sizes)), input, dims)
+    return _unbatch(autograd.average(batch, _adaptive_spans(batch, sizes)), input, dims)
 
 
 def _mean(name: str, dims: int, input: Tensor) -> Tensor:
@@ -599,20 +599,20 @@ def _batch(name: str, dims: int, input: Tensor) -> Tensor:
     if input.dim() not in (dims + 1, dims + 2):
         raise RuntimeError(
             f"{name}: non-empty {dims + 1}D or {dims + 2}D (batch mode) tensor expected for input: "
-            f"{_expected(dims, input)}"
+            f"{_expected_shape(dims, input)}"
         )
     batch = as_batch(name, input, dims)
     return batch.unsqueeze(2) if dims == 1 else batch
 
 
-def _expected(dims: int, input: Tensor) -> str:
+def _expected_shape(dims: int, input: Tensor) -> str:
     return (
         f"Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with optional 0 dim batch size for input, "
         f"but got: {list(input.shape)}"
     )
 
 
-def _unbatched(output: Tensor, input: Tensor, dims: int) -> Tensor:
+def _unbatch(output: Tensor, input: Tensor, dims: int) -> Tensor:
     """Pooling's output without the dimensions that `_batch` has put before those of the input."""
     if dims == 1:
         output = output.squeeze(2)
@@ -623,7 +623,7 @@ def _require_room(name: str, dims: int, batch: Tensor, windows: Windows) -> None
     """RuntimeError unless there is at least one window."""
     if 0 in batch.shape[1:]:
         raise RuntimeError(
-            f"{name}: Expected input's non-batch dimensions to have positive length: {_expected(dims, batch)}"
+            f"{name}: Expected input's non-batch dimensions to have positive length: {_expected_shape(dims, batch)}"
         )
     output_size = windows.output_size(batch.shape[2:])
     if min(output_size) < 1:

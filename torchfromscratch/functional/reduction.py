@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch.nn
 from torch import Tensor
 
-__all__ = ["REDUCTIONS", "chosen_reduction", "reduced"]
+__all__ = ["REDUCTIONS", "choose_reduction", "reduce_losses"]
 
 # In the order of the numbers by which torch's operators know them.
 REDUCTIONS = ("none", "mean", "sum")
 
 
-def reduced(losses: Tensor, reduction: str, total: Tensor | None = None) -> Tensor:
+def reduce_losses(losses: Tensor, reduction: str, total: Tensor | None = None) -> Tensor:
     """The losses, their sum, or the sum divided by `total`, which is their number unless given."""
     if reduction == "none":
         return losses
@@ -24,7 +24,7 @@ def reduced(losses: Tensor, reduction: str, total: Tensor | None = None) -> Tens
     return losses.sum() / (losses.numel() if total is None else total)
 
 
-def chosen_reduction(reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:
+def choose_reduction(reduction: str, size_average: bool | None = None, reduce: bool | None = None) -> str:
     """The reduction to make; the two arguments that PyTorch deprecates have the last word."""
     if size_average is not None or reduce is not None:
         return torch.nn.MSELoss(size_average, reduce).reduction

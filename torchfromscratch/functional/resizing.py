@@ -77,8 +77,8 @@ def interpolate(
     # int: torch.jit.trace hands over sizes as tensors, whose quotients are float32
     axes = [Axis(int(inputs), int(outputs), factor, bool(align_corners)) for inputs, outputs, factor in given]
     if is_channels_last(input):
-        return _resampled(input.movedim(1, -1), axes, mode, antialias, first_dim=1).movedim(-1, 1)
-    return _resampled(input, axes, mode, antialias, first_dim=2)
+        return _resample(input.movedim(1, -1), axes, mode, antialias, first_dim=1).movedim(-1, 1)
+    return _resample(input, axes, mode, antialias, first_dim=2)
 
 
 def upsample(
@@ -115,12 +115,12 @@ def _warn_of_old_name(name: str) -> None:
     warnings.warn(f"`nn.functional.{name}` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=4)
 
 
-def _resampled(input: Tensor, axes: Sequence[Axis], mode: str, antialias: bool, first_dim: int) -> Tensor:
+def _resample(input: Tensor, axes: Sequence[Axis], mode: str, antialias: bool, first_dim: int) -> Tensor:
     """The last dimension first: torch rounds bytes after each."""
     output = widen(input)
     for dim, axis in reversed([*enumerate(axes, first_dim)]):
         if mode in FILTER:
-            position, weight = _filtered(axis, FILTER[mode], antialias, input)
+            position, weight = _filter_taps(axis, FILTER[mode], antialias, input)
         else:
             position, weight = _nearest(axis, mode, input, is_image=len(axes) == 2), None
         if weight is None:
@@ -140,7 +140,7 @@ def _nearest(axis: Axis, mode: str, input: Tensor, is_image: bool) -> Tensor:
     return nearest(axis, mode == "nearest-exact", precision, input.device)
 
 
-def _filtered(axis: Axis, filter: str, antialias: bool, input: Tensor) -> tuple[Tensor, Tensor | None]:
+def _filter_taps(axis: Axis, filter: str, antialias: bool, input: Tensor) -> tuple[Tensor, Tensor | None]:
     """As torch does: what is linear or against aliasing leaves as many outputs as inputs, whatever the factor."""
     if axis.outputs == axis.inputs and (filter == "linear" or antialias):
         return nearest(axis._replace(scale_factor=None), False, torch.float32, input.device), None

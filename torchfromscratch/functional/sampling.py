@@ -54,7 +54,7 @@ def grid_sample(
         )
     _check_sizes(input, grid, mode)
     places = grid.flatten(1, -2)
-    output = autograd.grid_sample(input, places, mode, padding_mode, _aligned(align_corners))
+    output = autograd.grid_sample(input, places, mode, padding_mode, _align_corners(align_corners))
     return no_view(output, (*input.shape[:2], *grid.shape[1:-1]))
 
 
@@ -67,7 +67,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     `align_corners` as in `grid_sample`. Raises ValueError for types, shapes and sizes that do not fit,
     NotImplementedError for a size of another length. Source: as of `grid_sample`.
     """
-    align_corners = _aligned(align_corners)
+    align_corners = _align_corners(align_corners)
     if not theta.is_floating_point():
         raise ValueError(f"Expected theta to have floating point type, but got {theta.dtype}")
     if len(size) not in (4, 5):
@@ -92,7 +92,7 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
     return no_view(grid, (size[0], *spatial, dims))
 
 
-def _aligned(align_corners: bool | None) -> bool:
+def _align_corners(align_corners: bool | None) -> bool:
     if align_corners is None:
         warnings.warn(
             "Default grid_sample and affine_grid behavior has changed to align_corners=False since 1.3.0. "
