@@ -8,6 +8,7 @@
     with torchfromscratch.audit(): ...                # raises where a built-in layer runs
     print(torchfromscratch.summary(model, (1, 3, 32, 32)))  # what each layer has, costs and sees
     print(torchfromscratch.check(MyConv2d.apply, "conv2d"))  # what is wrong with a backward pass of your own
+    torchfromscratch.explain("conv2d")                # every number of one small pass, in a notebook a page
 
 Every layer is a torch.autograd.Function of `torchfromscratch.autograd`, where its formula stands beside
 its derivative.
@@ -15,6 +16,7 @@ its derivative.
 
 import warnings
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 from torchfromscratch.entry_point import NAME, loading
 
@@ -30,6 +32,9 @@ with loading():
     from torchfromscratch.from_scratch import from_scratch
     from torchfromscratch.nn import Conv2d, Linear, MaxPool2d, ReLU
     from torchfromscratch.summary import summary
+
+if TYPE_CHECKING:
+    from torchfromscratch.explaining import explain
 
 # As torch does for its own code: what a recorded program holds for constant is told in words of ours.
 warnings.filterwarnings(
@@ -58,9 +63,23 @@ __all__ = [
     "conversion_report",
     "convert",
     "differentiable",
+    "explain",
     "from_scratch",
     "functional",
     "nn",
     "optim",
     "summary",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`explain`, imported when it is first asked for: that takes a third of the time of all others."""
+    if name != "explain":
+        raise AttributeError(f"module {NAME!r} has no attribute {name!r}")
+    from torchfromscratch.explaining import explain
+
+    return explain
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

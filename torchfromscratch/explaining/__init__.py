@@ -1,5 +1,7 @@
 """One small forward and backward pass of a layer, told step by step: as text, as a page, as pictures."""
 
+from torchfromscratch.explaining.arguments import CannotExplainError
+from torchfromscratch.explaining.call import explain
 from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step
 from torchfromscratch.explaining.layers import (
     attention,
@@ -18,6 +20,7 @@ from torchfromscratch.explaining.layers import (
 )
 
 __all__ = [
+    "CannotExplainError",
     "Explanation",
     "Grid",
     "Pass",
@@ -29,6 +32,7 @@ __all__ = [
     "conv_transpose2d",
     "cross_entropy",
     "embedding",
+    "explain",
     "layer_norm",
     "linear",
     "lstm",

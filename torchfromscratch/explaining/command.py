@@ -14,13 +14,11 @@ from torch import Tensor
 
 from torchfromscratch.errors import UserError
 from torchfromscratch.explaining import layers
+from torchfromscratch.explaining.arguments import require_readable
 from torchfromscratch.explaining.explanation import Explanation, sizes
 from torchfromscratch.explaining.text import as_text
 
 Size = tuple[int, ...]
-
-# More products than a person can read, and than a page shows without stutter.
-MOST_PRODUCTS = 20_000
 
 
 def register(subcommands: Any) -> None:
@@ -95,11 +93,16 @@ def _require_readable(args: argparse.Namespace) -> None:
     outputs = getattr(args, "out_channels", None) or getattr(args, "out_features", 1)
     others = math.prod(getattr(args, "table", (1,))) * getattr(args, "keys", 1) * 4 * getattr(args, "hidden", 1) ** 2
     products = math.prod(args.input) * math.prod(getattr(args, "kernel", (1,))) * outputs * others
-    if products > MOST_PRODUCTS:
-        raise ValueError(
-            f"about {products:,} products are too many to read (at most {MOST_PRODUCTS:,}); make --input or the "
-            "layer smaller"
-        )
+    require_readable(products, "--input or the layer")
+
+
+def example(layer: str) -> Explanation:
+    """What the command shows of a layer without options."""
+    parser = argparse.ArgumentParser()
+    register(parser.add_subparsers())
+    args = parser.parse_args(["explain", layer])
+    explanation: Explanation = args.build(args)
+    return explanation
 
 
 class _Numbers:

@@ -1,15 +1,22 @@
 """What an explanation is: grids of numbers, and for every cell of a result the cells that it came from.
 
 A layer's forward and backward are passes. A pass fills a result cell by cell; each cell is one step,
-which names the cells that it used and spells out the sum. How this is shown (as text, as a page, as a
-picture) is decided elsewhere.
+which names the cells that it used and spells out the sum. How this is shown is decided elsewhere: in `text`, in `page`
+and in `figure`.
 """
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FRAME_HEIGHT = 640  # pixels of a page inside a notebook, which scrolls
 
 # A piece of a sum, and the number of the pair of cells that it is made of (None: of none in particular).
 Fragment = tuple[str, int | None]
@@ -17,12 +24,24 @@ Fragment = tuple[str, int | None]
 
 @dataclass(frozen=True)
 class Grid:
-    """A named tensor: its values, which of its cells are filler (padding, gaps), and torch.nn's values."""
+    """A named tensor: its values, which of its cells are filler (padding, gaps), and what is shown beside them.
+
+    That are torch.nn's values, or those that a function of somebody else's has `given`, and which of them are `wrong`.
+    """
 
     values: Tensor
     note: str = ""
     filler: Tensor | None = None
     torch: Tensor | None = None
+    given: Tensor | None = None
+    wrong: Tensor | None = None
+
+    @property
+    def beside(self) -> tuple[str, Tensor] | None:
+        """What is shown beside the values, and whose it is."""
+        if self.given is not None:
+            return "given", self.given
+        return None if self.torch is None else ("torch.nn", self.torch)
 
 
 @dataclass(frozen=True)
@@ -66,15 +85,40 @@ class Pass:
         return [*between[: len(self.operands) - 1], "=" if multiplied else "→"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
-    """One small forward and backward pass of a layer: the numbers and where each came from."""
+    """One small forward and backward pass of a layer: the numbers and where each came from.
+
+    `str` reads as text; a notebook shows the page to step through; `figure` is a picture. `verdict` is what a check
+    said of the function whose values stand beside the right ones.
+    """
 
     layer: str
     settings: str
     given: tuple[str, ...]
     grids: dict[str, Grid]
     passes: list[Pass] = field(default_factory=list)
+    verdict: str = ""
+
+    def __str__(self) -> str:
+        from torchfromscratch.explaining.text import as_text
+
+        return as_text(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the page, in a frame of its own."""
+        from torchfromscratch.explaining.page import as_page
+
+        size = f'width="100%" height="{FRAME_HEIGHT}" style="border:0"'
+        return f'<iframe srcdoc="{html.escape(as_page(self))}" title="{self.layer}, explained" {size}></iframe>'
+
+    def figure(self) -> Figure:
+        """A picture of all passes, each at the step in its middle. Needs matplotlib."""
+        from torchfromscratch.explaining.figure import as_figure
+
+        return as_figure(self)
 
     @property
     def largest_difference(self) -> float:
@@ -85,7 +129,9 @@ class Explanation:
 
     @property
     def agreement(self) -> str:
-        """How far any result is from torch.nn's, in words."""
+        """How far any result is from torch.nn's, in words, or the verdict."""
+        if self.verdict:
+            return self.verdict
         if self.largest_difference == 0:
             return "Every result is exactly torch.nn's."
         return f"Largest difference from torch.nn: {number(self.largest_difference)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, index_of, number
@@ -28,18 +29,24 @@ SUM_CHARACTERS_A_CELL = 5.2
 INK, FAINT, LINE, FILLER = "#1c2430", "#697586", "#c3cad4", "#eef1f5"
 OPERANDS = (("#bfdbfe", "#1d4ed8"), ("#fed7aa", "#b45309"), ("#e9d5ff", "#6b21a8"))  # fill and ink
 RESULT = ("#86efac", "#15803d")
+WRONG = "#dc2626"
 
 FRAMES_A_SECOND = 1
 MOST_FRAMES = 300
 
 
-def save_picture(explanation: Explanation, path: Path) -> None:
+def as_figure(explanation: Explanation) -> Figure:
     """A picture of all passes, each at the step in its middle."""
     figure, axes = _figure(explanation)
     top = 0.0
     for part in explanation.passes:
         top += _draw(axes, explanation, part, part.steps[len(part.steps) // 2], top, complete=True)
-    figure.savefig(path, dpi=150)
+    return figure
+
+
+def save_picture(explanation: Explanation, path: Path) -> None:
+    """The same in a file."""
+    as_figure(explanation).savefig(path, dpi=150)
 
 
 def save_animation(explanation: Explanation, path: Path) -> None:
@@ -78,7 +85,10 @@ def _figure(explanation: Explanation, height: float | None = None) -> tuple[Figu
 
 
 def _columns(explanation: Explanation, part: Pass) -> list[tuple[str, Grid]]:
-    return [(name, explanation.grids[name]) for name in (*part.operands, part.result)]
+    """The operands, the result and, where there is one, the given result."""
+    found = [(name, replace(explanation.grids[name], wrong=None)) for name in (*part.operands, part.result)]
+    result = explanation.grids[part.result]
+    return found if result.given is None else [*found, ("given", replace(result, values=result.given))]
 
 
 def _width(explanation: Explanation, part: Pass) -> float:
@@ -133,13 +143,14 @@ def _draw(axes: Axes, explanation: Explanation, part: Pass, step: Step, top: flo
     tallest = max(_extent(grid)[1] for _, grid in columns)
     left = 0.0
     for i, (name, grid) in enumerate(columns):
-        is_result = i == len(columns) - 1
+        is_result = i >= len(part.operands)
         fill, ink = RESULT if is_result else OPERANDS[min(i, len(OPERANDS) - 1)]
         width, height = _extent(grid)
         y = top + ABOVE + (tallest - height) / 2
         if i:
             middle = top + ABOVE + tallest / 2
-            axes.text(left - GAP / 2, middle, part.signs[i - 1], fontsize=18, color=FAINT, ha="center", va="center")
+            sign = part.signs[i - 1] if i <= len(part.operands) else _relation(grid)
+            axes.text(left - GAP / 2, middle, sign, fontsize=18, color=FAINT, ha="center", va="center")
         axes.text(left, y - 0.45, name, fontsize=12, fontweight="bold", color=ink, va="center")
         lit = {step.cell} if is_result else set(step.used.get(name, ()))
         hidden = range(step.cell + 1, grid.values.numel()) if is_result and not complete else range(0)
@@ -153,15 +164,20 @@ def _draw(axes: Axes, explanation: Explanation, part: Pass, step: Step, top: flo
     return _height(explanation, part)
 
 
+def _relation(given: Grid) -> str:
+    return "=" if given.wrong is None or not given.wrong.any() else "≠"
+
+
 def _draw_cells(axes: Axes, grid: Grid, left: float, top: float, lit: set[int], fill: str, hidden: range) -> None:
     filler = [False] * grid.values.numel() if grid.filler is None else grid.filler.flatten().tolist()
+    wrong = [False] * grid.values.numel() if grid.wrong is None else grid.wrong.flatten().tolist()
     for cell, ((x, y), value) in enumerate(zip(_places(grid), grid.values.flatten().tolist(), strict=True)):
         colour = fill if cell in lit else FILLER if filler[cell] else "white"
         axes.add_patch(Rectangle((left + x, top + y), 1, 1, facecolor=colour, edgecolor=LINE, linewidth=0.8))
         if cell not in hidden:
             text = number(value, DIGITS)
             size = 11 if len(text) < 4 else 8.5 if len(text) < 6 else 7
-            ink = FAINT if filler[cell] and cell not in lit else INK
+            ink = WRONG if wrong[cell] else FAINT if filler[cell] and cell not in lit else INK
             axes.text(left + x + 0.5, top + y + 0.53, text, fontsize=size, color=ink, ha="center", va="center")
 
 

@@ -21,15 +21,24 @@ def as_page(explanation: Explanation) -> str:
     content = {
         "layer": explanation.layer,
         "settings": explanation.settings,
-        "agreement": f"Every number was computed by this package's own layers. {explanation.agreement}",
+        "agreement": _agreement(explanation),
+        "verdict": explanation.verdict,
         "grids": {name: _grid(grid) for name, grid in explanation.grids.items()},
-        "passes": [_pass(part, code[part.result]) for part in explanation.passes],
+        "passes": [_pass(part, code.get(part.result)) for part in explanation.passes],
         "code": [_code(piece) for piece in {piece.name: piece for piece in code.values()}.values()],
     }
     derivation = derivation_of(explanation.layer)
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
     parts = {"TITLE": html.escape(f"{explanation.layer}, explained"), "DERIVATION": derivation or "", "DATA": data}
     return re.sub("TITLE|DERIVATION|DATA", lambda found: parts.pop(found[0], found[0]), template)
+
+
+def _agreement(explanation: Explanation) -> str:
+    if explanation.verdict:
+        return (
+            "Right are the numbers on the left of each pair, which the sums explain; given are those of the function."
+        )
+    return f"Every number was computed by this package's own layers. {explanation.agreement}"
 
 
 def _code(code: Code) -> dict[str, Any]:
@@ -42,14 +51,15 @@ def _grid(grid: Grid) -> dict[str, Any]:
         "values": _shown(grid.values),
         "note": grid.note,
         "filler": None if grid.filler is None else grid.filler.flatten().int().tolist(),
-        "torch": None if grid.torch is None else _shown(grid.torch),
+        "beside": None if grid.beside is None else {"label": grid.beside[0], "values": _shown(grid.beside[1])},
+        "wrong": None if grid.wrong is None else grid.wrong.flatten().int().tolist(),
     }
 
 
-def _pass(part: Pass, code: Code) -> dict[str, Any]:
+def _pass(part: Pass, code: Code | None) -> dict[str, Any]:
     return {
-        "code": anchor(code),
-        "codeName": code.name,
+        "code": None if code is None else anchor(code),
+        "codeName": None if code is None else code.name,
         "result": part.result,
         "title": part.title,
         "formula": part.formula,

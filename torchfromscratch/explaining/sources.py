@@ -50,14 +50,16 @@ class Code:
 
 
 def code_of(layer: str) -> dict[str, Code]:
-    """The code of each of the layer's results, by the result's name."""
+    """The code of each of the layer's results, by the result's name; of a layer without an explanation, none."""
+    if layer not in SOURCES:
+        return {}
     _, file, results = SOURCES[layer]
     return {result: _code(file, name) for name, names in results.items() for result in names.split()}
 
 
 def derivation_of(layer: str) -> str | None:
-    """The layer's section of the derivations in HTML, with links to `code_of` on the page; None without it."""
-    if DERIVATIONS is None:
+    """The layer's section of the derivations in HTML, with links to `code_of` on the page; None without one."""
+    if DERIVATIONS is None or layer not in SOURCES:
         return None
     heading = SOURCES[layer][0]
     text = DERIVATIONS.read_text(encoding="utf-8")

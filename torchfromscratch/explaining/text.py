@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, index_of, number
@@ -62,11 +63,16 @@ def _drawn(name: str, grid: Grid) -> Block:
 
 
 def _result(name: str, grid: Grid) -> list[Block]:
-    """A result, and torch.nn's own beside it."""
+    """A result, and torch.nn's own or the given one beside it, wrong cells in brackets."""
     blocks = [_titled(title, _matrix(plane)) for title, plane in _planes(name, grid.values)]
-    if grid.torch is None:
+    if grid.beside is None:
         return blocks
-    theirs = [_titled(f"torch {title}", _matrix(plane)) for title, plane in _planes(name, grid.torch)]
+    label, values = grid.beside
+    wrong = torch.zeros_like(values, dtype=torch.bool) if grid.wrong is None else grid.wrong
+    planes = zip(_planes(name, values), _planes(name, wrong), strict=True)
+    theirs = [
+        _titled(f"{label.removesuffix('.nn')} {title}", _matrix(plane, bad)) for (title, plane), (_, bad) in planes
+    ]
     return [block for pair in zip(blocks, theirs, strict=True) for block in pair]
 
 
@@ -79,9 +85,12 @@ def _planes(name: str, values: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield f"{name}[{','.join(str(i) for i in index)}]", values[index]
 
 
-def _matrix(values: Tensor) -> Block:
-    """The numbers of a matrix in aligned columns."""
+def _matrix(values: Tensor, wrong: Tensor | None = None) -> Block:
+    """The numbers of a matrix in aligned columns, wrong ones in brackets."""
     cells = [[number(value) for value in row] for row in values.tolist()]
+    if wrong is not None:
+        marked = zip(cells, wrong.tolist(), strict=True)
+        cells = [[f"[{cell}]" if bad else cell for cell, bad in zip(*row, strict=True)] for row in marked]
     width = max(len(cell) for row in cells for cell in row)
     return [" ".join(cell.rjust(width) for cell in row) for row in cells]
 
