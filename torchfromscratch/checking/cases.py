@@ -60,13 +60,13 @@ class Draws:
 
     def maybe(self, name: str, *shape: int) -> None:
         """A tensor argument that may be None."""
-        self.maybe_changed(name, shape, None)
+        self.maybe_change(name, shape, None)
 
     def maybe_positive(self, name: str, *shape: int) -> None:
         """A tensor of positive numbers that may be None."""
-        self.maybe_changed(name, shape, lambda x: x.abs() + 0.5)
+        self.maybe_change(name, shape, lambda x: x.abs() + 0.5)
 
-    def maybe_changed(self, name: str, shape: tuple[int, ...], change: Callable[[Tensor], Tensor] | None) -> None:
+    def maybe_change(self, name: str, shape: tuple[int, ...], change: Callable[[Tensor], Tensor] | None) -> None:
         """A tensor argument that the function takes, None in one of four cases."""
         may_be_none = st.booleans() if change else st.sampled_from((True, True, True, False))
         if name in self.needs or (name in self.takes and self.draw(may_be_none)):

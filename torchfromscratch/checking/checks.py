@@ -131,7 +131,7 @@ class Check:
             findings += seconds
             right += [SECOND] * (not seconds and self.has_second)
         findings += [
-            Finding(fault.what, fault.sentence, fault.explanation, *self._shown(fault.case))
+            Finding(fault.what, fault.sentence, fault.explanation, *self._describe_arguments(fault.case))
             for fault in self.found_faults
             if not fault.advice and (fault.what, fault.sentence) not in {(f.what, f.mistake) for f in findings}
         ]
@@ -141,7 +141,7 @@ class Check:
             cases=len(self.answered),
             right=right,
             findings=findings,
-            notes=[*self._left_out(), *self._refused(), *dict.fromkeys(self.notes)],
+            notes=[*self._omissions(), *self._refusals(), *dict.fromkeys(self.notes)],
             advice=advice,
             see=self._see(),
         )
@@ -309,16 +309,16 @@ class Check:
             )
         ]
 
-    def _shown(self, case: Case) -> tuple[str, str]:
+    def _describe_arguments(self, case: Case) -> tuple[str, str]:
         return describe(case, self.subject.takes), program(case, self.subject, self.layer)
 
-    def _left_out(self) -> list[str]:
+    def _omissions(self) -> list[str]:
         left_out = [
             n for n in self.layer.arguments if n not in self.subject.takes and n not in ("size_average", "reduce")
         ]
         return [f"not taken, so not checked: {', '.join(left_out)}"] if left_out else []
 
-    def _refused(self) -> list[str]:
+    def _refusals(self) -> list[str]:
         refused = [trial for trial in self.trials if trial.refusal]
         reasons = dict.fromkeys(trial.refusal.splitlines()[0][:160] for trial in refused)
         return [f"not supported in {len(refused)} cases: {'; '.join([*reasons][:3])}"] if refused else []

@@ -57,7 +57,7 @@ def _all(
     yield from _writes(small)
     yield from _refusals(subject, trials, attempt)
     unsteady = [*_not_repeatable(small, attempt)]
-    yield from unsteady or _used_up(subject, small)
+    yield from unsteady or _second_backward(subject, small)
     if isinstance(layer, Layer):
         yield from _remembers_shapes(small, attempt)
     if any(trial.dtype != torch.float64 for trial in small):
@@ -196,7 +196,7 @@ def _not_repeatable(trials: Sequence[Trial], attempt: Callable[[Case], Trial]) -
             return
 
 
-def _used_up(subject: Subject, trials: Sequence[Trial]) -> Iterator[Fault]:
+def _second_backward(subject: Subject, trials: Sequence[Trial]) -> Iterator[Fault]:
     """Whether a second backward pass through the same graph gives other gradients."""
     for trial in [trial for trial in trials if trial.truth.outputs[0].numel()][:FEW]:
         try:
@@ -312,7 +312,7 @@ def _memory(subject: Subject, trial: Trial) -> Iterator[Fault]:
         backward(outputs, list(leaves.values()), gs)
     for node, gradients in returned:
         yield from _gradients(_leaves_of(node, gradients, leaves, subject), gs, outputs, case)
-    yield from _unasked(subject, case)
+    yield from _unneeded_gradients(subject, case)
 
 
 def _leaves_of(
@@ -406,7 +406,7 @@ def _gradients(
             )
 
 
-def _unasked(subject: Subject, case: Case) -> Iterator[Fault]:
+def _unneeded_gradients(subject: Subject, case: Case) -> Iterator[Fault]:
     """Gradients that nobody asked for."""
     names = list(case.tensors)
     if len(names) < 2:

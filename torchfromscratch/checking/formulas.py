@@ -83,14 +83,14 @@ def conv_transpose(
     s, p, d = as_tuple(stride, dims), as_tuple(padding, dims), as_tuple(dilation, dims)
     kernel = weight.shape[2:]
     reach = [step * (k - 1) for step, k in zip(d, kernel, strict=True)]
-    spread = spread_out(input, s)
+    spread = insert_zeros(input, s)
     extra = [r - q for r, q in zip(reach, p, strict=True)]
     behind = [e + o for e, o in zip(extra, as_tuple(output_padding, dims), strict=True)]
     w = weight.unflatten(0, (groups, weight.shape[0] // groups)).transpose(1, 2).flatten(0, 1)
     return conv(pad(spread, extra, behind), w.flip(*range(2, 2 + dims)), bias, 1, 0, d, groups)
 
 
-def spread_out(x: Tensor, stride: Sequence[int]) -> Tensor:
+def insert_zeros(x: Tensor, stride: Sequence[int]) -> Tensor:
     """`x` with s − 1 zeros between neighbours."""
     for dim, s in enumerate(stride, x.dim() - len(stride)):
         if s > 1:
@@ -112,7 +112,7 @@ def positions(length: int, k: int, s: int, p: int, d: int, ceil_mode: bool) -> i
     return count - 1 if (count - 1) * s >= length + p else count
 
 
-def pooled_windows(
+def pool_windows(
     x: Tensor, k: Sequence[int], s: Sequence[int], p: Sequence[int], d: Sequence[int], ceil_mode: bool, value: float
 ) -> Tensor:
     """(…, O1, O2, K1·K2): the windows of a pooling layer, `value` wherever they reach beyond the input."""
@@ -141,7 +141,7 @@ def max_pool(
     dims = input.dim() - 2
     k, p, d = (as_tuple(size, dims) for size in (kernel_size, padding, dilation))
     s = k if stride is None else as_tuple(stride, dims)
-    x = pooled_windows(input, k, s, p, d, ceil_mode, -math.inf)
+    x = pool_windows(input, k, s, p, d, ceil_mode, -math.inf)
     return torch.where(first_of_largest(x), x, 0).sum(-1)
 
 
@@ -158,11 +158,11 @@ def avg_pool(
     dims = input.dim() - 2
     k, p = as_tuple(kernel_size, dims), as_tuple(padding, dims)
     s = k if stride is None else as_tuple(stride, dims)
-    x = pooled_windows(input, k, s, p, (1,) * dims, ceil_mode, 0.0)
+    x = pool_windows(input, k, s, p, (1,) * dims, ceil_mode, 0.0)
     counted = input.new_ones(1, 1, *input.shape[2:])
     if count_include_pad:
         counted, p = pad(counted, p, p, 1.0), (0,) * dims
-    divisor = pooled_windows(counted, k, s, p, (1,) * dims, ceil_mode, 0.0).sum(-1)
+    divisor = pool_windows(counted, k, s, p, (1,) * dims, ceil_mode, 0.0).sum(-1)
     divisor = divisor[tuple(slice(n) for n in (1, 1, *x.shape[2:-1]))]
     return x.sum(-1) / (divisor if divisor_override is None else divisor_override)
 
@@ -268,7 +268,7 @@ def log_softmax(input: Tensor, dim: int = -1) -> Tensor:
 # Losses
 
 
-def reduced(loss: Tensor, reduction: str, count: Any = None) -> Tensor:
+def reduce_losses(loss: Tensor, reduction: str, count: Any = None) -> Tensor:
     """The losses, their sum, or their sum over their number (or over `count`)."""
     if reduction == "none":
         return loss
@@ -295,7 +295,7 @@ def cross_entropy(
     nll = -w_t * log_p.gather(-1, t.unsqueeze(-1)).squeeze(-1)
     smooth = torch.where(counted, -(log_p * w).sum(-1), 0)
     loss = (1 - label_smoothing) * nll + label_smoothing / classes * smooth
-    return reduced(loss, reduction, w_t.sum())
+    return reduce_losses(loss, reduction, w_t.sum())
 
 
 def nll_loss(
@@ -312,7 +312,7 @@ def nll_loss(
     t = torch.where(counted, target, 0)
     w_t = torch.where(counted, input.new_ones(()) if weight is None else weight[t], 0)
     loss = -w_t * input.movedim(1, -1).gather(-1, t.unsqueeze(-1)).squeeze(-1)
-    return reduced(loss, reduction, w_t.sum())
+    return reduce_losses(loss, reduction, w_t.sum())
 
 
 def binary_cross_entropy(
@@ -325,7 +325,7 @@ def binary_cross_entropy(
 ) -> Tensor:
     """−w · (t log x + (1 − t) log(1 − x))."""
     loss = -(target * input.log() + (1 - target) * (1 - input).log())
-    return reduced(loss if weight is None else loss * weight, reduction)
+    return reduce_losses(loss if weight is None else loss * weight, reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -340,7 +340,7 @@ def binary_cross_entropy_with_logits(
     """−w · (u t log σ(x) + (1 − t) log(1 − σ(x))), u the weight of what is positive."""
     u = 1.0 if pos_weight is None else pos_weight
     loss = -(u * target * sigmoid(input).log() + (1 - target) * sigmoid(-input).log())
-    return reduced(loss if weight is None else loss * weight, reduction)
+    return reduce_losses(loss if weight is None else loss * weight, reduction)
 
 
 def mse_loss(
@@ -354,14 +354,14 @@ def mse_loss(
     """w · (x − t)²."""
     loss = (input - target) ** 2
     if weight is None:
-        return reduced(loss, reduction)
-    return reduced(loss * weight, reduction, weight.expand_as(loss).sum())
+        return reduce_losses(loss, reduction)
+    return reduce_losses(loss * weight, reduction, weight.expand_as(loss).sum())
 
 
 # Normalisation
 
 
-def standardized(x: Tensor, dims: list[int], eps: float) -> Tensor:
+def standardize(x: Tensor, dims: list[int], eps: float) -> Tensor:
     """(x − mean) / √(variance + ε), the variance without Bessel's correction."""
     d = x - x.mean(dims, keepdim=True)
     return d / ((d * d).mean(dims, keepdim=True) + eps).sqrt()
@@ -372,7 +372,7 @@ def per_channel(x: Tensor | None, like: Tensor) -> Tensor | None:
     return None if x is None else x.view(-1, *[1] * (like.dim() - 2))
 
 
-def scaled(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def scale(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """γ x + β."""
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
@@ -391,10 +391,10 @@ def batch_norm(
     """γ x̂ + β with statistics of each channel over batch and positions, or, outside of training, given ones."""
     mean, var, weight, bias = (per_channel(x, input) for x in (running_mean, running_var, weight, bias))
     if training or mean is None or var is None:
-        x = standardized(input, [0, *range(2, input.dim())], eps)
+        x = standardize(input, [0, *range(2, input.dim())], eps)
     else:
         x = (input - mean) / (var + eps).sqrt()
-    return scaled(x, weight, bias)
+    return scale(x, weight, bias)
 
 
 def instance_norm(
@@ -409,7 +409,7 @@ def instance_norm(
 ) -> Tensor:
     """γ x̂ + β with statistics of each channel of each sample over its positions."""
     weight, bias = (per_channel(x, input) for x in (weight, bias))
-    return scaled(standardized(input, [*range(2, input.dim())], eps), weight, bias)
+    return scale(standardize(input, [*range(2, input.dim())], eps), weight, bias)
 
 
 def layer_norm(
@@ -420,7 +420,7 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """γ x̂ + β with statistics over the last dimensions."""
-    return scaled(standardized(input, [*range(-len(normalized_shape), 0)], eps), weight, bias)
+    return scale(standardize(input, [*range(-len(normalized_shape), 0)], eps), weight, bias)
 
 
 def group_norm(
@@ -429,8 +429,8 @@ def group_norm(
     """γ x̂ + β with statistics of each group of channels of each sample."""
     weight, bias = (per_channel(x, input) for x in (weight, bias))
     groups = input.reshape(input.shape[0], num_groups, input.shape[1] // num_groups, *input.shape[2:])
-    x = standardized(groups, [*range(2, groups.dim())], eps).reshape(input.shape)
-    return scaled(x, weight, bias)
+    x = standardize(groups, [*range(2, groups.dim())], eps).reshape(input.shape)
+    return scale(x, weight, bias)
 
 
 # Attention and recurrent cells

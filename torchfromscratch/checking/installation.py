@@ -31,7 +31,7 @@ class CheckOfTorch(CheckOfLayer):
         self.precision = dtype
 
         def on_device(**arguments: Any) -> Any:
-            moved = {key: _moved(x, device, dtype) for key, x in arguments.items()}
+            moved = {key: _move(x, device, dtype) for key, x in arguments.items()}
             output = function(*moved.values()) if is_cell else function(**moved)
             return [_back(y) for y in output] if isinstance(output, (tuple, list)) else _back(output)
 
@@ -42,11 +42,11 @@ class CheckOfTorch(CheckOfLayer):
 
     def cases(self) -> list[Case]:
         """Those that are drawn, and those in which a kernel is known to have been wrong."""
-        return [*known(self.layer), *super().cases()]
+        return [*known_cases(self.layer), *super().cases()]
 
     def attempt(self, case: Case) -> Trial:
         """One case, whose errors may be those of the dtype."""
-        trial = super().attempt(_rounded(case, self.precision))
+        trial = super().attempt(_round_case(case, self.precision))
         trial.tolerance = TOLERANCES.get(self.precision, trial.tolerance)
         return trial
 
@@ -62,7 +62,7 @@ class CheckOfTorch(CheckOfLayer):
         return self.precision != torch.float64 and trial.is_rounding(what, self.precision)
 
 
-def known(layer: Layer) -> list[Case]:
+def known_cases(layer: Layer) -> list[Case]:
     """torch 2.14.1 on CPUs: norms of a batch of one, contiguous, with a dL/dy whose channels lie innermost."""
     if layer.name not in ("batch_norm", "instance_norm"):
         return []
@@ -78,9 +78,9 @@ def known(layer: Layer) -> list[Case]:
     return [Case(arguments, Numbers("whole", 2, "rows"), layer.constants)]
 
 
-def _moved(x: Any, device: str, dtype: torch.dtype) -> Any:
+def _move(x: Any, device: str, dtype: torch.dtype) -> Any:
     if isinstance(x, (tuple, list)) and any(isinstance(part, Tensor) for part in x):
-        return tuple(_moved(part, device, dtype) for part in x)
+        return tuple(_move(part, device, dtype) for part in x)
     if not isinstance(x, Tensor):
         return x
     return x.to(device, dtype) if x.is_floating_point() else x.to(device)
@@ -90,7 +90,7 @@ def _back(x: Tensor) -> Tensor:
     return x.to("cpu", torch.float64)
 
 
-def _rounded(case: Case, dtype: torch.dtype) -> Case:
+def _round_case(case: Case, dtype: torch.dtype) -> Case:
     """The case with numbers that the dtype has."""
     arguments = {
         name: x.to(dtype).to(x.dtype) if isinstance(x, Tensor) and x.is_floating_point() and dtype != x.dtype else x

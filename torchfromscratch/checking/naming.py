@@ -61,7 +61,7 @@ def name(what: str, table: Sequence[Mistake], wrong: Sequence[Trial], right: Seq
             ),
         )
         return Name(best.sentence, best.explanation, is_exact=True)
-    nearly = (_scaled(what, table, wrong) or _mostly(what, rows, wrong)) if table else None
+    nearly = (_name_scaled(what, table, wrong) or _mostly(what, rows, wrong)) if table else None
     return nearly or _pattern(what, wrong, right)
 
 
@@ -92,7 +92,7 @@ def _is_consistent(row: Mistake, trials: Sequence[Trial]) -> bool:
     return True
 
 
-def _scaled(what: str, table: Sequence[Mistake], wrong: Sequence[Trial]) -> Name | None:
+def _name_scaled(what: str, table: Sequence[Mistake], wrong: Sequence[Trial]) -> Name | None:
     """A row of the layer times a factor."""
     # of a gradient, what is said of the gradient alone comes first
     for row in sorted(table, key=lambda row: row.is_definition and what.endswith(".grad")):

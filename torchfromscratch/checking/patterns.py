@@ -162,7 +162,7 @@ def for_all() -> Iterator[Mistake]:
     yield Mistake("Its sign is lost.", "", lambda t, what: t.right[what].abs())
 
 
-def exchanged_gradients(names: tuple[str, ...]) -> Iterator[Mistake]:
+def exchange_gradients(names: tuple[str, ...]) -> Iterator[Mistake]:
     """Gradients in another's place."""
     for name in names:
         yield Mistake(
@@ -184,7 +184,7 @@ def _name(what: str) -> str:
 
 def common(names: tuple[str, ...]) -> tuple[Mistake, ...]:
     """The rows that every function has, for tensors of these names."""
-    return (*for_gradients(), *for_all(), *exchanged_gradients(names))
+    return (*for_gradients(), *for_all(), *exchange_gradients(names))
 
 
 # Where a function is wrong, when no row fits

@@ -35,7 +35,7 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """The same for JSON, tensors as lists."""
-        tensors = {name: _listed(getattr(self, name)) for name in ("yours", "right")}
+        tensors = {name: _as_json(getattr(self, name)) for name in ("yours", "right")}
         return {**vars(self), **tensors}
 
     def __str__(self) -> str:
@@ -49,7 +49,7 @@ class Finding:
             lines += _beside("yours", self.yours, "right", self.right)
         if is_repeated and self.mistake:
             return [*lines, f"  The same: {self.mistake}"]
-        return [*lines, *_wrapped(f"{self.mistake or 'No known mistake gives these numbers.'} {self.explanation}")]
+        return [*lines, *_wrap(f"{self.mistake or 'No known mistake gives these numbers.'} {self.explanation}")]
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,11 @@ class Report:
             raise AssertionError(str(self))
 
 
-def _wrapped(text: str) -> list[str]:
+def _wrap(text: str) -> list[str]:
     return textwrap.wrap(text, COLUMNS, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _listed(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     return value.detach().tolist() if isinstance(value, Tensor) else value
 
 

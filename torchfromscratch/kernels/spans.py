@@ -172,7 +172,7 @@ class Dividing:
     def views(self, data: Tensor, dim: int) -> list[Tensor] | None:
         """The positions of the spans, a view (…, g, length, …) for each span of a period; None, if these are many.
 
-        `interleaved` brings what is computed of the views into the order of the outputs.
+        `interleave` brings what is computed of the views into the order of the outputs.
         """
         if sizes_are_open() or self.outputs == 0:
             return None

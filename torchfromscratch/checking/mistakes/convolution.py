@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.checking.formulas import as_tuple, conv, pad, spread_out, within
+from torchfromscratch.checking.formulas import as_tuple, conv, insert_zeros, pad, within
 from torchfromscratch.checking.mistakes.row import (
     Mistake,
     NotApplicableError,
-    exchanged,
+    exchange,
     forward,
     gradient,
     not_applicable,
@@ -47,26 +47,26 @@ def option(t: Truth, name: str) -> Sizes:
     return as_tuple(getattr(t, name), dims(t))
 
 
-def rotated(w: Tensor) -> Tensor:
+def rotate180(w: Tensor) -> Tensor:
     """Turned by 180°."""
     return w.flip(*range(2, w.dim()))
 
 
-def sides_exchanged(w: Tensor) -> Tensor:
+def exchange_sides(w: Tensor) -> Tensor:
     """Height and width exchanged, where the kernel has both."""
     if w.dim() != 4:
         raise NotApplicableError
     return w.mT
 
 
-def unsquare(w: Tensor) -> Tensor:
+def exchange_equal_sides(w: Tensor) -> Tensor:
     """The same where they are alike."""
     if w.shape[2] != w.shape[-1]:
         raise NotApplicableError
-    return sides_exchanged(w)
+    return exchange_sides(w)
 
 
-def channels_exchanged(w: Tensor) -> Tensor:
+def exchange_channels(w: Tensor) -> Tensor:
     """Input and output channels exchanged, where there are as many."""
     if w.shape[0] != w.shape[1]:
         raise NotApplicableError
@@ -82,12 +82,12 @@ def axis_flips() -> Iterator[tuple[str, Callable[[Tensor], Tensor]]]:
 
 # In dL/dx, `change` of the weight gives what an implementation computes that treats the kernel so
 KERNELS: list[tuple[str, Callable[[Tensor], Tensor]]] = [
-    ("The kernel is not rotated.", rotated),
+    ("The kernel is not rotated.", rotate180),
     *[(f"The kernel is not rotated along the {names}, only along the rest.", flip) for names, flip in axis_flips()],
-    ("The kernel is transposed, not rotated.", lambda w: rotated(sides_exchanged(w))),
-    ("The kernel is rotated and transposed.", sides_exchanged),
-    ("The kernel is rotated by 90°, not by 180°.", lambda w: rotated(w.rot90(1, (2, 3)))),
-    ("The kernel is rotated by 270°, not by 180°.", lambda w: rotated(w.rot90(3, (2, 3)))),
+    ("The kernel is transposed, not rotated.", lambda w: rotate180(exchange_sides(w))),
+    ("The kernel is rotated and transposed.", exchange_sides),
+    ("The kernel is rotated by 90°, not by 180°.", lambda w: rotate180(w.rot90(1, (2, 3)))),
+    ("The kernel is rotated by 270°, not by 180°.", lambda w: rotate180(w.rot90(3, (2, 3)))),
 ]
 
 
@@ -96,19 +96,19 @@ def of_kernels() -> Iterator[Mistake]:
     for sentence, change in KERNELS:
         yield gradient("input", sentence, INPUT, lambda t, change=change: with_kernel(t, change(t.weight)))
     exchanged_ = "The kernel's channels are not exchanged."
-    yield gradient("input", exchanged_, INPUT, lambda t: t.gradient("input", weight=channels_exchanged(t.weight)))
+    yield gradient("input", exchanged_, INPUT, lambda t: t.gradient("input", weight=exchange_channels(t.weight)))
     for sentence, change in KERNELS:
         yield gradient(
             "input",
             f"{sentence} {exchanged_}",
             INPUT,
-            lambda t, change=change: with_kernel(t, change(channels_exchanged(t.weight))),
+            lambda t, change=change: with_kernel(t, change(exchange_channels(t.weight))),
         )
 
 
 def with_kernel(t: Truth, weight: Tensor) -> Tensor:
     """dL/dx with another kernel, of any size."""
-    return full(t, spread_out(t.g, option(t, "stride")), option(t, "padding"), weight)
+    return full(t, insert_zeros(t.g, option(t, "stride")), option(t, "padding"), weight)
 
 
 def padded_gradient(t: Truth) -> Tensor:
@@ -119,19 +119,19 @@ def padded_gradient(t: Truth) -> Tensor:
     return torch.autograd.grad(output, padded, t.g)[0]
 
 
-def cut(x: Tensor, begin: Sequence[int], size: Sequence[int]) -> Tensor:
+def slice_at(x: Tensor, begin: Sequence[int], size: Sequence[int]) -> Tensor:
     """`size` elements from `begin` on, zeros where there are none."""
     behind = [b + n - have for b, n, have in zip(begin, size, x.shape[2:], strict=True)]
     return pad(x, [-b for b in begin], behind)
 
 
-def cropped(offset: int | None) -> Callable[[Truth], Tensor]:
+def crop_at(offset: int | None) -> Callable[[Truth], Tensor]:
     """dL/dx cut from the padded input's gradient at the padding plus `offset`; None: at the corner."""
 
     def value(t: Truth) -> Tensor:
         p = option(t, "padding")
         begin = [0 if offset is None else q + offset for q in p]
-        return cut(padded_gradient(t), begin, t.input.shape[2:])
+        return slice_at(padded_gradient(t), begin, t.input.shape[2:])
 
     return value
 
@@ -144,17 +144,17 @@ def full(
     length = [n + d * (k - 1) for n, k, d in zip(g.shape[2:], w.shape[2:], spacing, strict=True)]
     x = t.input.new_zeros(*t.input.shape[:2], *length, requires_grad=True)
     output = conv(x, w, None, 1, 0, spacing, t.groups)
-    return cut(torch.autograd.grad(output, x, g)[0], begin, t.input.shape[2:])
+    return slice_at(torch.autograd.grad(output, x, g)[0], begin, t.input.shape[2:])
 
 
-def repeated(t: Truth, x: Tensor) -> Tensor:
+def repeat(t: Truth, x: Tensor) -> Tensor:
     """Each element as often as the stride says."""
     for axis, s in zip(axes(t), option(t, "stride"), strict=True):
         x = x.repeat_interleave(s, axis)
     return x
 
 
-def repeated_between(t: Truth, x: Tensor) -> Tensor:
+def repeat_between(t: Truth, x: Tensor) -> Tensor:
     """The same, but for the last, behind which there are no zeros."""
     for axis, s in zip(axes(t), option(t, "stride"), strict=True):
         x = x.repeat_interleave(s, axis).narrow(axis, 0, (x.shape[axis] - 1) * s + 1)
@@ -165,7 +165,7 @@ def dense_weight_gradient(t: Truth) -> Tensor:
     """dL/dw as if the stride were 1."""
     p = option(t, "padding")
     length = [n + d * (k - 1) for n, k, d in zip(t.g.shape[2:], t.weight.shape[2:], option(t, "dilation"), strict=True)]
-    x = cut(pad(t.input, p, p), [0] * dims(t), length)
+    x = slice_at(pad(t.input, p, p), [0] * dims(t), length)
     return torch.autograd.grad(conv(x, t.weight, None, 1, 0, t.dilation, t.groups), t.weight, t.g)[0]
 
 
@@ -175,7 +175,7 @@ def window(i: Sequence[int], t: Truth) -> tuple[slice, ...]:
     return tuple(slice(q * s, q * s + d * (k - 1) + 1, d) for q, s, d, k in sizes)
 
 
-def overwritten(t: Truth) -> Tensor:
+def overwrite(t: Truth) -> Tensor:
     """dL/dx by a loop over positions that writes where it should add."""
     if t.groups != 1:
         raise NotApplicableError
@@ -184,17 +184,17 @@ def overwritten(t: Truth) -> Tensor:
     for i in itertools.product(*map(range, t.g.shape[2:])):
         parts = t.g[within(i)] @ t.weight.detach().flatten(1)
         padded[within(window(i, t))] = parts.unflatten(1, t.weight.shape[1:])
-    return cut(padded, p, t.input.shape[2:])
+    return slice_at(padded, p, t.input.shape[2:])
 
 
-def moved_padding(t: Truth, before: int, after: int, change: Callable[[int, int], int] = lambda p, n: p * n) -> Tensor:
+def move_padding(t: Truth, before: int, after: int, change: Callable[[int, int], int] = lambda p, n: p * n) -> Tensor:
     """The output with the padding multiplied before and after."""
     p = option(t, "padding")
     x = pad(t.input, [change(q, before) for q in p], [change(q, after) for q in p])
     return t.output(input=x, padding=0)
 
 
-def replicated(t: Truth) -> Tensor:
+def replicate_border(t: Truth) -> Tensor:
     """The output of an input that is padded with its border."""
     x = t.input
     for axis, p in zip(axes(t), option(t, "padding"), strict=True):
@@ -205,22 +205,22 @@ def replicated(t: Truth) -> Tensor:
 
 def of_forward(flipped: str, cross: str) -> Iterator[Mistake]:
     """Other definitions: rows of `output` and of the gradients that belong to it."""
-    yield forward(flipped, cross, lambda t: t.output(weight=rotated(t.weight)))
+    yield forward(flipped, cross, lambda t: t.output(weight=rotate180(t.weight)))
     for names, flip in axis_flips():
         yield forward(
             f"The kernel is flipped along the {names}.", cross, lambda t, f=flip: t.output(weight=f(t.weight))
         )
-    yield forward("The kernel is transposed.", cross, lambda t: t.output(weight=unsquare(t.weight)))
+    yield forward("The kernel is transposed.", cross, lambda t: t.output(weight=exchange_equal_sides(t.weight)))
     yield forward(
         "The kernel's input and output channels are exchanged.",
         "weight is (output channels, input channels, …), and the other way round in a transposed convolution.",
-        lambda t: t.output(weight=channels_exchanged(t.weight)),
+        lambda t: t.output(weight=exchange_channels(t.weight)),
     )
     for name in ("stride", "padding", "dilation"):
         yield forward(
             f"The {name} of height and width are exchanged.",
             f"{name} is (height, width), as the shapes are.",
-            lambda t, name=name: t.output(**{name: exchanged(getattr(t, name))}),
+            lambda t, name=name: t.output(**{name: exchange(getattr(t, name))}),
         )
     for name, neutral in (("stride", 1), ("padding", 0), ("dilation", 1), ("bias", None)):
         yield forward(
@@ -266,11 +266,11 @@ def of_convolution() -> Iterator[Mistake]:
             lambda t, change=change: t.output(padding=tuple(map(change, option(t, "padding")))),
         )
     both = "padding zeros lie before the input and as many behind it, along every dimension."
-    yield forward("All of the padding lies before the input.", both, lambda t: moved_padding(t, 2, 0))
-    yield forward("All of the padding lies behind the input.", both, lambda t: moved_padding(t, 0, 2))
-    yield forward("The padding lies before the input only.", both, lambda t: moved_padding(t, 1, 0))
-    yield forward("The padding lies behind the input only.", both, lambda t: moved_padding(t, 0, 1))
-    yield forward("The padding repeats the border in place of zeros.", "The padding is 0.", replicated)
+    yield forward("All of the padding lies before the input.", both, lambda t: move_padding(t, 2, 0))
+    yield forward("All of the padding lies behind the input.", both, lambda t: move_padding(t, 0, 2))
+    yield forward("The padding lies before the input only.", both, lambda t: move_padding(t, 1, 0))
+    yield forward("The padding lies behind the input only.", both, lambda t: move_padding(t, 0, 1))
+    yield forward("The padding repeats the border in place of zeros.", "The padding is 0.", replicate_border)
     yield forward(
         "Only the last input channel is there: the others are overwritten.",
         "y is the sum over all input channels: += in place of =.",
@@ -301,21 +301,21 @@ def of_convolution() -> Iterator[Mistake]:
     )
     yield forward("The bias is subtracted.", "The bias is added.", lambda t: t.output(bias=-t.bias))
 
-    yield gradient("input", "The gradient is cropped at the corner.", CROP, cropped(None))
-    yield gradient("input", "The gradient is cropped one element too early.", CROP, cropped(-1))
-    yield gradient("input", "The gradient is cropped one element too late.", CROP, cropped(1))
+    yield gradient("input", "The gradient is cropped at the corner.", CROP, crop_at(None))
+    yield gradient("input", "The gradient is cropped one element too early.", CROP, crop_at(-1))
+    yield gradient("input", "The gradient is cropped one element too late.", CROP, crop_at(1))
     yield gradient(
         "input",
         "The stride's zeros are missing in dL/dy.",
         STRIDE,
         lambda t: full(t, t.g, option(t, "padding")),
     )
-    for repeat in (repeated, repeated_between):
+    for fill in (repeat, repeat_between):
         yield gradient(
             "input",
             "dL/dy is repeated where the stride's zeros belong.",
             STRIDE,
-            lambda t, repeat=repeat: full(t, repeat(t, t.g), option(t, "padding")),
+            lambda t, fill=fill: full(t, fill(t, t.g), option(t, "padding")),
         )
     yield gradient(
         "input",
@@ -329,16 +329,16 @@ def of_convolution() -> Iterator[Mistake]:
         STRIDE,
         lambda t: full(
             t,
-            spread_out(t.g, option(t, "stride")),
+            insert_zeros(t.g, option(t, "stride")),
             [p - s + 1 for p, s in zip(option(t, "padding"), option(t, "stride"), strict=True)],
         ),
     )
-    yield gradient("input", "Overlapping windows overwrite each other.", OVERLAP, overwritten)
+    yield gradient("input", "Overlapping windows overwrite each other.", OVERLAP, overwrite)
     yield gradient(
         "input",
         "The dilation is forgotten in dL/dx.",
         "The kernel's elements lie `dilation` apart in dL/dx, too.",
-        lambda t: full(t, spread_out(t.g, option(t, "stride")), option(t, "padding"), dilation=(1,) * dims(t)),
+        lambda t: full(t, insert_zeros(t.g, option(t, "stride")), option(t, "padding"), dilation=(1,) * dims(t)),
     )
     yield gradient("weight", "The weight's gradient leaves out the stride.", WEIGHT, dense_weight_gradient)
     yield gradient(
@@ -379,12 +379,12 @@ def only(x: Tensor, axis: int, index: int) -> Tensor:
 def of_weights() -> Iterator[Mistake]:
     """dL/dw that is right but for how it lies, and sums that are not made."""
     for sentence, change in (
-        ("The weight's gradient is rotated.", rotated),
+        ("The weight's gradient is rotated.", rotate180),
         *[(f"The weight's gradient is flipped along the {names}.", flip) for names, flip in axis_flips()],
-        ("The weight's gradient is transposed.", unsquare),
-        ("The weight's gradient is rotated and transposed.", lambda w: rotated(unsquare(w))),
-        ("The weight's gradient has its channels exchanged.", channels_exchanged),
-        ("The weight's gradient is rotated and has its channels exchanged.", lambda w: rotated(channels_exchanged(w))),
+        ("The weight's gradient is transposed.", exchange_equal_sides),
+        ("The weight's gradient is rotated and transposed.", lambda w: rotate180(exchange_equal_sides(w))),
+        ("The weight's gradient has its channels exchanged.", exchange_channels),
+        ("The weight's gradient is rotated and has its channels exchanged.", lambda w: rotate180(exchange_channels(w))),
     ):
         yield gradient("weight", sentence, WEIGHT, lambda t, change=change: change(t.gradient("weight")))
     summed = "The gradient of what every sample and position shares is the sum over all of them: += in place of =."
@@ -424,7 +424,7 @@ def of_output_channels() -> Iterator[Mistake]:
     )
 
 
-def overwritten_output(t: Truth) -> Tensor:
+def overwrite_output(t: Truth) -> Tensor:
     """Transposed convolution by a loop over inputs that writes where it should add."""
     if t.groups != 1:
         raise NotApplicableError
@@ -434,7 +434,7 @@ def overwritten_output(t: Truth) -> Tensor:
     for i in itertools.product(*map(range, t.input.shape[2:])):
         parts = t.input.detach()[within(i)] @ t.weight.detach().flatten(1)
         y[within(window(i, t))] = parts.unflatten(1, t.weight.shape[1:])
-    y = cut(y, padding, t.y.shape[2:])
+    y = slice_at(y, padding, t.y.shape[2:])
     return y if t.bias is None else y + t.bias.detach().view(-1, *[1] * dims(t))
 
 
@@ -444,7 +444,7 @@ TRANSPOSED_INPUT = "dL/dx is the cross-correlation of dL/dy with the kernel as i
 def of_transposed() -> Iterator[Mistake]:
     """What only transposed convolution does."""
     adds = "y[i·s + k] += w[k] · x[i]: what meets is added."
-    yield forward("Overlapping windows overwrite each other.", adds, overwritten_output)
+    yield forward("Overlapping windows overwrite each other.", adds, overwrite_output)
     yield forward(
         "The stride's zeros are missing between the inputs.",
         "Between neighbours of the input lie stride − 1 zeros.",
@@ -453,7 +453,7 @@ def of_transposed() -> Iterator[Mistake]:
     yield forward(
         "The inputs are repeated where the stride's zeros belong.",
         "Between neighbours of the input lie stride − 1 zeros.",
-        lambda t: t.output(input=repeated_between(t, t.input), stride=1),
+        lambda t: t.output(input=repeat_between(t, t.input), stride=1),
     )
     yield forward(
         "The output_padding is forgotten.",
@@ -463,11 +463,11 @@ def of_transposed() -> Iterator[Mistake]:
     yield forward(
         "The output is cropped at the corner.",
         "The output is cropped by the padding on every side.",
-        lambda t: cut(t.output(padding=0), [0] * dims(t), t.y.shape[2:]),
+        lambda t: slice_at(t.output(padding=0), [0] * dims(t), t.y.shape[2:]),
     )
     for sentence, change in (
-        ("The kernel is rotated in dL/dx.", rotated),
-        ("The kernel is transposed in dL/dx.", unsquare),
+        ("The kernel is rotated in dL/dx.", rotate180),
+        ("The kernel is transposed in dL/dx.", exchange_equal_sides),
         *[(f"The kernel is flipped along the {names} in dL/dx.", flip) for names, flip in axis_flips()],
     ):
         yield gradient(
@@ -477,7 +477,7 @@ def of_transposed() -> Iterator[Mistake]:
         "input",
         "The kernel's channels are exchanged.",
         TRANSPOSED_INPUT,
-        lambda t: t.gradient("input", weight=channels_exchanged(t.weight)),
+        lambda t: t.gradient("input", weight=exchange_channels(t.weight)),
     )
 
 

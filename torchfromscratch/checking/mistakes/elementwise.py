@@ -353,13 +353,13 @@ LINEAR = (
 )
 
 
-def counted(t: Truth) -> Tensor:
+def count_lookups(t: Truth) -> Tensor:
     """How often each row is looked up."""
     rows = torch.arange(t.weight.shape[0]).unsqueeze(1)
     return (t.input.flatten() == rows).sum(1, keepdim=True).double()
 
 
-def looked_up_last(t: Truth, first: bool = False, has_padding: bool = True) -> Tensor:
+def keep_last_lookup(t: Truth, first: bool = False, has_padding: bool = True) -> Tensor:
     """dL/dW where a repeated index is written, not added: the last counts, or the first; and without padding_idx."""
     found = torch.zeros_like(t.weight)
     pairs = list(zip(t.input.flatten().tolist(), t.g.reshape(-1, t.weight.shape[1]), strict=True))
@@ -372,13 +372,13 @@ def looked_up_last(t: Truth, first: bool = False, has_padding: bool = True) -> T
 
 _EMBEDDING = "dL/dW[i] is the sum of dL/dy over all places where i is looked up: index_add_, not dW[i] = dL/dy."
 EMBEDDING = (
-    gradient("weight", "Repeated indices are overwritten.", _EMBEDDING, looked_up_last),
-    gradient("weight", "Of repeated indices only the first counts.", _EMBEDDING, lambda t: looked_up_last(t, True)),
+    gradient("weight", "Repeated indices are overwritten.", _EMBEDDING, keep_last_lookup),
+    gradient("weight", "Of repeated indices only the first counts.", _EMBEDDING, lambda t: keep_last_lookup(t, True)),
     gradient(
         "weight",
         "The mean over repeated indices in place of the sum.",
         _EMBEDDING,
-        lambda t: t.gradient("weight") / counted(t).clamp(min=1),
+        lambda t: t.gradient("weight") / count_lookups(t).clamp(min=1),
     ),
     gradient(
         "weight",
@@ -390,7 +390,7 @@ EMBEDDING = (
         "weight",
         "padding_idx has a gradient, and repeated indices are overwritten.",
         _EMBEDDING,
-        lambda t: looked_up_last(t, has_padding=False),
+        lambda t: keep_last_lookup(t, has_padding=False),
     ),
     gradient(
         "weight",
@@ -402,7 +402,7 @@ EMBEDDING = (
         "weight",
         "dL/dW counts how often a row is looked up: dL/dy is ignored.",
         _EMBEDDING,
-        lambda t: counted(t).expand_as(t.weight),
+        lambda t: count_lookups(t).expand_as(t.weight),
     ),
     gradient(
         "weight", "dL/dy is multiplied with the weight.", _EMBEDDING, lambda t: t.gradient("weight") * t.weight.detach()

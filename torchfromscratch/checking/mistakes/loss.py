@@ -33,14 +33,14 @@ def over_samples(t: Truth, value: Tensor) -> Tensor:
     return t.g * value / (t.target.numel() if t.reduction == "mean" else 1)
 
 
-def summed(t: Truth, divisor: float, of: str = "mean") -> Tensor:
+def divide_sum(t: Truth, divisor: float, of: str = "mean") -> Tensor:
     """The sum of the losses over something else, where the reduction is `of`."""
     if t.reduction != of:
         raise NotApplicableError
     return t.output(reduction="sum") / divisor
 
 
-def reduced_gradients(explanation: str) -> Iterator[Mistake]:
+def other_reductions(explanation: str) -> Iterator[Mistake]:
     """The gradient of another reduction than the loss has."""
     for sentence, of, other, divisor in (
         ("1/N is missing in the gradient: the loss is a mean.", "mean", "sum", lambda t: 1),
@@ -61,15 +61,15 @@ def reduced_gradients(explanation: str) -> Iterator[Mistake]:
 def reductions(explanation: str) -> tuple[Mistake, ...]:
     """Means for sums and sums for means."""
     return (
-        *reduced_gradients(explanation),
-        forward("The sum in place of the mean: 1/N is missing.", explanation, lambda t: summed(t, 1)),
-        forward("The mean in place of the sum.", explanation, lambda t: summed(t, t.target.numel(), "sum")),
+        *other_reductions(explanation),
+        forward("The sum in place of the mean: 1/N is missing.", explanation, lambda t: divide_sum(t, 1)),
+        forward("The mean in place of the sum.", explanation, lambda t: divide_sum(t, t.target.numel(), "sum")),
         forward(
             "The mean is over the batch alone, not over all elements.",
             explanation,
-            lambda t: summed(t, t.input.shape[0]),
+            lambda t: divide_sum(t, t.input.shape[0]),
         ),
-        forward("The mean is over N − 1.", explanation, lambda t: summed(t, t.target.numel() - 1)),
+        forward("The mean is over N − 1.", explanation, lambda t: divide_sum(t, t.target.numel() - 1)),
         forward(
             "The reduction is forgotten: it is always the mean.", explanation, lambda t: t.output(reduction="mean")
         ),
@@ -82,14 +82,16 @@ def reductions(explanation: str) -> tuple[Mistake, ...]:
 def of_classes(explanation: str) -> tuple[Mistake, ...]:
     """Means over something else than the weights of the right classes."""
     return (
-        forward("The mean is over the classes, too.", explanation, lambda t: summed(t, t.input.numel())),
+        forward("The mean is over the classes, too.", explanation, lambda t: divide_sum(t, t.input.numel())),
         forward(
-            "The mean is over the classes in place of the samples.", explanation, lambda t: summed(t, t.input.shape[1])
+            "The mean is over the classes in place of the samples.",
+            explanation,
+            lambda t: divide_sum(t, t.input.shape[1]),
         ),
         forward(
             "The weighted mean is over the number of elements, not over their weights.",
             explanation,
-            lambda t: summed(t, (t.target != t.arguments.get("ignore_index")).sum()),
+            lambda t: divide_sum(t, (t.target != t.arguments.get("ignore_index")).sum()),
         ),
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from torchfromscratch.checking.formulas import per_channel, scaled
+from torchfromscratch.checking.formulas import per_channel, scale
 from torchfromscratch.checking.mistakes.row import Mistake, NotApplicableError, forward, gradient
 from torchfromscratch.checking.truth import Truth
 
@@ -55,7 +55,7 @@ def root(variance: Tensor, eps: float) -> Tensor:
     return (variance + eps).sqrt()
 
 
-def normalized(
+def normalize(
     t: Truth,
     *,
     constant_mean: bool = False,
@@ -78,8 +78,8 @@ def normalized(
 def affine_of(t: Truth, x: Tensor) -> Tensor:
     """γ x + β."""
     if t.layer.name == "layer_norm":
-        return scaled(x, t.weight, t.bias)
-    return scaled(x, per_channel(t.weight, t.input), per_channel(t.bias, t.input))
+        return scale(x, t.weight, t.bias)
+    return scale(x, per_channel(t.weight, t.input), per_channel(t.bias, t.input))
 
 
 def right_input(t: Truth, **changed: Tensor | None) -> Tensor:
@@ -89,10 +89,10 @@ def right_input(t: Truth, **changed: Tensor | None) -> Tensor:
 
 def hat(t: Truth) -> Tensor:
     """x̂."""
-    return normalized(t, affine=False).detach()
+    return normalize(t, affine=False).detach()
 
 
-def over(t: Truth, dims: Callable[[Truth], list[int]]) -> Tensor:
+def normalize_over(t: Truth, dims: Callable[[Truth], list[int]]) -> Tensor:
     """The layer with statistics over other dimensions."""
     chosen = dims(t)
     if not chosen or (t.layer.name == "batch_norm" and chosen == statistics(t, t.input).dims):
@@ -109,7 +109,7 @@ def of_input() -> Iterator[Mistake]:
         ("The mean and the variance are taken for constants.", {"constant_mean": True, "constant_variance": True}),
         ("The mean is taken for a constant, but for its part in the variance.", {"constant_mean": True}),
     ):
-        yield gradient("input", sentence, INPUT, lambda t, c=constants: t.gradients([normalized(t, **c)])["input.grad"])
+        yield gradient("input", sentence, INPUT, lambda t, c=constants: t.gradients([normalize(t, **c)])["input.grad"])
     yield gradient("input", "γ is forgotten in dL/dx.", INPUT, lambda t: right_input(t, weight=None))
     yield gradient(
         "input",
@@ -121,7 +121,7 @@ def of_input() -> Iterator[Mistake]:
         "input",
         "The variance is unbiased in dL/dx: over n − 1.",
         f"{INPUT} {VARIANCE}",
-        lambda t: t.gradients([normalized(t, correction=1)])["input.grad"],
+        lambda t: t.gradients([normalize(t, correction=1)])["input.grad"],
     )
     for sentence, value in (
         ("mean(h) is missing.", lambda h, x, m, r: (h - x * m(h * x)) / r),
@@ -157,7 +157,7 @@ def one_less(h: Tensor, mean: Callable[..., Tensor]) -> Tensor:
 def by_parts(t: Truth, value: Callable[..., Tensor]) -> Tensor:
     """dL/dx from h, x̂, a mean and √(σ² + ε)."""
     weight = None if t.weight is None else t.weight.detach()
-    h = scaled(t.g, weight if t.layer.name == "layer_norm" else per_channel(weight, t.input), None)
+    h = scale(t.g, weight if t.layer.name == "layer_norm" else per_channel(weight, t.input), None)
     seen = statistics(t, t.input.detach())
     h, x = (part.reshape(seen.x.shape) for part in (h, hat(t)))
     d = seen.x - seen.x.mean(seen.dims, keepdim=True)
@@ -174,19 +174,19 @@ def of_parameters() -> Iterator[Mistake]:
     for sentence, value in (
         ("dL/dγ takes the input x in place of x̂.", lambda t: t.input.detach()),
         ("dL/dγ takes the output y in place of x̂.", lambda t: t.y.detach()),
-        ("dL/dγ takes x − mean in place of x̂.", lambda t: _centered(t)),
+        ("dL/dγ takes x − mean in place of x̂.", lambda t: _centre(t)),
         ("dL/dγ is dL/dβ: x̂ is missing.", lambda t: torch.ones_like(t.input)),
         ("dL/dγ has γ as a factor.", lambda t: hat(t) * _weight(t)),
     ):
-        yield gradient("weight", sentence, WEIGHT, lambda t, value=value: shared_sum(t, t.g * value(t)))
+        yield gradient("weight", sentence, WEIGHT, lambda t, value=value: sum_per_parameter(t, t.g * value(t)))
     yield gradient(
         "weight",
         "x̂ is of the unbiased variance.",
         VARIANCE,
-        lambda t: shared_sum(t, t.g * normalized(t, correction=1, affine=False).detach()),
+        lambda t: sum_per_parameter(t, t.g * normalize(t, correction=1, affine=False).detach()),
     )
-    yield gradient("bias", "dL/dβ has γ as a factor.", WEIGHT, lambda t: shared_sum(t, t.g * _weight(t)))
-    yield gradient("bias", "dL/dβ has x̂ as a factor.", WEIGHT, lambda t: shared_sum(t, t.g * hat(t)))
+    yield gradient("bias", "dL/dβ has γ as a factor.", WEIGHT, lambda t: sum_per_parameter(t, t.g * _weight(t)))
+    yield gradient("bias", "dL/dβ has x̂ as a factor.", WEIGHT, lambda t: sum_per_parameter(t, t.g * hat(t)))
 
 
 def _weight(t: Truth) -> Tensor:
@@ -196,12 +196,12 @@ def _weight(t: Truth) -> Tensor:
     return weight if t.layer.name == "layer_norm" else weight.view(-1, *[1] * (t.input.dim() - 2))
 
 
-def _centered(t: Truth) -> Tensor:
+def _centre(t: Truth) -> Tensor:
     seen = statistics(t, t.input.detach())
     return (seen.x - seen.x.mean(seen.dims, keepdim=True)).reshape(t.input.shape)
 
 
-def shared_sum(t: Truth, x: Tensor) -> Tensor:
+def sum_per_parameter(t: Truth, x: Tensor) -> Tensor:
     """The sum over all that shares γ."""
     if t.layer.name == "layer_norm":
         leading = [*range(x.dim() - len(t.normalized_shape))]
@@ -217,7 +217,7 @@ def deviation(variance: Tensor) -> Tensor:
 
 def of_definition() -> Iterator[Mistake]:
     """Another y, with its gradients."""
-    yield forward("The variance is unbiased: over n − 1.", VARIANCE, lambda t: normalized(t, correction=1))
+    yield forward("The variance is unbiased: over n − 1.", VARIANCE, lambda t: normalize(t, correction=1))
     for sentence, changed in (
         ("ε is added to the deviation, not to the variance.", lambda v, eps: v.sqrt() + eps),
         ("ε is added to the deviation of torch.std, not to the variance.", lambda v, eps: deviation(v) + eps),
@@ -227,14 +227,14 @@ def of_definition() -> Iterator[Mistake]:
         ("Divided by √σ² only after the root: the root is missing.", lambda v, eps: v),
         ("Not divided by the deviation.", lambda v, eps: torch.ones_like(v)),
     ):
-        yield forward(sentence, VARIANCE, lambda t, r=changed: normalized(t, of_root=r))
+        yield forward(sentence, VARIANCE, lambda t, r=changed: normalize(t, of_root=r))
     for eps in (1e-5, 1e-6, 1e-3, 1e-8):
         yield forward(f"ε is always {eps:g}.", "ε is the argument eps.", lambda t, eps=eps: t.output(eps=eps))
     yield forward("γ is forgotten.", "y = γ x̂ + β.", lambda t: t.output(weight=None))
     yield forward("β is forgotten.", "y = γ x̂ + β.", lambda t: t.output(bias=None))
     yield forward("γ and β are exchanged.", "y = γ x̂ + β.", lambda t: t.output(weight=t.bias, bias=t.weight))
     yield forward("γ and β are forgotten.", "y = γ x̂ + β.", lambda t: t.output(weight=None, bias=None))
-    yield forward("The mean is not subtracted.", "x̂ = (x − mean) / √(σ² + ε).", _uncentered)
+    yield forward("The mean is not subtracted.", "x̂ = (x − mean) / √(σ² + ε).", _without_mean)
     yield forward("1 + γ in place of γ.", "y = γ x̂ + β.", lambda t: t.output(weight=1 + t.weight))
     dims: tuple[tuple[str, Callable[[Truth], list[int]]], ...] = (
         ("over the batch alone", lambda t: [0]),
@@ -249,11 +249,11 @@ def of_definition() -> Iterator[Mistake]:
         yield forward(
             f"The statistics are taken {name}.",
             "Each of the norms takes its statistics over its own dimensions.",
-            lambda t, chosen=chosen: over(t, chosen),
+            lambda t, chosen=chosen: normalize_over(t, chosen),
         )
 
 
-def _uncentered(t: Truth) -> Tensor:
+def _without_mean(t: Truth) -> Tensor:
     seen = statistics(t, t.input)
     d = seen.x - seen.x.mean(seen.dims, keepdim=True)
     return affine_of(t, (seen.x / root((d * d).mean(seen.dims, keepdim=True), t.eps)).reshape(t.input.shape))
@@ -272,7 +272,7 @@ def of_running() -> Iterator[Mistake]:
     )
 
 
-def interleaved(t: Truth) -> Tensor:
+def interleave_groups(t: Truth) -> Tensor:
     """Group norm of groups whose channels lie num_groups apart."""
     x = t.input.unflatten(1, (-1, t.num_groups))
     dims = [1, *range(3, x.dim())]
@@ -286,7 +286,7 @@ GROUP_NORM = (
     forward(
         "The groups are interleaved: of channels that lie num_groups apart.",
         "A group's channels are neighbours: input.view(N, groups, C / groups, …).",
-        interleaved,
+        interleave_groups,
     ),
 )
 BATCH_NORM = (*NORM, *of_running())

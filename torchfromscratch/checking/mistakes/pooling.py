@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from torchfromscratch.checking.formulas import as_tuple, first_of_largest, pad, pooled_windows, spans, within
-from torchfromscratch.checking.mistakes.row import Mistake, exchanged, forward, gradient, not_applicable
+from torchfromscratch.checking.formulas import as_tuple, first_of_largest, pad, pool_windows, spans, within
+from torchfromscratch.checking.mistakes.row import Mistake, exchange, forward, gradient, not_applicable
 from torchfromscratch.checking.truth import Truth
 
 FIRST = "The gradient of a window belongs to one element: the first of the largest."
@@ -23,7 +23,7 @@ def pooling_windows(t: Truth, x: Tensor, value: float) -> Tensor:
     k, p = as_tuple(t.kernel_size, dims), as_tuple(t.padding, dims)
     s = k if t.stride is None else as_tuple(t.stride, dims)
     d = as_tuple(t.arguments.get("dilation", 1), dims)
-    return pooled_windows(x, k, s, p, d, t.ceil_mode, value)
+    return pool_windows(x, k, s, p, d, t.ceil_mode, value)
 
 
 def send_back(t: Truth, share: Callable[[Tensor], Tensor]) -> Tensor:
@@ -39,7 +39,7 @@ def largest(windows: Tensor) -> Tensor:
     return (windows == windows.amax(-1, keepdim=True)).double()
 
 
-def overwritten(t: Truth, share: Callable[[Tensor], Tensor], whole_windows: bool = False) -> Tensor:
+def overwrite(t: Truth, share: Callable[[Tensor], Tensor], whole_windows: bool = False) -> Tensor:
     """dL/dx by a loop over windows that writes where it should add: the winners, or whole windows with their zeros."""
     numbers = torch.arange(1.0, 1 + t.input[0, 0].numel(), dtype=torch.float64).view(1, 1, *t.input.shape[2:])
     where = pooling_windows(t, numbers.expand_as(t.input), 0.0).long().flatten(2, -2)
@@ -66,7 +66,7 @@ def of_options() -> Iterator[Mistake]:
         yield forward(
             f"The {name.replace('_', ' ')} of height and width are exchanged.",
             f"{name} is (height, width), as the shapes are.",
-            lambda t, name=name: t.output(**{name: exchanged(getattr(t, name))}),
+            lambda t, name=name: t.output(**{name: exchange(getattr(t, name))}),
         )
     yield forward(
         "The stride is 1, not the kernel's size.",
@@ -132,13 +132,13 @@ def of_max() -> Iterator[Mistake]:
             "input",
             "Overlapping windows overwrite each other.",
             OVERLAP,
-            lambda t, whole=whole: overwritten(t, first, whole),
+            lambda t, whole=whole: overwrite(t, first, whole),
         )
         yield gradient(
             "input",
             "Overlapping windows overwrite each other, and all of several largest elements get the gradient.",
             f"{OVERLAP} {FIRST}",
-            lambda t, whole=whole: overwritten(t, largest, whole),
+            lambda t, whole=whole: overwrite(t, largest, whole),
         )
     yield gradient(
         "input",
@@ -199,7 +199,7 @@ def of_mean() -> Iterator[Mistake]:
             "Each element of a window gets dL/dy over the window's number of elements.",
             lambda t, axis=axis: t.gradient("input", divisor_override=as_tuple(t.kernel_size, 2)[axis]),
         )
-    yield gradient("input", "Overlapping windows overwrite each other.", OVERLAP, lambda t: overwritten_mean(t))
+    yield gradient("input", "Overlapping windows overwrite each other.", OVERLAP, lambda t: overwrite_mean(t))
     yield gradient(
         "input",
         "dL/dy is spread as if the windows lay side by side, whatever the stride.",
@@ -224,8 +224,8 @@ def side_by_side(t: Truth) -> Tensor:
     return pad(g, [0] * dims, [n - have for n, have in zip(t.input.shape[2:], g.shape[2:], strict=True)])
 
 
-def overwritten_mean(t: Truth) -> Tensor:
-    """As `overwritten`, with equal shares of whole windows."""
+def overwrite_mean(t: Truth) -> Tensor:
+    """As `overwrite`, with equal shares of whole windows."""
     dims = t.input.dim() - 2
     k, p = as_tuple(t.kernel_size, dims), as_tuple(t.padding, dims)
     s = k if t.stride is None else as_tuple(t.stride, dims)
@@ -249,20 +249,20 @@ def regions(t: Truth, ends: Callable[[int, int], list[range]]) -> list[tuple[sli
     return [(slice(None), slice(None), *cell) for cell in itertools.product(*along)]
 
 
-def floored(length: int, count: int) -> list[range]:
+def floor_ends(length: int, count: int) -> list[range]:
     """From ⌊i·n/o⌋ to ⌊(i + 1)·n/o⌋, one element at least."""
     begins = [i * length // count for i in range(count)]
     return [range(begin, max(begin + 1, (i + 1) * length // count)) for i, begin in enumerate(begins)]
 
 
-def uniform(length: int, count: int) -> list[range]:
+def equal_windows(length: int, count: int) -> list[range]:
     """Windows of one size and stride."""
     stride = length // count
     kernel = length - (count - 1) * stride
     return [range(i * stride, i * stride + kernel) for i in range(count)]
 
 
-def even(length: int, count: int) -> list[range]:
+def side_by_side_windows(length: int, count: int) -> list[range]:
     """Windows of n // o elements, side by side: fewer than o where there is nothing left."""
     size = max(1, length // count)
     return [range(i * size, (i + 1) * size) for i in range(count)]
@@ -278,15 +278,15 @@ def of_adaptive(reduce: Callable[[Tensor], Tensor], share: Callable[[Tensor], Te
         return torch.stack(reduced, -1).view(t.y.shape)
 
     for sentence, ends in (
-        ("The ends of the regions are rounded down.", floored),
-        ("The regions all have one size and stride.", uniform),
-        ("The regions are n // o elements each, side by side.", even),
+        ("The ends of the regions are rounded down.", floor_ends),
+        ("The regions all have one size and stride.", equal_windows),
+        ("The regions are n // o elements each, side by side.", side_by_side_windows),
     ):
         yield forward(sentence, rule, lambda t, ends=ends: output(t, ends))
     yield forward(
         "The output sizes of height and width are exchanged.",
         "output_size is (height, width).",
-        lambda t: t.output(output_size=exchanged(t.output_size)),
+        lambda t: t.output(output_size=exchange(t.output_size)),
     )
 
     def overwriting(t: Truth) -> Tensor:

@@ -64,7 +64,7 @@ def square(x: Tensor) -> Tensor:
     return x
 
 
-def exchanged(option: int | Sequence[int]) -> tuple[int, ...]:
+def exchange(option: int | Sequence[int]) -> tuple[int, ...]:
     """An option of height and width the other way round."""
     if isinstance(option, int) or len(option) < 2:
         raise NotApplicableError

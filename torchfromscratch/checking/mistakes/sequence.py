@@ -30,14 +30,14 @@ def scores(t: Truth) -> Tensor:
     return t.query @ t.key.mT * scale(t) + attention_mask(t.query, t.key, t.attn_mask, t.is_causal)
 
 
-def attended(t: Truth) -> Tensor:
+def probabilities(t: Truth) -> Tensor:
     """P."""
     return softmax(scores(t).detach())
 
 
 def jacobian(t: Truth, change: Callable[[Tensor, Tensor], Tensor], factor: float | None = None) -> dict[str, Tensor]:
     """dL/dQ and dL/dK if this is made of P and dP."""
-    ds = change(attended(t), t.g @ t.value.detach().mT) * (scale(t) if factor is None else factor)
+    ds = change(probabilities(t), t.g @ t.value.detach().mT) * (scale(t) if factor is None else factor)
     return {"query": ds @ t.key.detach(), "key": ds.mT @ t.query.detach()}
 
 
@@ -83,17 +83,17 @@ def of_attention() -> Iterator[Mistake]:
         "query",
         "dS is transposed in dL/dQ.",
         ATTENTION,
-        lambda t: square(softmax_backward(attended(t), t.g @ t.value.detach().mT)).mT @ t.key.detach() * scale(t),
+        lambda t: square(softmax_backward(probabilities(t), t.g @ t.value.detach().mT)).mT @ t.key.detach() * scale(t),
     )
     yield gradient(
         "key",
         "dS is not transposed in dL/dK.",
         ATTENTION,
-        lambda t: square(softmax_backward(attended(t), t.g @ t.value.detach().mT)) @ t.query.detach() * scale(t),
+        lambda t: square(softmax_backward(probabilities(t), t.g @ t.value.detach().mT)) @ t.query.detach() * scale(t),
     )
-    yield gradient("value", "P is not transposed in dL/dV.", ATTENTION, lambda t: square(attended(t)) @ t.g)
+    yield gradient("value", "P is not transposed in dL/dV.", ATTENTION, lambda t: square(probabilities(t)) @ t.g)
     yield gradient("value", "The scores in place of P in dL/dV.", ATTENTION, lambda t: scores(t).detach().mT @ t.g)
-    yield gradient("value", "The scale is applied in dL/dV.", ATTENTION, lambda t: attended(t).mT @ t.g * scale(t))
+    yield gradient("value", "The scale is applied in dL/dV.", ATTENTION, lambda t: probabilities(t).mT @ t.g * scale(t))
     for sentence, output in (
         ("The scale is forgotten.", lambda t: t.output(scale=1.0)),
         ("The scale is 1 / d, not 1 / √d.", lambda t: t.output(scale=1 / t.query.shape[-1])),
@@ -268,7 +268,7 @@ def constant(*names: str) -> Callable[[Truth], tuple[Tensor, Tensor]]:
     return lambda t: lstm(t, keep=lambda name, x: x.detach() if name in names else x)
 
 
-def replaced_derivative(name: str, derivative: Callable[[Tensor], Tensor]) -> Callable[[str, Tensor], Tensor]:
+def replace_derivative(name: str, derivative: Callable[[Tensor], Tensor]) -> Callable[[str, Tensor], Tensor]:
     """A part whose value stays and whose gradient gets another factor."""
     return lambda part, x: x.detach() + derivative(x.detach()) * (x - x.detach()) if part == name else x
 
@@ -359,7 +359,7 @@ def of_gru() -> Iterator[Mistake]:
                 f"The gates are taken in the order {', '.join(order)}.", _GRU, lambda t, order=order: gru(t, order)
             )
     yield forward("z and 1 − z are exchanged.", _GRU, lambda t: gru(t, mix=lambda z, n, h: z * n + (1 - z) * h))
-    yield forward("The reset gate is applied to h, before W_hh and its bias.", _GRU, _reset_before)
+    yield forward("The reset gate is applied to h, before W_hh and its bias.", _GRU, _reset_first)
     yield forward("The reset gate is forgotten.", _GRU, lambda t: gru(t, inner=lambda u, r, v: u + v))
     yield forward(
         "The reset gate is applied to the input's part, too.", _GRU, lambda t: gru(t, inner=lambda u, r, v: r * (u + v))
@@ -386,7 +386,7 @@ def _gate(t: Truth, index: int) -> Tensor:
     return sigmoid(u + v)
 
 
-def _reset_before(t: Truth) -> Tensor:
+def _reset_first(t: Truth) -> Tensor:
     u, v = preactivations(t)
     u_r, u_z, u_n = u.chunk(3, -1)
     v_r, v_z, _ = v.chunk(3, -1)
