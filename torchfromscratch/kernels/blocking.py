@@ -70,10 +70,10 @@ def split_by_core(batch: Tensor, cores: int) -> Tensor:
 
 def compute_in_blocks(formula: Callable[..., Tensor], *args: Any) -> Tensor:
     """`formula(*args)`, a function of each element of its tensors and of constants."""
-    given = [arg for arg in args if isinstance(arg, Tensor)]
-    if is_tracing() or max([tensor.numel() for tensor in given]) <= ELEMENTWISE_BLOCK:
+    tensor_args = [arg for arg in args if isinstance(arg, Tensor)]
+    if is_tracing() or max([tensor.numel() for tensor in tensor_args]) <= ELEMENTWISE_BLOCK:
         return formula(*args)
-    if is_differentiating() or not _are_concrete(given):
+    if is_differentiating() or not _are_concrete(tensor_args):
         return formula(*args)
     numbers = [collapse_constant(arg) if isinstance(arg, Tensor) else arg for arg in args]
     varying = [isinstance(number, Tensor) and number.dim() > 0 for number in numbers]
@@ -118,10 +118,12 @@ def flat_view(tensor: Tensor) -> Tensor:
 def _are_plain_memory(tensors: list[Tensor]) -> bool:
     """Whether the tensors lie alike, without gaps, and nobody differentiates what is computed."""
     first = tensors[0]
-    lies = first.is_contiguous() or (first.dim() in LAYOUTS and first.is_contiguous(memory_format=LAYOUTS[first.dim()]))
+    is_dense = first.is_contiguous() or (
+        first.dim() in LAYOUTS and first.is_contiguous(memory_format=LAYOUTS[first.dim()])
+    )
     return (
         not is_differentiating()
-        and lies
+        and is_dense
         and _are_concrete(tensors)
         and all([(t.shape, t.stride()) == (first.shape, first.stride()) for t in tensors])
         and not any([t.is_conj() or t.is_neg() for t in tensors])

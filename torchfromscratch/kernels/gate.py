@@ -59,9 +59,9 @@ def replace_up_to(bound: float, values: Tensor, value: float) -> Tensor:
     bits, wide = BITS.get(values.dtype), widen(values)
     if bits and in_cpu_memory(values):
         is_replaced = torch.le(wide, bound, out=torch.empty_like(values, dtype=bits))
-        given = values.resolve_neg().view(bits)
-        wanted = torch.tensor(value, dtype=values.dtype).view(bits)
-        return given.addcmul(is_replaced, wanted - given).view(values.dtype)
+        value_bits = values.resolve_neg().view(bits)
+        replacement = torch.tensor(value, dtype=values.dtype).view(bits)
+        return value_bits.addcmul(is_replaced, replacement - value_bits).view(values.dtype)
     return torch.where(wide <= bound, value, values).to(values.dtype)
 
 

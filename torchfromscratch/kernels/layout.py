@@ -53,9 +53,9 @@ def empty(shape: Sequence[int], channels_last: bool, like: Tensor) -> Tensor:
 
 def dense_strides(shape: Sequence[int], channels_last: bool) -> tuple[int, ...]:
     """The strides of (N, C, *spatial) without gaps in the memory format asked for."""
-    behind = range(len(shape) - 1, 1, -1)
+    spatial = range(len(shape) - 1, 1, -1)
     strides, step = [0] * len(shape), 1
-    for dim in (1, *behind, 0) if channels_last else (*behind, 1, 0):
+    for dim in (1, *spatial, 0) if channels_last else (*spatial, 1, 0):
         strides[dim] = step
         step = step * max(1, shape[dim])  # no `*=`: torch.jit.trace hands over sizes as tensors
     return tuple(strides)

@@ -179,8 +179,8 @@ def _batch_gradients(
 
 def sum_over(x: Tensor, dims: Collection[int]) -> Tensor:
     """The sum along `dims`, which stay as dimensions of size 1. The first comes last, as it may be cores."""
-    within = [dim for dim in dims if dim != 0]
-    sums = x.sum(within, keepdim=True) if within else x
+    inner_dims = [dim for dim in dims if dim != 0]
+    sums = x.sum(inner_dims, keepdim=True) if inner_dims else x
     return sums.sum(0, keepdim=True) if 0 in dims else sums
 
 

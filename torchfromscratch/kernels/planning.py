@@ -20,14 +20,14 @@ def cache_plans(make: F) -> F:
     What is traced is made anew: to Dynamo and to torch.jit.trace sizes are no plain numbers. Nor are the symbols of
     tensors without elements, which have no hash.
     """
-    kept = functools.lru_cache(maxsize=PLANS)(make)
+    cached = functools.lru_cache(maxsize=PLANS)(make)
 
     @functools.wraps(make)
     def plan(*args: Any) -> Any:
         if is_dynamo_compiling() or is_jit_tracing():
             return make(*args)
         try:
-            return kept(*args)
+            return cached(*args)
         except TypeError:
             return make(*args)
 

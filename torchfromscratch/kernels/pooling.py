@@ -256,9 +256,9 @@ def _max_spans(data: Tensor, spans: Sequence[Dividing], exact: bool) -> tuple[Te
     """The largest elements, and how many positions they lie behind the starts of their spans."""
     maxima, step, counts = Maxima(data, None), 1, torch.int32 if exact else data.dtype
     for dim, span in reversed(list(enumerate(spans, 2))):
-        each = [_max_along(dim_of_rows, rows, step, exact) for dim_of_rows, rows in _rows(dim, maxima, span)]
-        largest = interleave([each_maxima.values for each_maxima in each], dim)
-        numbers = interleave([_numbers(each_maxima, counts) for each_maxima in each], dim)
+        per_view = [_max_along(dim_of_rows, rows, step, exact) for dim_of_rows, rows in _rows(dim, maxima, span)]
+        largest = interleave([each_maxima.values for each_maxima in per_view], dim)
+        numbers = interleave([_numbers(each_maxima, counts) for each_maxima in per_view], dim)
         maxima, step = Maxima(largest, numbers), step * span.inputs
     return maxima.values, _numbers(maxima, counts)
 
@@ -269,8 +269,8 @@ def _rows(dim: int, data: Maxima, span: Dividing) -> list[tuple[int, Maxima]]:
     if values is None:
         numbers = None if data.numbers is None else span.gather(data.numbers, dim, beyond=0)
         return [(dim, Maxima(span.gather(data.values, dim, beyond=-math.inf), numbers))]
-    each = [None] * len(values) if data.numbers is None else span.views(data.numbers, dim)
-    return [(dim + 1, Maxima(*each_maxima)) for each_maxima in zip(values, each or [], strict=True)]
+    per_view = [None] * len(values) if data.numbers is None else span.views(data.numbers, dim)
+    return [(dim + 1, Maxima(*each_maxima)) for each_maxima in zip(values, per_view or [], strict=True)]
 
 
 def _max_along(dim: int, rows: Maxima, step: int, exact: bool) -> Maxima:
@@ -323,8 +323,8 @@ def _scatter_add(grad_output: Tensor, positions: Tensor, input_size: Sequence[in
         arrange, dim, shape = _pixels, 1, (batch, math.prod(input_size), channels)
     else:
         arrange, dim, shape = _planes, 2, (batch, channels, math.prod(input_size))
-    nothing, gradients = grad_output.new_zeros(shape), arrange(grad_output)
-    add = nothing.scatter_add if is_batched(grad_output, positions) else nothing.scatter_add_
+    zeros, gradients = grad_output.new_zeros(shape), arrange(grad_output)
+    add = zeros.scatter_add if is_batched(grad_output, positions) else zeros.scatter_add_
     total = add(dim, arrange(positions), gradients)
     if dim == 1:
         return total.view(batch, *input_size, channels).movedim(-1, 1)
@@ -363,8 +363,8 @@ def _offsets(winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Te
 def first_valid_tap(dim: int, windows: Windows, outputs: int, device: torch.device) -> Tensor:
     """Along one dimension, the number of each window's first tap that lies in the input and not in the padding."""
     s, p, d = (of[dim] for of in (windows.stride, windows.padding, windows.dilation))
-    outside = (p - torch.arange(outputs, device=device) * s).clamp(min=0)
-    return ((outside + d - 1) // d).view(-1, *[1] * (windows.dims - 1 - dim))
+    overhang = (p - torch.arange(outputs, device=device) * s).clamp(min=0)
+    return ((overhang + d - 1) // d).view(-1, *[1] * (windows.dims - 1 - dim))
 
 
 def _planes(tensor: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class Axis(NamedTuple):
 
     def _inside(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Positions moved inside by padding, and the derivative: ±1, or 0 where they are at the end."""
-        given, factor = position, torch.ones_like(position)
+        original, factor = position, torch.ones_like(position)
         if self.padding == "reflection":
             position, factor = self._reflect(position.detach())
         last = self.length - 1
@@ -56,7 +56,7 @@ class Axis(NamedTuple):
         constant = position.nan_to_num(nan=0.0).clamp(0, last)
         factor = (factor * between.to(factor.dtype)).detach()
         if is_differentiating():
-            moving = given.masked_fill(factor == 0, 0)
+            moving = original.masked_fill(factor == 0, 0)
             constant = constant.detach() + factor * (moving - moving.detach())
         return constant, factor
 
@@ -67,10 +67,10 @@ class Axis(NamedTuple):
             return torch.zeros_like(position), torch.zeros_like(position)
         distance = (position - low).abs()
         flips = (distance / span).floor()
-        rest = distance.fmod(span)
+        remainder = distance.fmod(span)
         is_odd = flips.fmod(2) != 0
         factor = torch.where(position < low, -1.0, 1.0) * torch.where(is_odd, -1.0, 1.0)
-        return torch.where(is_odd, span - rest, rest) + low, factor.to(position.dtype)
+        return torch.where(is_odd, span - remainder, remainder) + low, factor.to(position.dtype)
 
 
 def _offsets(mode: str, like: Tensor) -> Tensor:

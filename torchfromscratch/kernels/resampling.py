@@ -110,8 +110,8 @@ def _filter_taps(axis: Axis, filter: Filter, antialias: bool, outputs: Tensor) -
     if antialias:
         return _smooth_taps(axis, filter, (outputs + 0.5) * axis.scale)
     u = outputs * axis.scale if axis.align_corners else (outputs + 0.5) * axis.scale - 0.5
-    around = torch.arange(1 - filter.reach, filter.reach + 1, device=outputs.device).unsqueeze(1)
-    position = u.floor() + around
+    offsets = torch.arange(1 - filter.reach, filter.reach + 1, device=outputs.device).unsqueeze(1)
+    position = u.floor() + offsets
     return position.long().clamp(0, axis.inputs - 1), filter.weight(u - position)
 
 
@@ -137,10 +137,10 @@ def weighted_sum(input: Tensor, position: Tensor, weight: Tensor | None, dim: in
     (first, first_weight), *others = taps
     scratch = torch.empty_like(take_block(output, blocks[0]))
     for block in blocks:
-        given, sums = take_block(input, block), take_block(output, block)
-        torch.index_select(given, dim, first, out=sums).mul_(first_weight)
+        samples, sums = take_block(input, block), take_block(output, block)
+        torch.index_select(samples, dim, first, out=sums).mul_(first_weight)
         for i, w in others:
-            sums.addcmul_(torch.index_select(given, dim, i, out=scratch[: len(given)]), w)
+            sums.addcmul_(torch.index_select(samples, dim, i, out=scratch[: len(samples)]), w)
     return output
 
 
@@ -159,9 +159,9 @@ def weighted_sum_transpose(
     blocks = batch_blocks(grad_output, 2 * math.prod(grad_output.shape[1:]))
     scratch = torch.empty_like(take_block(grad_output, blocks[0]), memory_format=torch.contiguous_format)
     for block in blocks:
-        given, sums = take_block(grad_output, block), take_block(grad_input, block)
+        samples, sums = take_block(grad_output, block), take_block(grad_input, block)
         for i, w in zip(position, weights, strict=True):
-            sums.index_add_(dim, i, torch.mul(given, w, out=scratch[: len(given)]))
+            sums.index_add_(dim, i, torch.mul(samples, w, out=scratch[: len(samples)]))
     return grad_input
 
 

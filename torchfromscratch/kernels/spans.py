@@ -117,18 +117,18 @@ class Sliding:
 
         All positions that a block shares between these two have the same sum of shares.
         """
-        covered, rest = divmod(self.kernel, self.stride)
-        around = max(0, covered - 1)
+        covered, remainder = divmod(self.kernel, self.stride)
+        margin = max(0, covered - 1)
         blocks = self.outputs + covered
         whole = torch.zeros_like(shares)
         if covered:
-            whole = sums_of_neighbours(_pad(shares, dim, around, around), dim, covered, 1, blocks - 1)
-        if rest == 0:
+            whole = sums_of_neighbours(_pad(shares, dim, margin, margin), dim, covered, 1, blocks - 1)
+        if remainder == 0:
             total = _merge(_repeat(whole, dim, self.stride), dim)
         else:
             whole = _pad(whole, dim, 0, blocks - whole.shape[dim])
             start = whole + _pad(shares, dim, covered, 0)
-            counts = [(start, rest), (whole, self.stride - rest)]
+            counts = [(start, remainder), (whole, self.stride - remainder)]
             total = _merge(torch.cat([_repeat(sums, dim, count) for sums, count in counts], dim + 1), dim)
         return _pad(total, dim, -self.padding, self.padding + self.inputs - total.shape[dim])
 
@@ -211,8 +211,8 @@ class Dividing:
         if different > FEW:
             return transpose.sums(shares, dim)
         total, periods = _zeros(shares, dim, self.inputs), _split(shares, dim, times, different)
-        for view, of_output in zip(self.views(total, dim) or [], periods.split(1, dim + 1), strict=True):
-            view.add_(of_output)
+        for view, share in zip(self.views(total, dim) or [], periods.split(1, dim + 1), strict=True):
+            view.add_(share)
         return total
 
 
@@ -227,8 +227,8 @@ def dividing_spans(input_size: Sequence[int], output_size: Sequence[int]) -> tup
 def _dividing(inputs: int, outputs: int) -> Spans:
     """Of i = q·O + r positions, span o starts at o·q + ⌊o·r/O⌋, and so at o·q if r is 0 or 1; then it has q + r."""
     if not sizes_are_open() and outputs and inputs >= outputs and inputs % outputs <= 1:
-        step, rest = divmod(inputs, outputs)
-        return Sliding(inputs, outputs, kernel=step + rest, stride=step, padding=0)
+        step, remainder = divmod(inputs, outputs)
+        return Sliding(inputs, outputs, kernel=step + remainder, stride=step, padding=0)
     return Dividing(inputs, outputs)
 
 
@@ -238,8 +238,8 @@ def sliding_spans(
     """The windows in each dimension. The dimensions' divisors multiply: one that is given stands in the first."""
     divisors = [None] * windows.dims if divisor is None else [divisor, *[1] * (windows.dims - 1)]
     sizes = input_size, windows.output_size(input_size), windows.kernel_size, windows.stride, windows.padding
-    each = zip(*sizes, divisors, strict=True)
-    return tuple(Sliding(i, o, k, s, p, counts_padding, divided_by) for i, o, k, s, p, divided_by in each)
+    fields = zip(*sizes, divisors, strict=True)
+    return tuple(Sliding(i, o, k, s, p, counts_padding, divided_by) for i, o, k, s, p, divided_by in fields)
 
 
 def as_windows(spans: Sequence[Spans]) -> Windows | None:
@@ -312,8 +312,8 @@ def strided_taps(data: Tensor, dim: int, start: int, step: int, outputs: int) ->
 
 def sum_along(data: Tensor, dim: int) -> Tensor:
     """data.sum(dim), also quick where that is over few."""
-    few = not sizes_are_open() and data.shape[dim] <= FEW
-    return functools.reduce(torch.add, data.unbind(dim)) if few else data.sum(dim)
+    is_short = not sizes_are_open() and data.shape[dim] <= FEW
+    return functools.reduce(torch.add, data.unbind(dim)) if is_short else data.sum(dim)
 
 
 def interleave(views: list[Tensor], dim: int) -> Tensor:
@@ -335,10 +335,10 @@ def _divisors(spans: Sequence[Spans], device: torch.device) -> int | Tensor:
     """What each output's sum is divided by, (*outputs) or less: the product over the dimensions."""
     product: int | Tensor = 1
     for dim, span in enumerate(spans, 1):
-        of_span = span.divisors(device)
-        if isinstance(of_span, Tensor) and of_span.dim():  # torch.jit.trace makes tensors of sizes
-            of_span = of_span.view(-1, *[1] * (len(spans) - dim))
-        product = product * of_span
+        divisor = span.divisors(device)
+        if isinstance(divisor, Tensor) and divisor.dim():  # torch.jit.trace makes tensors of sizes
+            divisor = divisor.view(-1, *[1] * (len(spans) - dim))
+        product = product * divisor
     return product
 
 

@@ -36,9 +36,9 @@ def phases(
     Of each phase its number, and which of its positions lie inside: an index of the phase and one of the whole.
     """
     for phase in itertools.product(*map(range, steps)):
-        along = zip(steps, phase, padding, size, strict=True)
-        of_phase, of_whole = zip(*[strided_overlap(s, r, p, length) for s, r, p, length in along], strict=True)
-        yield phase, spatial(of_phase), spatial(of_whole)
+        axes = zip(steps, phase, padding, size, strict=True)
+        phase_index, whole_index = zip(*[strided_overlap(s, r, p, length) for s, r, p, length in axes], strict=True)
+        yield phase, spatial(phase_index), spatial(whole_index)
 
 
 def strided_overlap(step: int, start: int, padding: int, size: int) -> tuple[slice, slice]:

@@ -164,16 +164,16 @@ class PaddedViews:
     def fill(self, samples: Tensor) -> list[Tensor]:
         """Copies some samples (n, G, *input); their views."""
         windows, batch = self.windows, samples.shape[0]
-        for phase, of_phase, of_whole in phases(windows.stride, windows.padding, samples.shape[2:]):
-            self.memory[phase][:batch][of_phase] = samples[of_whole]
+        for phase, phase_index, whole_index in phases(windows.stride, windows.padding, samples.shape[2:]):
+            self.memory[phase][:batch][phase_index] = samples[whole_index]
         return [view[:batch] for view in self.views]
 
     def _tap_view(self, tap: Sequence[int], size: Sequence[int]) -> Tensor:
-        at = [k * d for k, d in zip(tap, self.windows.dilation, strict=True)]
+        start = [k * d for k, d in zip(tap, self.windows.dilation, strict=True)]
         stride = self.windows.stride
-        phase = self.memory[tuple(position % s for position, s in zip(at, stride, strict=True))]
+        phase = self.memory[tuple(position % s for position, s in zip(start, stride, strict=True))]
         steps = phase.stride()[2:]
-        offset = sum(position // s * step for position, s, step in zip(at, stride, steps, strict=True))
+        offset = sum(position // s * step for position, s, step in zip(start, stride, steps, strict=True))
         shape, strides = (*phase.shape[:2], 1, *size), (*phase.stride()[:2], 0, *steps)
         return phase.as_strided(shape, strides, phase.storage_offset() + offset)
 

@@ -136,8 +136,8 @@ class Blocks:
         dims = len(self.steps)
         valid = output[spatial(map(slice, self.steps))].unflatten(0, (batch, *self.counts))
         pairs = [dim for pair in zip(range(1, 1 + dims), range(2 + dims, 2 + 2 * dims), strict=True) for dim in pair]
-        whole = [count * step for count, step in zip(self.counts, self.steps, strict=True)]
-        merged = valid.permute(0, 1 + dims, *pairs).reshape(batch, output.shape[1], *whole)
+        size = [count * step for count, step in zip(self.counts, self.steps, strict=True)]
+        merged = valid.permute(0, 1 + dims, *pairs).reshape(batch, output.shape[1], *size)
         return merged[spatial(map(slice, self.outputs))]
 
 

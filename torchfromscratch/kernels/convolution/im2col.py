@@ -110,10 +110,10 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
                 tap_view = take_block(windows.tap_view(tap, padded, size, at=2), band, 2)
                 tap_view += shares[(slice(None),) * (2 + windows.dims) + tap]
         assert padded is not None
-        inside = windows.unpad(padded, input_size, at=2)
+        dx = windows.unpad(padded, input_size, at=2)
         if output is None:
             output = empty(shape, any_channels_last(grad_output, weight), like=shares)
-        take_block(output, samples).copy_(inside.transpose(0, 1).movedim(-1, 2).reshape(gradients.shape[0], *shape[1:]))
+        take_block(output, samples).copy_(dx.transpose(0, 1).movedim(-1, 2).reshape(gradients.shape[0], *shape[1:]))
     assert output is not None
     return output
 
@@ -167,10 +167,10 @@ def blocks_of(batch: Tensor, output_size: Sequence[int], row_length: int, in_mem
 def blocks(batch: int, output_size: Sequence[int], row_bytes: int, block_bytes: int, cores: int) -> Blocks:
     """Several samples at a time, or one and bands of its outputs: for numbers, which symbols are made here."""
     batch, output_size = int(batch), tuple(map(int, output_size))
-    of_band = math.prod(output_size[1:]) * row_bytes
-    bands = blocking.even_blocks(output_size[0], block_bytes // max(1, of_band), cores)
-    samples = blocking.even_blocks(batch, block_bytes // max(1, of_band * output_size[0]), cores)
-    return [(some, bands) for some in samples]
+    band_bytes = math.prod(output_size[1:]) * row_bytes
+    bands = blocking.even_blocks(output_size[0], block_bytes // max(1, band_bytes), cores)
+    samples = blocking.even_blocks(batch, block_bytes // max(1, band_bytes * output_size[0]), cores)
+    return [(block_samples, bands) for block_samples in samples]
 
 
 def window_matrices(
@@ -203,11 +203,11 @@ def window_view(samples: Tensor, windows: Windows, output_size: Sequence[int]) -
 
 def view_in_memory(samples: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
     """The same view, of samples that are padded and turned at once."""
-    channels_last, shape, inside, size, stride = view_plan(samples.shape, windows, output_size)
+    channels_last, shape, interior, size, stride = view_plan(samples.shape, windows, output_size)
     samples = samples.movedim(1, -1) if channels_last else samples
-    padded = samples.contiguous() if inside is None else samples.new_zeros(shape)
-    if inside is not None:
-        padded[inside].copy_(samples)
+    padded = samples.contiguous() if interior is None else samples.new_zeros(shape)
+    if interior is not None:
+        padded[interior].copy_(samples)
     return padded.as_strided(size, stride)
 
 
@@ -215,21 +215,21 @@ def view_in_memory(samples: Tensor, windows: Windows, output_size: Sequence[int]
 def view_plan(shape: torch.Size, windows: Windows, output_size: Sequence[int]) -> tuple[Any, ...]:
     """Whether channels lie last, the padded shape, what of it holds the samples, and the view's size and strides."""
     (batch, channels, *input_size), w = shape, windows
-    of_group, padded_size = channels // w.groups, w.padded_size(input_size)
-    channels_last = prefers_channels_last(of_group, w, output_size)
-    inside = [slice(p, p + size) for p, size in zip(w.padding, input_size, strict=True)]
-    everything = slice(None)
+    group_channels, padded_size = channels // w.groups, w.padded_size(input_size)
+    channels_last = prefers_channels_last(group_channels, w, output_size)
+    interior = [slice(p, p + size) for p, size in zip(w.padding, input_size, strict=True)]
+    full = slice(None)
     if channels_last:
-        padded, index = (batch, *padded_size, channels), (everything, *inside, everything)
+        padded, index = (batch, *padded_size, channels), (full, *interior, full)
     else:
-        padded, index = (batch, channels, *padded_size), (everything, everything, *inside)
+        padded, index = (batch, channels, *padded_size), (full, full, *interior)
     strides = [math.prod(padded[dim + 1 :]) for dim in range(len(padded))]
-    of_sample, *of_space = strides[:1] + (strides[1:-1] if channels_last else strides[2:])
-    of_channel = strides[-1 if channels_last else 1]
-    moves = [step * s for step, s in zip(of_space, w.stride, strict=True)]
-    taps = [step * d for step, d in zip(of_space, w.dilation, strict=True)]
-    size = (w.groups, batch, *output_size, *w.kernel_size, of_group)
-    view_strides = (of_group * of_channel, of_sample, *moves, *taps, of_channel)
+    sample_stride, *space_strides = strides[:1] + (strides[1:-1] if channels_last else strides[2:])
+    channel_stride = strides[-1 if channels_last else 1]
+    moves = [step * s for step, s in zip(space_strides, w.stride, strict=True)]
+    taps = [step * d for step, d in zip(space_strides, w.dilation, strict=True)]
+    size = (w.groups, batch, *output_size, *w.kernel_size, group_channels)
+    view_strides = (group_channels * channel_stride, sample_stride, *moves, *taps, channel_stride)
     return channels_last, padded, tuple(index) if any(w.padding) else None, size, view_strides
 
 

@@ -27,8 +27,8 @@ def as_correlation(
         after.append(size - outputs + p)
     padding = tuple(before)
     if before != after or min(before) < 0:
-        around = [amount for pair in zip(reversed(before), reversed(after), strict=True) for amount in pair]
-        grad_output = torch.constant_pad_nd(grad_output, around)  # negative amounts cut off
+        amounts = [amount for pair in zip(reversed(before), reversed(after), strict=True) for amount in pair]
+        grad_output = torch.constant_pad_nd(grad_output, amounts)  # negative amounts cut off
         padding = (0,) * len(padding)
     rotated = rotate180(weight, windows.groups)
     if any_channels_last(weight):
@@ -59,6 +59,6 @@ def rotate180(weight: Tensor, groups: int = 1) -> Tensor:
     exchanged, because an output channel is now what goes in, and an input channel what comes out.
     """
     out_channels, in_channels, *kernel_size = weight.shape
-    turned = weight.flip(tuple(range(2, weight.dim())))
-    by_group = turned.reshape(groups, out_channels // groups, in_channels, *kernel_size)
+    rotated = weight.flip(tuple(range(2, weight.dim())))
+    by_group = rotated.reshape(groups, out_channels // groups, in_channels, *kernel_size)
     return by_group.transpose(1, 2).reshape(groups * in_channels, out_channels // groups, *kernel_size)

@@ -261,9 +261,9 @@ class InputTransform:
     def apply(self, input: Tensor, block: Block) -> Tensor:
         """Of this block of the input (cores, n, C, H, W): (cores · 36, tiles of a core, C)."""
         if block.padded != self.index:
-            self.index, inside = block.padded, block.padded[2]
-            for outside in (slice(inside.start), slice(inside.stop, None)):
-                self.padded[:, :, outside].zero_()  # the last block may have left rows
+            self.index, rows = block.padded, block.padded[2]
+            for border in (slice(rows.start), slice(rows.stop, None)):
+                self.padded[:, :, border].zero_()  # the last block may have left rows
         data = input[block.input]
         if data.stride(2) != 1:
             data = self.rows[..., : data.shape[3], : data.shape[4]].copy_(data)
@@ -304,10 +304,10 @@ class GradTransform:
 
     def __init__(self, data: Tensor, shape: Shape, scratch: Tensor, memory: Tensor | None = None) -> None:
         (cores, samples, rows, columns), (channels, _, width) = shape, data.shape[2:]
-        self.whole = data.new_zeros((cores, samples, rows * TILE, columns * TILE, channels))
+        self.padded = data.new_zeros((cores, samples, rows * TILE, columns * TILE, channels))
         self.rows = transposition_buffer((cores, samples, channels, rows * TILE, width), scratch)
         # (4, cores, n, height, columns, C)
-        by_column = self.whole.view(cores, samples, rows * TILE, columns, TILE, channels).movedim(4, 0)
+        by_column = self.padded.view(cores, samples, rows * TILE, columns, TILE, channels).movedim(4, 0)
         along_width = scratch_view((INPUT_TILE, *by_column.shape[1:]), scratch)
         by_row = along_width.unflatten(3, (rows, TILE)).movedim(4, 0)  # (4, 6, cores, n, rows, columns, C)
         if memory is None:
@@ -318,11 +318,11 @@ class GradTransform:
     def apply(self, data: Tensor) -> Tensor:
         """Of this block of the data (cores, n, C, height, width): (cores · 36, tiles of a core, C)."""
         height, width = data.shape[3:]
-        if height < self.whole.shape[2]:
-            self.whole[:, :, height:].zero_()
+        if height < self.padded.shape[2]:
+            self.padded[:, :, height:].zero_()
         if data.stride(2) != 1:
             data = self.rows[..., :height, :width].copy_(data)
-        self.whole[:, :, :height, :width].copy_(data.movedim(2, -1))
+        self.padded[:, :, :height, :width].copy_(data.movedim(2, -1))
         for step in self.steps:
             step()
         return self.points
@@ -404,9 +404,9 @@ def transform_filters_transpose(points: Tensor | None, cores: int) -> Tensor:
     """The transpose of `transform_filters`: (cores · 36, O, C) → (O, C, 3, 3). Sums over the cores in place."""
     assert points is not None
     transform = points.new_tensor(FILTER_TRANSFORM).mT
-    total, *others = points.view(cores, INPUT_TILE, INPUT_TILE, -1)
-    for other in others:
-        total += other
+    total, *copies = points.view(cores, INPUT_TILE, INPUT_TILE, -1)
+    for copy in copies:
+        total += copy
     rows = torch.matmul(transform, total).view(INPUT_TILE, -1)
     return (transform @ rows).view(3, 3, *points.shape[1:]).permute(2, 3, 0, 1)
 

@@ -76,8 +76,8 @@ class SpaceToBatch:
     def __init__(self, windows: Windows, input_size: Sequence[int]) -> None:
         self.dilation, self.padding = windows.dilation, windows.padding
         self.windows = replace(windows, dilation=(1,) * windows.dims, padding=(0,) * windows.dims)
-        along = zip(input_size, self.padding, self.dilation, strict=True)
-        self.size = tuple(math.ceil((size + 2 * p) / d) for size, p, d in along)
+        axes = zip(input_size, self.padding, self.dilation, strict=True)
+        self.size = tuple(math.ceil((size + 2 * p) / d) for size, p, d in axes)
         self.output_size = self.windows.output_size(self.size)
 
     def split_input(self, input: Tensor) -> Tensor:
@@ -93,18 +93,18 @@ class SpaceToBatch:
         shape = (batch * math.prod(self.dilation), channels, *size)
         phase_batch = empty(shape, any_channels_last(data), like=data).zero_()
         by_phase = self._by_phase(phase_batch)
-        for phase, of_phase, of_whole in phases(self.dilation, padding, data.shape[2:]):
-            by_phase[phase][of_phase] = data[of_whole]
+        for phase, phase_index, whole_index in phases(self.dilation, padding, data.shape[2:]):
+            by_phase[phase][phase_index] = data[whole_index]
         return phase_batch
 
     def merge(self, phase_batch: Tensor, size: Sequence[int], padding: Sequence[int], channels_last: bool) -> Tensor:
         """The samples that these are of, without the padding: (N·∏d, C, *split) → (N, C, *size)."""
         shape = (phase_batch.shape[0] // math.prod(self.dilation), phase_batch.shape[1], *size)
-        whole = empty(shape, channels_last, like=phase_batch)
+        merged = empty(shape, channels_last, like=phase_batch)
         by_phase = self._by_phase(phase_batch)
-        for phase, of_phase, of_whole in phases(self.dilation, padding, size):
-            whole[of_whole] = by_phase[phase][of_phase]
-        return whole
+        for phase, phase_index, whole_index in phases(self.dilation, padding, size):
+            merged[whole_index] = by_phase[phase][phase_index]
+        return merged
 
     def _by_phase(self, phase_batch: Tensor) -> Tensor:
         """(N·∏d, C, *split) → (*d, N, C, *split), as a view."""
