@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import io
 import pickle
 import warnings
@@ -60,6 +61,19 @@ def test_is_torchs_module(case: ModuleCase) -> None:
     assert list(ours.state_dict()) == list(theirs.state_dict())
     for name, value in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[name], value), name
+
+
+def test_constructors_and_calls_have_torchs_signatures() -> None:
+    """By which torch.nn.utils.skip_init, editors and readers go; annotations apart."""
+
+    def taken(function: Any) -> list[tuple]:
+        return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+    for name, ours in vars(OURS).items():
+        if isinstance(ours, type) and ours.__module__.startswith(OURS.__name__):
+            theirs = getattr(THEIRS, name)
+            assert taken(ours) == taken(theirs), name
+            assert taken(ours.forward) == taken(theirs.forward), name
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])

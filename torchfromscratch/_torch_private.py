@@ -199,3 +199,8 @@ def test_databases() -> tuple[Any, Any, Any]:
 def random_samples(module: torch.nn.Module) -> Tensor | None:
     """The random numbers that fractional max pooling was built with; drawn anew where there are none."""
     return getattr(module, "_random_samples", None)
+
+
+def flat_weights(module: torch.nn.RNNBase) -> list[Tensor]:
+    """The weights of recurrent layers, as its last update found them. Else as they are now."""
+    return getattr(module, "_flat_weights", None) or [weight for scan in module.all_weights for weight in scan]

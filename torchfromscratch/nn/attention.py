@@ -14,6 +14,7 @@ from torchfromscratch.kernels.execution import has_concrete_values, is_autocasti
 from torchfromscratch.nn.dropout import Dropout
 from torchfromscratch.nn.linear import Linear
 from torchfromscratch.nn.normalization import LayerNorm
+from torchfromscratch.nn.parts import make_by_hand, with_torchs_signature
 
 __all__ = [
     "MultiheadAttention",
@@ -47,13 +48,14 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             k = q if key is query else key.transpose(0, 1)  # what is one stays one
             v = q if value is query else k if value is key else value.transpose(0, 1)
             query, key, value = q, k, v
+        in_proj_weight = self.in_proj_weight  # once: it may be computed from others
         output, weights = F.multi_head_attention_forward(
             query,
             key,
             value,
             self.embed_dim,
             self.num_heads,
-            self.in_proj_weight,
+            in_proj_weight,
             self.in_proj_bias,
             self.bias_k,
             self.bias_v,
@@ -65,7 +67,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             key_padding_mask=key_padding_mask,
             need_weights=need_weights,
             attn_mask=attn_mask,
-            use_separate_proj_weight=self.in_proj_weight is None,
+            use_separate_proj_weight=in_proj_weight is None,
             q_proj_weight=self.q_proj_weight,
             k_proj_weight=self.k_proj_weight,
             v_proj_weight=self.v_proj_weight,
@@ -75,6 +77,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         return output.transpose(0, 1) if swap else output, weights
 
 
+@with_torchs_signature
 class TransformerEncoderLayer(torch.nn.TransformerEncoderLayer):
     """Self-attention and two linear layers, each added to its input: torch.nn.TransformerEncoderLayer by hand."""
 
@@ -99,17 +102,19 @@ class TransformerEncoderLayer(torch.nn.TransformerEncoderLayer):
         return self.dropout2(self.linear2(self.dropout(_activate(self.activation, self.linear1(x)))))
 
 
+@with_torchs_signature
 class TransformerDecoderLayer(torch.nn.TransformerDecoderLayer):
     """As the encoder's layer, with attention to its output between: torch.nn.TransformerDecoderLayer by hand."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _by_hand(self)
+        make_by_hand(self, _BY_HAND)
 
     def _ff_block(self, x: Tensor) -> Tensor:
         return self.dropout3(self.linear2(self.dropout(_activate(self.activation, self.linear1(x)))))
 
 
+@with_torchs_signature
 class TransformerEncoder(torch.nn.TransformerEncoder):
     """Copies of an encoder layer, one on the other: torch.nn.TransformerEncoder by hand.
 
@@ -118,7 +123,7 @@ class TransformerEncoder(torch.nn.TransformerEncoder):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _by_hand(self.layers)
+        make_by_hand(self.layers, _BY_HAND)
 
     @property
     def use_nested_tensor(self) -> bool:
@@ -141,14 +146,16 @@ class TransformerEncoder(torch.nn.TransformerEncoder):
         return zero_padding(self, output, src, mask, src_key_padding_mask)
 
 
+@with_torchs_signature
 class TransformerDecoder(torch.nn.TransformerDecoder):
     """Copies of a decoder layer, one on the other: torch.nn.TransformerDecoder by hand."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _by_hand(self.layers)
+        make_by_hand(self.layers, _BY_HAND)
 
 
+@with_torchs_signature
 class Transformer(torch.nn.Transformer):
     """An encoder and a decoder that attends to its output: torch.nn.Transformer by hand."""
 
@@ -196,12 +203,6 @@ _BY_HAND: dict[type, type] = {
 }
 
 
-def _by_hand(module: torch.nn.Module) -> None:
-    """Give the parts that torch.nn's constructor has built our classes: their parameters stay what they are."""
-    for part in module.modules():
-        part.__class__ = _BY_HAND.get(type(part), type(part))
-
-
 def _initialize(module: torch.nn.Module, initialize: Callable[..., None], *args: Any, **kwargs: Any) -> None:
     """Call torch.nn's constructor, which has its fast path for torch's ReLU and GELU and knows nothing of ours."""
     given = inspect.signature(initialize).bind(*args, **kwargs)
@@ -211,7 +212,7 @@ def _initialize(module: torch.nn.Module, initialize: Callable[..., None], *args:
     if known is not None:
         given.arguments["activation"] = known
     initialize(*given.args, **given.kwargs)
-    _by_hand(module)
+    make_by_hand(module, _BY_HAND)
     for part in module.modules():
         if known is not None and getattr(part, "activation", None) is known:
             part.activation = activation

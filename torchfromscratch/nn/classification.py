@@ -11,10 +11,12 @@ from torch import Tensor
 from torchfromscratch import _torch_private as private
 from torchfromscratch import functional as F
 from torchfromscratch.nn.linear import Linear
+from torchfromscratch.nn.parts import make_by_hand, with_torchs_signature
 
 __all__ = ["AdaptiveLogSoftmaxWithLoss"]
 
 
+@with_torchs_signature
 class AdaptiveLogSoftmaxWithLoss(torch.nn.AdaptiveLogSoftmaxWithLoss):
     """log softmax over frequent classes and clusters of rare ones: torch.nn.AdaptiveLogSoftmaxWithLoss by hand.
 
@@ -23,7 +25,7 @@ class AdaptiveLogSoftmaxWithLoss(torch.nn.AdaptiveLogSoftmaxWithLoss):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        _by_hand(self)
+        make_by_hand(self, {torch.nn.Linear: Linear})
 
     def forward(self, input_: Tensor, target_: Tensor) -> Any:
         batched = target_.dim() > 0
@@ -67,12 +69,13 @@ class AdaptiveLogSoftmaxWithLoss(torch.nn.AdaptiveLogSoftmaxWithLoss):
 
 if hasattr(torch.nn, "LinearCrossEntropyLoss"):
 
+    @with_torchs_signature
     class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
         """Cross-entropy of a fully connected layer's logits: torch.nn.LinearCrossEntropyLoss by hand."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            _by_hand(self)
+            make_by_hand(self, {torch.nn.Linear: Linear})
 
         def forward(self, input: Tensor, target: Tensor) -> Tensor:
             shape, bias = (self.num_classes, *self.out_features), self.linear.bias
@@ -89,10 +92,3 @@ if hasattr(torch.nn, "LinearCrossEntropyLoss"):
             )
 
     __all__ += ["LinearCrossEntropyLoss"]
-
-
-def _by_hand(module: torch.nn.Module) -> None:
-    """Make the fully connected layers, which torch's constructor has made, ours."""
-    for layer in module.modules():
-        if type(layer) is torch.nn.Linear:
-            layer.__class__ = Linear

@@ -9,6 +9,7 @@ import torch.nn
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch import functional as F
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
@@ -60,8 +61,8 @@ class GRUCell(torch.nn.GRUCell):
 
 def _forward(module: Any, layers: Callable[..., tuple], input: Any, hx: Any) -> tuple:
     """The output and the last state: of a packed sequence, a batch or a single sequence."""
-    module._update_flat_weights()  # which the checks look at
-    weights = [weight for scan in module.all_weights for weight in scan]
+    module._update_flat_weights()
+    weights = private.flat_weights(module)
     settings = (weights, module.bias, module.num_layers, module.dropout, module.training, module.bidirectional)
     if isinstance(input, PackedSequence):
         data, batch_sizes, sorted_indices, unsorted_indices = input
