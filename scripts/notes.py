@@ -1,4 +1,4 @@
-"""Write docs/notes.md, and point the links of the other pages at the lines where the code stands now."""
+"""Write docs/notes.md and the pictures, and point the other pages' links at the lines where the code stands now."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ with loading():
     from torchfromscratch.command_line import Parser
     from torchfromscratch.notes.links import LINKED, refreshed
     from torchfromscratch.notes.page import as_markdown
+    from torchfromscratch.notes.pictures import LANGUAGES, pictures
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,6 +18,9 @@ def main() -> None:
     pages = {ROOT / "docs" / "notes.md": as_markdown()}
     for page in (ROOT / "docs" / name for name in LINKED):
         pages[page] = refreshed(page.read_text(encoding="utf-8"), ROOT)
+    for language in LANGUAGES:
+        for name, svg in pictures(language).items():
+            pages[ROOT / "docs" / "pictures" / f"{name}.{language}.svg"] = svg
     for page, text in pages.items():
         page.write_text(text, encoding="utf-8")
         print(f"wrote {page}")

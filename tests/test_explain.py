@@ -96,7 +96,7 @@ EXPLANATIONS = {
 explanations = pytest.mark.parametrize("build", [pytest.param(build, id=name) for name, build in EXPLANATIONS.items()])
 
 
-def _worked_out(expression: str) -> float:
+def worked_out(expression: str) -> float:
     """The value of a sum as it is printed."""
     python = re.sub(r"ln ([\d.e−]+)", r"log(\1)", expression)
     python = re.sub(r"√(\d+)", r"√(\1)", python)
@@ -120,7 +120,7 @@ def test_every_printed_sum_comes_to_the_cell_it_explains(build):
         values = explanation.grids[part.result].values.flatten().tolist()
         assert [step.cell for step in part.steps] == list(range(len(values)))
         for step, value in zip(part.steps, values, strict=True):
-            assert _worked_out(step.text) == pytest.approx(value, rel=2e-3, abs=5e-3), f"{part.result}: {step.text}"
+            assert worked_out(step.text) == pytest.approx(value, rel=2e-3, abs=5e-3), f"{part.result}: {step.text}"
 
 
 @explanations

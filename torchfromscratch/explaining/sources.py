@@ -31,6 +31,7 @@ def _derivations() -> Path | None:
 
 
 DERIVATIONS = _derivations()
+PICTURE = re.compile(r"^!\[[^\]]*\]\([^)]*\)$", re.MULTILINE)  # a file of its own, which the page would have to hold
 
 _NORM = "Batch, layer, group and instance norm"
 
@@ -76,13 +77,13 @@ def anchor(code: Code) -> str:
 
 
 def as_html(markdown: str, on_page: dict[str, str]) -> str:
-    """Paragraphs and formulas; of links to code those whose names are on the page, by their anchors."""
+    """Paragraphs and formulas, without pictures; of links to code those whose names are on the page, by anchors."""
     parts = []
     for part in re.split(r"(^```math\n.*?^```$)", markdown, flags=re.MULTILINE | re.DOTALL):
         if part.startswith("```math"):
             parts.append(f'<div class="math">{mathml(part[8:-3], display=True)}</div>')
         else:
-            paragraphs = (paragraph.strip() for paragraph in part.split("\n\n"))
+            paragraphs = (paragraph.strip() for paragraph in PICTURE.sub("", part).split("\n\n"))
             parts += [f"<p>{_inline(paragraph, on_page)}</p>" for paragraph in paragraphs if paragraph]
     return "\n".join(parts)
 
