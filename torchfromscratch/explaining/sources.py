@@ -161,7 +161,7 @@ SOURCES: dict[str, tuple[str, str, dict[str, str]]] = {
         "autograd/recurrent.py",
         {
             "Recurrence.forward": "a",
-            "LSTM.activated": "i f g o",
+            "LSTM.activate": "i f g o",
             "LSTM.step": "c' t h'",
             "LSTM.pull": "δ dL/da dL/dc",
             "Recurrence.backward": "dL/dw dL/db dL/dz",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +64,7 @@ def window_on_a_grid(say: Say) -> Drawing:
     """What padding, stride and dilation make of a window: which cells it reads, and how many outputs there are."""
     drawing = Drawing("A window on a grid, with padding, stride and dilation")
     x = whole(1, 1, 5, 5, seed=1)
-    settings = [
+    settings: list[tuple[str, dict[str, Any], tuple[int, int], str]] = [
         (say("window 3×3, grid 5×5"), {}, (1, 2), "5 − 3 + 1 = 3"),
         ("padding 1", {"padding": (1, 1)}, (0, 0), "5 + 2·1 − 3 + 1 = 5"),
         ("stride 2", {"stride": (2, 2)}, (1, 1), "(5 − 3) / 2 + 1 = 2"),
@@ -92,7 +93,7 @@ def triples(say: Say) -> Drawing:
     told = conv2d(x, w, grad_output=lambda shape: g)
     xs, ws, gs = (t.flatten().tolist() for t in (x, w, g))
     listed = [(i, k, i + k) for i in range(3) for k in range(3)]
-    panels = [
+    panels: list[tuple[str, str, int, Callable[[int, int, int], tuple[float, float]]]] = [
         (say("by output: the rows"), "y", 0, lambda i, k, j: (ws[k], xs[j])),
         (say("by tap: the diagonals"), "dL/dw", 1, lambda i, k, j: (gs[i], xs[j])),
         (say("by input: the columns"), "dL/dx", 2, lambda i, k, j: (gs[i], ws[k])),
