@@ -1,6 +1,11 @@
 """The type that sums and exponentials are computed in."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,3 +34,26 @@ def round_to(number: float, dtype: torch.dtype) -> float:
     _, exponent = math.frexp(number)
     step = info.eps * max(2.0 ** (exponent - 1), info.tiny)
     return round(number / step) * step
+
+
+def convolutions_use_tf32() -> bool:
+    """Whether torch.nn's convolutions of float32 round factors to 10 bits on CUDA: cuDNN's flag, on by default."""
+    cudnn: Any = torch.backends.cudnn
+    if hasattr(cudnn, "conv"):  # from torch 2.9 on, which raises where the older name would be ambiguous
+        return cudnn.conv.fp32_precision == "tf32"
+    return cudnn.allow_tf32
+
+
+@contextmanager
+def products_as_of_convolutions() -> Iterator[None]:
+    """Products of matrices on CUDA round as torch.nn's convolutions do, which have a flag of their own."""
+    matmul: Any = torch.backends.cuda.matmul
+    name, values = (
+        ("fp32_precision", ("ieee", "tf32")) if hasattr(matmul, "fp32_precision") else ("allow_tf32", (False, True))
+    )
+    before = getattr(matmul, name)
+    setattr(matmul, name, values[convolutions_use_tf32()])
+    try:
+        yield
+    finally:
+        setattr(matmul, name, before)

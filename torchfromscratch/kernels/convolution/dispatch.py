@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.convolution.depthwise import DEPTHWISE
@@ -18,6 +19,7 @@ from torchfromscratch.kernels.convolution.im2col import IM2COL
 from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.convolution.pointwise import POINTWISE
 from torchfromscratch.kernels.convolution.reference import REFERENCE
+from torchfromscratch.kernels.convolution.triton import TRITON
 from torchfromscratch.kernels.convolution.winograd import WINOGRAD
 from torchfromscratch.kernels.convolution.winograd_3d import WINOGRAD_3D
 from torchfromscratch.kernels.convolution.winograd_dilated import WINOGRAD_DILATED
@@ -25,14 +27,26 @@ from torchfromscratch.kernels.custom_ops import custom_op
 from torchfromscratch.kernels.execution import is_batched, is_tracing
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.planning import cache_plans
-from torchfromscratch.kernels.precision import NARROW_TYPES
+from torchfromscratch.kernels.precision import NARROW_TYPES, products_as_of_convolutions
+from torchfromscratch.kernels.triton import can_run
 from torchfromscratch.kernels.windows import Windows
 
 # Of those that cost the same, the first is taken.
-KERNELS = (REFERENCE, POINTWISE, DEPTHWISE_RUNS, DEPTHWISE, WINOGRAD, WINOGRAD_DILATED, WINOGRAD_3D, FFT, IM2COL)
+KERNELS = (
+    TRITON,
+    REFERENCE,
+    POINTWISE,
+    DEPTHWISE_RUNS,
+    DEPTHWISE,
+    WINOGRAD,
+    WINOGRAD_DILATED,
+    WINOGRAD_3D,
+    FFT,
+    IM2COL,
+)
 
 # For GPUs and for compilers, whose sizes may be symbols, which no cost is compared of: the first that fits.
-ANYWHERE = (DEPTHWISE_RUNS, DEPTHWISE, IM2COL)
+ANYWHERE = (TRITON, DEPTHWISE_RUNS, DEPTHWISE, IM2COL)
 
 # What a caller may choose.
 ALGORITHMS = ("reference", "im2col", "winograd", "fft", "triton")
@@ -119,6 +133,9 @@ def gradients(
 def execute(kernel: Kernel, operation: Callable[..., Any], *args: Any) -> Any:
     """The kernel's operation, in float32 where it would round a narrow type at every step, as torch's does not."""
     dtype = args[0].dtype
+    if args[0].is_cuda and dtype == torch.float32 and kernel is not TRITON and not is_tracing():
+        with products_as_of_convolutions():
+            return operation(*args)
     if dtype not in NARROW_TYPES or kernel.rounds_once:
         return operation(*args)
     results = operation(*[arg.float() if isinstance(arg, Tensor) else arg for arg in args])
@@ -136,7 +153,8 @@ def choose(
     if is_batched(*operands):
         return IM2COL
     first, tracing, channels_last = operands[0], is_tracing(), any_channels_last(*operands[:2])
-    fields = channels, input_size, windows, first.dtype, channels_last, first.is_cpu and not tracing, tracing
+    on_cpu, by_triton = first.is_cpu and not tracing, can_run(*operands, algorithm=algorithm)
+    fields = channels, input_size, windows, first.dtype, channels_last, on_cpu, tracing, by_triton
     return kernel_for(algorithm, first.shape[0], *fields)
 
 

@@ -20,7 +20,7 @@ class Task:
     """A convolution to be computed: all that the choice of an algorithm depends on.
 
     `batch` samples of `channels` (C, O). `on_cpu` says that the tensors are a CPU's memory, computed with once and for
-    all; GPUs and compilers get whole matrices.
+    all; GPUs and compilers get whole matrices. `by_triton` says that kernels written in Triton may take the tensors.
     """
 
     batch: int
@@ -31,6 +31,7 @@ class Task:
     channels_last: bool
     on_cpu: bool
     is_tracing: bool
+    by_triton: bool = False
 
     @property
     def multiplications(self) -> int:
