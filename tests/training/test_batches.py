@@ -3,13 +3,14 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from torchfromscratch.training.batches import Augmentation, Batch, Batches, random_crop
+from torchfromscratch.training.batches import Augmentation, Batch, Batches, mirrored_border, random_crop
 from torchfromscratch.training.data import Dataset, Pictures
 from torchfromscratch.training.distributed import ALONE, Group
 
 COUNT = 53
-CROPS_AND_FLIPS = Augmentation(2, flip=True)
+CROPS_AND_FLIPS = Augmentation(2, flip="random")
 
 
 def pictures(count: int) -> Pictures:
@@ -98,7 +99,7 @@ def test_order_depends_on_epoch_and_seed() -> None:
 
 
 def test_normalised_pictures_have_mean_0_and_deviation_1_in_each_channel() -> None:
-    plain = batches(augmentation=Augmentation(0, flip=False), batch_size=COUNT)
+    plain = batches(augmentation=Augmentation(0, flip="none"), batch_size=COUNT)
     images = next(plain.training(epoch=0)).images
     torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(images.std((0, 2, 3)), torch.ones(3), atol=1e-5, rtol=0)
@@ -113,7 +114,7 @@ def test_test_pictures_are_not_augmented() -> None:
 def test_a_crop_is_the_padded_picture_shifted() -> None:
     images = pictures(5).images
     shifts = torch.tensor([[0, 0], [2, 2], [4, 1], [1, 4], [3, 3]])
-    crops = random_crop(images, shifts, padding=2)
+    crops = random_crop(pad(images, (2, 2, 2, 2)), shifts, padding=2)
     for image, (top, left), crop in zip(images, shifts.tolist(), crops, strict=True):
         padded = torch.zeros(3, 12, 12, dtype=torch.uint8)
         padded[:, 2:-2, 2:-2] = image
@@ -129,7 +130,7 @@ def augmented(augmentation: Augmentation) -> tuple[Tensor, Tensor]:
 
 
 def test_flips_mirror_about_half_of_the_pictures() -> None:
-    original, changed = augmented(Augmentation(0, flip=True))
+    original, changed = augmented(Augmentation(0, flip="random"))
     mirrored = (changed == original.flip(3)).flatten(1).all(1)
     untouched = (changed == original).flatten(1).all(1)
     assert (mirrored ^ untouched).all()
@@ -137,11 +138,47 @@ def test_flips_mirror_about_half_of_the_pictures() -> None:
 
 
 def test_without_augmentation_pictures_come_as_they_are() -> None:
-    original, changed = augmented(Augmentation(0, flip=False))
+    original, changed = augmented(Augmentation(0, flip="none"))
     assert torch.equal(original, changed)
 
 
 def test_crops_reach_every_shift() -> None:
-    original, changed = augmented(Augmentation(1, flip=False))
+    original, changed = augmented(Augmentation(1, flip="none"))
     kept = (changed == original).flatten(1).all(1)
     assert 0 < kept.sum() < COUNT / 2
+
+
+def test_alternating_flips_mirror_in_the_next_epoch_what_they_did_not_in_this() -> None:
+    source = batches(augmentation=Augmentation(0, flip="alternating"))
+    mirrored = []
+    for epoch in range(4):
+        flags = torch.zeros(COUNT, dtype=torch.bool)
+        for batch in source.training(epoch):
+            original = source.normalise(source.train.images[batch.positions])
+            flags[batch.positions] = (batch.images != original).flatten(1).any(1)
+        mirrored.append(flags)
+    assert 0.25 < mirrored[0].float().mean() < 0.75
+    assert torch.equal(mirrored[0], ~mirrored[1])
+    assert torch.equal(mirrored[0], mirrored[2])
+    assert torch.equal(mirrored[1], mirrored[3])
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3, 7])
+def test_a_mirrored_border_is_torch_s_reflection(padding: int) -> None:
+    images = pictures(2).images
+    expected = pad(images.double(), (padding,) * 4, mode="reflect")
+    assert torch.equal(mirrored_border(images, padding).double(), expected)
+
+
+def test_a_crop_filled_by_reflection_has_no_black_edge() -> None:
+    grey = Pictures(torch.full((COUNT, 1, 8, 8), 200, dtype=torch.uint8), torch.zeros(COUNT, dtype=torch.int64))
+    for fill, darkest in (("reflect", 200), ("black", 0)):
+        source = Batches(
+            Dataset(grey, grey, ["a"]),
+            batch_size=COUNT,
+            augmentation=Augmentation(2, "none", fill),
+            seed=0,
+            device=torch.device("cpu"),
+        )
+        images = next(source.training(epoch=0)).images
+        assert images.min() == source.normalise(torch.tensor([[[[darkest]]]], dtype=torch.uint8)).item()

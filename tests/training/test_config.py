@@ -34,7 +34,7 @@ def test_help_shows_the_defaults_of_every_model_and_the_usual_model_first(datase
         numbers = (config.epochs, config.batch_size, config.lr, config.weight_decay, config.crop_padding)
         epochs, batch, optimizer, rate, decay, crop, flip = settings
         assert tuple(map(float, (epochs, batch, rate, decay, crop))) == numbers
-        assert (optimizer, flip) == (config.optimizer, "yes" if config.flip else "no")
+        assert (optimizer, flip) == (config.optimizer, config.flip)
 
 
 def test_help_tells_of_every_setting_what_it_is_if_it_is_not_given() -> None:

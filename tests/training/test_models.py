@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from torchfromscratch.training.models import MODELS, build_model, layer_namespace, optimizer_namespace
+from torchfromscratch.training.models import (
+    MODELS,
+    Airbench,
+    build_model,
+    layer_namespace,
+    optimizer_namespace,
+    whitening_filters,
+)
 
 PICTURES = {"digits": (1, 8), "mnist": (1, 28), "cifar10": (3, 32), "photos": (3, 50)}
 
@@ -65,3 +72,30 @@ def test_loss_falls_step_by_step_as_on_torch(name: str, device: str) -> None:
     assert scratch[-1] < scratch[0]
     # Sums in another order differ by 2e-16; five steps through up to 18 layers let that grow.
     assert scratch == pytest.approx(built_in, rel=1e-10)
+
+
+@pytest.mark.parametrize("window", [2, 3])
+def test_whitened_windows_are_uncorrelated_and_of_variance_1(window: int) -> None:
+    images = torch.randn(40, 3, 10, 10, dtype=torch.float64).cumsum(2).cumsum(3)
+    responses = torch.nn.functional.conv2d(images, whitening_filters(images, window, eps=0.0))
+    columns = responses.permute(1, 0, 2, 3).flatten(1)
+    count = 3 * window**2
+    torch.testing.assert_close(columns @ columns.T / columns.shape[1], torch.eye(count).double(), atol=1e-8, rtol=0)
+
+
+def test_airbench_begins_with_the_principal_windows_and_their_negatives() -> None:
+    model = Airbench(torch.nn, 3, 32, 10)
+    images = torch.randn(50, 3, 32, 32).cumsum(2).cumsum(3)
+    images /= images.std()
+    model.initialise_from(images)
+    variances = torch.nn.functional.conv2d(images, model.whiten.weight).square().mean((0, 2, 3))
+    assert torch.equal(model.whiten.weight[:12], -model.whiten.weight[12:])
+    assert variances[0] > 0.99, "the component of the largest variance hardly feels ε"
+    assert (variances < 1.001).all()
+    assert (variances[:12].diff() < 1e-3).all(), "they come in the order of their variance, of which ε takes its share"
+
+
+def test_airbench_has_the_published_number_of_weights() -> None:
+    model = build_model("airbench", nn=torch.nn, in_channels=3, image_size=32, classes=10)
+    convolutions = 12 * 24 + 9 * (24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256)
+    assert sum(weight.numel() for weight in model.parameters()) == convolutions + 24 + 2 * 2 * (64 + 256 + 256) + 2560

@@ -157,6 +157,17 @@ def test_killed_with_its_logs_on_disk_doubles_nothing(
     assert logged_steps(run) == logged_steps(uninterrupted)
 
 
+@pytest.mark.parametrize("asked", [8, STEPS_PER_EPOCH + 4 + 2])
+def test_averages_rates_and_flips_of_a_recipe_go_on_as_well(stop_at, asked: int, tmp_path: Path) -> None:
+    recipe = [*TINY, "--lookahead", "--label-smoothing", "0.1", "--norm-bias-lr", "4", "--schedule", "triangular"]
+    recipe += ["--crop-fill", "reflect", "--flip", "alternating", "--test-views", "shifted", "--model", "smallvgg-bn"]
+    assert main([*recipe, "--run-dir", str(tmp_path / "whole")]) == 0
+    stop_at(asked)
+    assert main([*recipe, "--run-dir", str(tmp_path / "parts")]) == 130
+    assert main(["--resume", "--run-dir", str(tmp_path / "parts")]) == 0
+    assert_identical(tmp_path / "parts", tmp_path / "whole")
+
+
 @pytest.mark.parametrize("part", ["begin", "epoch", "finish", "pictures"])
 def test_killed_while_logging_loses_and_doubles_nothing(
     part: str, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

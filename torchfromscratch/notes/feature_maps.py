@@ -108,7 +108,7 @@ def _first_test_picture(config: dict[str, Any], size: int) -> tuple[Tensor, Tens
     except UserError as error:
         raise UserError(f"the network's data set, {name} in {place}, cannot be read: name a picture to draw") from error
     image = dataset.test.images[:1]
-    batches = Batches(dataset, batch_size=1, augmentation=Augmentation(0, False), seed=0, device=torch.device("cpu"))
+    batches = Batches(dataset, batch_size=1, augmentation=Augmentation(0, "none"), seed=0, device=torch.device("cpu"))
     return image / 255, batches.normalise(image)
 
 

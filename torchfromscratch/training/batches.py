@@ -5,7 +5,7 @@ every process draws the same: training can go on from the middle of an epoch as 
 stopped, and several processes see together what one process would see.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,12 +43,14 @@ class Augmentation:
     """How a training picture may be changed without changing what it shows.
 
     Attributes:
-        crop_padding: the crop shifts by up to this many pixels in each direction, black moving in.
-        flip: whether a picture is mirrored with probability one half.
+        crop_padding: the crop shifts by up to this many pixels in each direction.
+        flip: a key of `FLIPS`.
+        crop_fill: what moves in at the edges, a key of `FILLS`.
     """
 
     crop_padding: int
-    flip: bool
+    flip: str
+    crop_fill: str = "black"
 
 
 class Batches:
@@ -113,15 +115,17 @@ class Batches:
         draw = random_generator(self.seed, epoch)
         order = torch.randperm(count, generator=draw).to(device)
         shifts = torch.randint(0, 2 * padding + 1, (count, 2), generator=draw).to(device)
-        mirrored = (torch.rand(count, generator=draw) < 0.5).to(device)
+        mirrored = FLIPS[self.augmentation.flip](count, draw, self.seed, epoch).to(device)
+        fill = FILLS[self.augmentation.crop_fill]
         for number in range(first, self.per_epoch):
             start, stop = self.seen(number), self.seen(number + 1)
             own = self.group.share(torch.arange(start, stop))
             missing = max(self.least - len(own), 0)
             chosen = torch.cat([own, torch.arange(stop, stop + missing) % count]).to(device)
-            images = random_crop(self.train.images[order[chosen]], shifts[chosen], padding)
-            if self.augmentation.flip:
-                images = torch.where(mirrored[chosen, None, None, None], images.flip(3), images)
+            pictures = order[chosen]
+            images = random_crop(fill(self.train.images[pictures], padding), shifts[chosen], padding)
+            if self.augmentation.flip != "none":
+                images = torch.where(mirrored[pictures, None, None, None], images.flip(3), images)
             positions = order[own.to(device)]
             yield self._batch(images, self.train.labels[positions], positions, stop - start)
 
@@ -137,24 +141,68 @@ class Batches:
         floats = images.to(torch.float32, memory_format=self.memory_format)
         return floats.sub_(self.mean).div_(self.std)
 
+    def typical(self) -> Tensor:
+        """Some training pictures as the network sees them, neither cropped nor mirrored, (n, C, H, W)."""
+        return self.normalise(_evenly_chosen(self.train))
+
     def _batch(self, images: Tensor, labels: Tensor, positions: Tensor, whole: int) -> Batch:
         return Batch(self.normalise(images), labels, positions, whole)
 
 
-def random_crop(images: Tensor, shifts: Tensor, padding: int) -> Tensor:
-    """Pads each picture with black and cuts one of its own size out of it, each at a place of its own.
+def random_crop(padded: Tensor, shifts: Tensor, padding: int) -> Tensor:
+    """Cuts out of each padded picture one of the size that it had, each at a place of its own.
 
     torchvision's RandomCrop cuts a whole batch at one and the same place, hence these lines.
 
     Args:
-        images: (N, C, H, W).
+        padded: (N, C, H + 2 · padding, W + 2 · padding).
         shifts: (N, 2) int64, the upper and left edge of each crop, from 0 to 2 · padding.
         padding: in pixels.
     """
-    height, width = images.shape[2:]
-    windows = pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)
-    each = torch.arange(len(images), device=images.device)
+    height, width = (size - 2 * padding for size in padded.shape[2:])
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+    each = torch.arange(len(padded), device=padded.device)
     return windows[each, :, shifts[:, 0], shifts[:, 1]]
+
+
+def _black_border(images: Tensor, padding: int) -> Tensor:
+    return pad(images, (padding,) * 4)
+
+
+def mirrored_border(images: Tensor, padding: int) -> Tensor:
+    """Goes on beyond each edge with the picture's mirror image there; the edge's own pixels come once."""
+    for axis in (2, 3):
+        last = images.shape[axis] - 1
+        positions = torch.arange(-padding, last + padding + 1, device=images.device).abs()
+        images = images.index_select(axis, last - (last - positions).abs())
+    return images
+
+
+FILLS: dict[str, Callable[[Tensor, int], Tensor]] = {"black": _black_border, "reflect": mirrored_border}
+
+
+def _unmirrored(count: int, draw: torch.Generator, seed: int, epoch: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.bool)
+
+
+def _mirrored_at_random(count: int, draw: torch.Generator, seed: int, epoch: int) -> Tensor:
+    return torch.rand(count, generator=draw) < 0.5
+
+
+def _mirrored_in_turn(count: int, draw: torch.Generator, seed: int, epoch: int) -> Tensor:
+    """Half of the pictures in epochs 0, 2, 4, …, the other half in between: two epochs show both sides of each.
+
+    Source: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, section 3.6.
+    """
+    return (torch.rand(count, generator=random_generator(seed)) < 0.5) ^ (epoch % 2 == 1)
+
+
+# Which of `count` pictures are mirrored in an epoch, (count,) bool.
+FLIPS: dict[str, Callable[[int, torch.Generator, int, int], Tensor]] = {
+    "none": _unmirrored,
+    "random": _mirrored_at_random,
+    "alternating": _mirrored_in_turn,
+}
 
 
 def random_generator(*key: int) -> torch.Generator:
@@ -169,6 +217,10 @@ def random_seed(*key: int) -> int:
 
 def _statistics(pictures: Pictures) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, (C, 1, 1), of evenly chosen pictures."""
-    stride = -(-len(pictures) // PICTURES_FOR_STATISTICS)
-    std, mean = torch.std_mean(pictures.images[::stride].float(), dim=(0, 2, 3))
+    std, mean = torch.std_mean(_evenly_chosen(pictures).float(), dim=(0, 2, 3))
     return mean[:, None, None], std.clamp(min=1.0)[:, None, None]
+
+
+def _evenly_chosen(pictures: Pictures) -> Tensor:
+    stride = -(-len(pictures) // PICTURES_FOR_STATISTICS)
+    return pictures.images[::stride]

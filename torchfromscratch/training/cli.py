@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torchfromscratch.command_line import Parser
 from torchfromscratch.entry_point import INTERRUPTED, WRONG, reason
+from torchfromscratch.training.batches import FILLS, FLIPS
 from torchfromscratch.training.checkpoint import BEST
 from torchfromscratch.training.config import (
     COMMON_DEFAULTS,
@@ -26,6 +27,7 @@ from torchfromscratch.training.config import (
 from torchfromscratch.training.data import describe, load_dataset
 from torchfromscratch.training.distributed import Group, choose_device, process_group
 from torchfromscratch.training.errors import Interrupted, PeerLost, UserError
+from torchfromscratch.training.evaluation import VIEWS
 from torchfromscratch.training.models import LAYERS, MODELS
 from torchfromscratch.training.optimization import SCHEDULES
 from torchfromscratch.training.runs import RUNS, Run, choose_run
@@ -110,8 +112,37 @@ def build_parser() -> Parser:
         "--momentum", type=fraction, metavar="M", help=f"SGD's, Nesterov's if it is not 0; {_usually('momentum')}"
     )
     how.add_argument("--weight-decay", type=not_negative_float, metavar="W", help=BELOW)
+    how.add_argument(
+        "--norm-bias-lr",
+        type=positive_float,
+        metavar="FACTOR",
+        help=f"of the learning rate, for normalisation's biases; {_usually('norm_bias_lr')}",
+    )
+    how.add_argument(
+        "--label-smoothing",
+        type=fraction,
+        metavar="S",
+        help=f"share of each label that all classes divide; {_usually('label_smoothing')}",
+    )
+    how.add_argument(
+        "--lookahead",
+        action=BooleanOptionalAction,
+        help=f"draw the weights back to their moving average every five steps; {_usually('lookahead')}",
+    )
     how.add_argument("--crop-padding", type=not_negative, metavar="PIXELS", help=f"random shifts, 0 for none; {BELOW}")
-    how.add_argument("--flip", action=BooleanOptionalAction, help=f"mirror half of the training pictures; {BELOW}")
+    how.add_argument(
+        "--crop-fill", choices=FILLS, help=f"what moves in at a shifted picture's edge; {_usually('crop_fill')}"
+    )
+    how.add_argument(
+        "--flip",
+        choices=FLIPS,
+        help=f"mirror half of the training pictures, drawn every epoch or taking turns; {BELOW}",
+    )
+    how.add_argument(
+        "--test-views",
+        choices=VIEWS,
+        help=f"the last test answers from the mean over these; {_usually('test_views')}",
+    )
     how.add_argument(
         "--seed", type=not_negative, metavar="N", help=f"of weights, order and augmentation; {_usually('seed')}"
     )

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from torchfromscratch.training.batches import FILLS, FLIPS
 from torchfromscratch.training.config import DATASET_DEFAULTS, LARGEST, OPTIMIZER_DEFAULTS, Config
 from torchfromscratch.training.distributed import DEVICES
+from torchfromscratch.training.evaluation import VIEWS
 from torchfromscratch.training.models import LAYERS, MODELS
 from torchfromscratch.training.optimization import SCHEDULES
 
@@ -18,6 +20,9 @@ CHOICES: dict[str, Collection[str]] = {
     "layers": LAYERS,
     "optimizer": OPTIMIZER_DEFAULTS,
     "schedule": SCHEDULES,
+    "flip": FLIPS,
+    "crop_fill": FILLS,
+    "test_views": VIEWS,
     "device": ("auto", *DEVICES),
 }
 AT_LEAST_ONE = {"epochs", "batch_size", "image_size"}
@@ -72,7 +77,8 @@ def require_contents(state: Any) -> None:
         NotACheckpoint: if not.
     """
     _require(isinstance(state, dict), f"it holds a value of type {type(state).__name__}, not the parts of a training")
-    parts = {"model", "optimizer", "scheduler", "scaler", "averages", "config", "dataset", "conditions", "position"}
+    parts = {"model", "optimizer", "scheduler", "scaler", "averages", "lookahead"}
+    parts |= {"config", "dataset", "conditions", "position"}
     missing = sorted((parts | {"rows", "launch"}) - set(state))
     _require(not missing, f"it has no {', no '.join(missing)}; another version of torchfromscratch may have written it")
     for name in sorted(parts):
@@ -140,9 +146,9 @@ def _is_setting(name: str, value: Any, type_of_it: Any) -> bool:
         return name == "image_size"
     if not _is_number(value) or (type_of_it is not float and not isinstance(value, int)):
         return False
-    if name == "lr":
+    if name in ("lr", "norm_bias_lr"):
         return 0 < value <= LARGEST[type(value)]
-    if name == "momentum":
+    if name in ("momentum", "label_smoothing"):
         return 0 <= value < 1
     return (1 if name in AT_LEAST_ONE else 0) <= value <= LARGEST[type(value)]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from torchfromscratch.training.batches import Batch
+from torchfromscratch.training.batches import Batch, mirrored_border
 from torchfromscratch.training.distributed import Group
 
 MISTAKES_KEPT = 16
@@ -95,6 +95,34 @@ class Averages:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, metric in self.metrics.items():
             metric.load_state_dict(state[name])
+
+
+# What the network answers from: 1 for the picture alone, 2 with its mirror image, 6 with both shifted.
+VIEWS: dict[str, Callable[[Tensor], list[list[Tensor]]]] = {
+    "single": lambda images: [[images]],
+    "mirrored": lambda images: [[images, images.flip(3)]],
+    "shifted": lambda images: [[images, images.flip(3)], _shifted(images)],
+}
+
+
+def _shifted(images: Tensor) -> list[Tensor]:
+    """The pictures and their mirror images, each shifted by a pixel to the lower right and to the upper left."""
+    padded = mirrored_border(images, 1)
+    crops = padded[:, :, :-2, :-2], padded[:, :, 2:, 2:]
+    return [view for crop in crops for view in (crop, crop.flip(3))]
+
+
+def mean_over_views(logits_of: Callable[[Tensor], Tensor], views: str) -> Callable[[Tensor], Tensor]:
+    """Logits as the mean over groups of views of the mean over a group: the unshifted count as much as all others.
+
+    Source: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024, section 3.5.
+    """
+
+    def logits(images: Tensor) -> Tensor:
+        means = [torch.stack([logits_of(view) for view in group]).mean(0) for group in VIEWS[views](images)]
+        return torch.stack(means).mean(0)
+
+    return logits
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from torchfromscratch._torch_private import BatchNorm, compiler_failed
+from torchfromscratch.training.averaging import Lookahead
 from torchfromscratch.training.batches import Augmentation, Batch, Batches, random_seed
 from torchfromscratch.training.checkpoint import BEST, LAST, METRICS, save_checkpoint, save_metrics
 from torchfromscratch.training.conditions import conditions, take_up
@@ -24,8 +25,8 @@ from torchfromscratch.training.contents import NotACheckpoint, Position, require
 from torchfromscratch.training.data import Dataset, describe
 from torchfromscratch.training.distributed import ALONE, Group, launch, launcher_is_gone
 from torchfromscratch.training.errors import Interrupted, UserError
-from torchfromscratch.training.evaluation import Averages, Evaluation, evaluate
-from torchfromscratch.training.models import build_model, layer_namespace
+from torchfromscratch.training.evaluation import Averages, Evaluation, evaluate, mean_over_views
+from torchfromscratch.training.models import Airbench, build_model, layer_namespace
 from torchfromscratch.training.monitor import Monitor, remove_logs
 from torchfromscratch.training.optimization import build_optimizer, build_scheduler
 from torchfromscratch.training.progress import Progress
@@ -85,16 +86,21 @@ class Trainer:
             dataset,
             batch_size=config.batch_size,
             least=2 if any(map(_is_batch_norm, self.model.modules())) else 1,
-            augmentation=Augmentation(config.crop_padding, config.flip),
+            augmentation=Augmentation(config.crop_padding, config.flip, config.crop_fill),
             seed=config.seed,
             device=device,
             memory_format=memory_format,
             group=group,
         )
+        if isinstance(self.model, Airbench):
+            self.model.initialise_from(self.batches.typical())
         self.parallel = self._in_parallel()
-        self.criterion = nn.CrossEntropyLoss(reduction="none")
+        self.criterion = nn.CrossEntropyLoss(reduction="none", label_smoothing=config.label_smoothing)
+        self.test_criterion = nn.CrossEntropyLoss(reduction="none")
         self.optimizer = build_optimizer(config, self.model)
-        self.scheduler = build_scheduler(config, self.optimizer, config.epochs * self.batches.per_epoch)
+        steps = config.epochs * self.batches.per_epoch
+        self.scheduler = build_scheduler(config, self.optimizer, steps)
+        self.lookahead = Lookahead(self.model, steps) if config.lookahead else None
         self.amp_dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp and self.amp_dtype == torch.float16)
         self.averages = Averages(len(dataset.classes), device)
@@ -164,6 +170,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "lookahead": self.lookahead.state_dict() if self.lookahead else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -183,17 +190,20 @@ class Trainer:
 
     def _load(self, state: dict[str, Any]) -> None:
         expected = self.state_dict()
-        for part in ("model", "scheduler", "scaler", "averages"):
+        for part in ("model", "scheduler", "scaler", "averages", "lookahead"):
             require_same_kind(state[part], expected[part], part)
         self.position = Position(**state["position"])
         if self.position.batch > self.batches.per_epoch:
             raise NotACheckpoint(f"it is at batch {self.position.batch} of {self.batches.per_epoch}")
-        if (state["scheduler"]["last_epoch"], state["scheduler"]["base_lrs"]) != (self.step, [self.config.lr]):
+        rates = [group["initial_lr"] for group in self.optimizer.param_groups]
+        if (state["scheduler"]["last_epoch"], state["scheduler"]["base_lrs"]) != (self.step, rates):
             raise NotACheckpoint("its learning rate is that of another step")
         self.rows = list(state["rows"])
         self.model.load_state_dict(state["model"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.lookahead:
+            self.lookahead.load_state_dict(state["lookahead"])
         self._load_optimizer(state["optimizer"])
         if self.group.is_main:  # the sums are over all processes, so one of them carries them on
             self.averages.load_state_dict(state["averages"])
@@ -211,7 +221,7 @@ class Trainer:
         require_same_kind(found, expected, "optimizer.state")
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": found})
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * self.scheduler.lr_lambdas[0](self.step)
+            group["lr"] = group["initial_lr"] * self.scheduler.lr_lambdas[0](self.step)
 
     def _compile(self) -> None:
         """Has the model compiled, and tries it as testing will use it: what is missing must show at once."""
@@ -248,6 +258,8 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.scheduler.step()
+        if self.lookahead:
+            self.lookahead.step(self.step + 1)
         self.averages.update(losses, logits.argmax(1), batch.labels)
 
     def _between_steps(self, batch: Batch) -> None:
@@ -273,9 +285,11 @@ class Trainer:
     def _finish_epoch(self) -> None:
         train_loss, train_accuracy = self.averages.compute()
         self.model.eval()
+        last_epoch = self.position.epoch + 1 == self.config.epochs
+        views = self.config.test_views if last_epoch else "single"
         evaluation = evaluate(
-            lambda images: self._logits(self.model, images),
-            self.criterion,
+            mean_over_views(lambda images: self._logits(self.model, images), views),
+            self.test_criterion,
             self._until_stopped(self.batches.testing()),
             classes=len(self.dataset.classes),
             device=self.device,

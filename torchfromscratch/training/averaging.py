@@ -1,0 +1,49 @@
+"""A moving average of the weights that the training itself goes on from."""
+
+from typing import Any
+
+import torch
+
+STEPS_BETWEEN = 5
+WEIGHT_OF_THE_PAST = 0.95  # in an average over single steps, at the end of training
+
+
+class Lookahead:
+    """Every few steps the average moves towards the weights θ, and θ is set to it: slow ← d·slow + (1 − d)·θ, θ ← slow.
+
+    d = 0.95⁵ · (step / steps)³ rises from nothing, as early weights are not worth remembering; after the last step θ is
+    the average as it is. Running statistics of batch normalisation are averaged as weights are.
+
+    Sources: M. Zhang et al., "Lookahead Optimizer: k Steps Forward, 1 Step Back", 2019; K. Jordan, "94% on CIFAR-10 in
+    3.29 Seconds on a Single GPU", 2024, listing 4.
+
+    Args:
+        model: the network; its weights are changed in place.
+        steps: optimiser steps of the whole training.
+    """
+
+    def __init__(self, model: torch.nn.Module, steps: int) -> None:
+        self.model, self.steps = model, steps
+        self.slow = {name: weight.detach().clone() for name, weight in self._weights().items()}
+
+    @torch.no_grad()
+    def step(self, step: int) -> None:
+        """What is to be done after optimiser step number `step`, counted from 1."""
+        last = step == self.steps
+        if step % STEPS_BETWEEN and not last:
+            return
+        decay = 1.0 if last else WEIGHT_OF_THE_PAST**STEPS_BETWEEN * (step / self.steps) ** 3
+        for name, weight in self._weights().items():
+            self.slow[name].lerp_(weight, 1 - decay)
+            weight.copy_(self.slow[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.slow
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, slow in self.slow.items():
+            slow.copy_(state[name])
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        """All weights and running statistics, but not batch normalisation's count of batches."""
+        return {name: weight for name, weight in self.model.state_dict().items() if weight.is_floating_point()}
