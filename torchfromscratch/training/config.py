@@ -150,7 +150,7 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 DATASET_AND_MODEL_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("digits", "resnet18"): {"epochs": 8, "batch_size": 32},
     ("digits", "vit"): {"epochs": 20, "batch_size": 32},
-    ("digits", "airbench"): {"batch_size": 128, "crop_padding": 1, "flip": "none"},
+    ("digits", "airbench"): {"batch_size": 128, "crop_padding": 1, "flip": "none", "test_views": "single"},
     ("mnist", "airbench"): {"flip": "none"},
 }
 
