@@ -92,7 +92,7 @@ def test_directory_that_holds_a_run_is_not_overwritten(failing: Failing, run: Pa
 
 @pytest.mark.parametrize(
     "other",
-    [["--model", "smallvgg"], ["--lr", "0.1"], ["--epochs", "5"], ["--seed", "1"], ["--flip"]],
+    [["--model", "smallvgg"], ["--lr", "0.1"], ["--epochs", "5"], ["--seed", "1"], ["--flip", "random"]],
     ids=" ".join,
 )
 def test_resume_with_other_settings(other: list[str], failing: Failing, run: Path) -> None:
