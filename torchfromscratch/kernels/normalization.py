@@ -129,29 +129,48 @@ def gradients(
 def _sample_gradients(
     g: Tensor, x: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, stats: Statistics, grad_input: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """dL/dγ and dL/dβ for statistics shared within a sample; `grad_input` holds g·d, and then dL/dx."""
+    """dL/dγ and dL/dβ for statistics shared within a sample; dL/dx is written to `grad_input`."""
     axes, blocks = _reduction_axes(x, weight, stats), _sample_blocks(x, weight, stats)
-    deviations = torch.empty_like(take_block(x, blocks[0]))
     sums_products = bool(axes.weight) and not axes.both
     products = torch.empty_like(take_block(grad_input, blocks[0])) if sums_products else None
-    inner, grad_weights, grad_biases = weight if axes.statistics else None, [], []
+    deviations, grads = torch.empty_like(take_block(x, blocks[0])), []
     for block in blocks:
-        g_block, x_block, dx, mu, var = [take_block(tensor, block) for tensor in (g, x, grad_input, mean, variance)]
-        scratch = None if products is None else _narrow_to(products, dx)
-        var_eps, count = var + stats.eps, stats.count(x_block)
-        rho, deviation = var_eps.rsqrt(), _deviation(x_block, axes.by_weight(mu, weight), stats, deviations)
-        sum_g = _sum(g_block, axes.both)
-        sum_gd = _sum(call_out(torch.mul, g_block, deviation, out=dx), axes.both)
-        grad_weights.append(_sum_of_products(sum_gd, rho, axes.weight, scratch))
-        grad_biases.append(_sum(sum_g, axes.weight))
-        slope = _sum_of_products(sum_gd, inner, axes.statistics, scratch) / count / var_eps
-        mean_h = _sum_of_products(sum_g, inner, axes.statistics, scratch) / count if stats.centred else None
-        h = g_block if inner is None else call_out(torch.mul, g_block, inner, out=dx)
-        h = h if mean_h is None else call_out(torch.sub, h, axes.by_weight(mean_h, weight), out=dx)
-        h = call_out(_minus_product, h, deviation, axes.by_weight(slope, weight), out=dx)
-        dx.copy_(h.mul_(axes.by_weight(rho if axes.statistics else weight * rho, weight)))
+        tensors = [take_block(tensor, block) for tensor in (g, x, grad_input, mean, variance)]
+        grads.append(_block_gradients(stats, axes, weight, deviations, products, *tensors))
+    grad_weights, grad_biases = zip(*grads, strict=True)
     # where nothing shares β, dL/dβ is dL/dy itself, and no Function may return what it was given
     return _total(grad_weights), _total(grad_biases).clone()
+
+
+def _block_gradients(
+    stats: Statistics,
+    axes: ReductionAxes,
+    weight: Tensor,
+    deviations: Tensor,
+    products: Tensor | None,
+    g: Tensor,
+    x: Tensor,
+    dx: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The shares of a block of samples in dL/dγ and dL/dβ. `dx` holds g·d, and then dL/dx.
+
+    `deviations` and `products` are scratch memory.
+    """
+    scratch = None if products is None else _narrow_to(products, dx)
+    inner, var_eps, count = weight if axes.statistics else None, variance + stats.eps, stats.count(x)
+    rho, deviation = var_eps.rsqrt(), _deviation(x, axes.by_weight(mean, weight), stats, deviations)
+    sum_g = _sum(g, axes.both)
+    sum_gd = _sum(call_out(torch.mul, g, deviation, out=dx), axes.both)
+    grad_weight = _sum_of_products(sum_gd, rho, axes.weight, scratch)
+    slope = _sum_of_products(sum_gd, inner, axes.statistics, scratch) / count / var_eps
+    mean_h = _sum_of_products(sum_g, inner, axes.statistics, scratch) / count if stats.centred else None
+    h = g if inner is None else call_out(torch.mul, g, inner, out=dx)
+    h = h if mean_h is None else call_out(torch.sub, h, axes.by_weight(mean_h, weight), out=dx)
+    h = call_out(_minus_product, h, deviation, axes.by_weight(slope, weight), out=dx)
+    dx.copy_(h.mul_(axes.by_weight(rho if axes.statistics else weight * rho, weight)))
+    return grad_weight, _sum(sum_g, axes.weight)
 
 
 def _batch_gradients(
@@ -162,12 +181,8 @@ def _batch_gradients(
     g, x, grad_input, stats = _by_core(g), _by_core(x), _by_core(grad_input), _of_cores(stats)
     mean, var_eps = mean.unsqueeze(0), variance.unsqueeze(0) + stats.eps
     blocks = [[take_block(tensor, block, 1) for tensor in (g, x, grad_input)] for block in _batch_blocks(x)]
-    deviations, sums_g, sums_gd = torch.empty_like(blocks[0][1]), [], []
-    for g_block, x_block, dx in blocks:
-        deviation = _deviation(x_block, mean, stats, deviations)
-        sums_g.append(sum_over(g_block, stats.dims))
-        sums_gd.append(sum_over(call_out(torch.mul, g_block, deviation, out=dx), stats.dims))
-    sum_g, sum_gd, count, rho = _total(sums_g), _total(sums_gd), stats.count(x), var_eps.rsqrt()
+    deviations, count, rho = torch.empty_like(blocks[0][1]), stats.count(x), var_eps.rsqrt()
+    sum_g, sum_gd, deviation = _sum_gradients(blocks, mean, stats, deviations)
     mean_g, slope, outer = sum_g / count, sum_gd / count / var_eps, weight * rho
     for g_block, x_block, dx in blocks:
         if len(blocks) > 1:  # else the scratch memory still holds it
@@ -175,6 +190,18 @@ def _batch_gradients(
         h = call_out(torch.sub, g_block, mean_g, out=dx)
         dx.copy_(call_out(_minus_product, h, deviation, slope, out=dx).mul_(outer))
     return sum_over(sum_gd * rho, axes.weight).squeeze(0), sum_over(sum_g, axes.weight).squeeze(0)
+
+
+def _sum_gradients(
+    blocks: list[list[Tensor]], mean: Tensor, stats: Statistics, scratch: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Σ g and Σ g·d over all blocks of g, x and dL/dx, which holds g·d; and d of the last block."""
+    sums_g, sums_gd = [], []
+    for g, x, dx in blocks:
+        deviation = _deviation(x, mean, stats, scratch)
+        sums_g.append(sum_over(g, stats.dims))
+        sums_gd.append(sum_over(call_out(torch.mul, g, deviation, out=dx), stats.dims))
+    return _total(sums_g), _total(sums_gd), deviation
 
 
 def sum_over(x: Tensor, dims: Collection[int]) -> Tensor:
@@ -273,7 +300,7 @@ def _narrow_to(scratch: Tensor, block: Tensor) -> Tensor:
     return scratch if scratch.shape == block.shape else scratch[tuple([slice(size) for size in block.shape])]
 
 
-def _total(sums: list[Tensor]) -> Tensor:
+def _total(sums: Sequence[Tensor]) -> Tensor:
     return functools.reduce(torch.add, sums)
 
 
