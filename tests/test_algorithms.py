@@ -56,23 +56,31 @@ def test_as_torch_for_random_options(name: str, call: tuple[str, list[tuple[int,
 COUNTS = st.integers(1, 3)
 
 # What each algorithm fits, of what `tasks` draws.
-ANY = {"dims": (1, 3), "kernel": (1, 4), "stride": (1, 3), "dilation": (1, 3), "groups": (1, 3), "per_group": (1, 2)}
+ANY = {
+    "dims": (1, 3),
+    "kernel": (1, 4),
+    "stride": (1, 3),
+    "dilation": (1, 3),
+    "groups": (1, 3),
+    "per_group": (1, 2),
+    "sees": (1, 1),  # inputs, at the least
+}
 OF_WINOGRAD = {"dims": (2, 2), "kernel": (3, 3), "stride": (1, 1), "groups": (1, 1), "per_group": (1, 5)}
 FITS: list[tuple[Kernel, dict[str, tuple[int, int]]]] = [
-    (POINTWISE, {"kernel": (1, 1)}),
+    (POINTWISE, {"kernel": (1, 1), "sees": (0, 1)}),
     (DEPTHWISE_RUNS, {"groups": (2, 4), "per_group": (1, 1)}),
     (DEPTHWISE, {"groups": (2, 4), "per_group": (1, 1)}),
     (WINOGRAD, {**OF_WINOGRAD, "dilation": (1, 1)}),
     (WINOGRAD_DILATED, OF_WINOGRAD),
     (WINOGRAD_3D, {**OF_WINOGRAD, "dims": (3, 3), "dilation": (1, 1)}),
-    (FFT, {}),
-    (IM2COL, {}),
+    (FFT, {}),  # of nothing but padding it computes 0 but for rounding
+    (IM2COL, {"sees": (0, 1)}),
 ]
 
 
 @st.composite
 def tasks(draw: st.DrawFn, **given: tuple[int, int]) -> Task:
-    """A convolution of float64 numbers. Each window of a depthwise one sees some of the input."""
+    """A convolution of float64 numbers, whose windows may see nothing but padding where `sees` begins with 0."""
     ranges = {**ANY, **given}
     dims, groups, batch = draw(st.integers(*ranges["dims"])), draw(st.integers(*ranges["groups"])), draw(COUNTS)
 
@@ -83,8 +91,8 @@ def tasks(draw: st.DrawFn, **given: tuple[int, int]) -> Task:
 
     kernel, stride, dilation = each("kernel"), each("stride"), each("dilation")
     extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    is_depthwise = ranges["per_group"] == (1, 1)
-    padding = tuple(draw(st.integers(0, min(2, span - 1) if is_depthwise else 2)) for span in extent)
+    sees = ranges["sees"][0]
+    padding = tuple(draw(st.integers(0, min(2, span - 1) if sees else 2)) for span in extent)
     size = tuple(max(1, span - 2 * p) + draw(st.integers(0, 5)) for span, p in zip(extent, padding, strict=True))
     channels = groups * draw(st.integers(*ranges["per_group"])), groups * draw(COUNTS)
     windows = Windows(kernel, stride, padding, dilation, groups)
