@@ -30,6 +30,8 @@ def can_run(*tensors: Tensor | None, algorithm: str | None = None) -> bool:
     Triton's interpreter is on and the caller has chosen "triton", now or for the forward pass (`algorithm`). What is
     exported or traced is plain operations, which run where this package is not, and vmap has no rule for kernels.
     """
+    if not IS_INTERPRETED and any([tensor is not None and tensor.is_cpu for tensor in tensors]):  # the usual case first
+        return False
     given = [tensor for tensor in tensors if tensor is not None]
     kinds = {tensor.device.type for tensor in given}
     if kinds == {"cpu"}:
