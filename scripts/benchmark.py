@@ -3,6 +3,7 @@
     python scripts/benchmark.py                          # all of it; a quarter of an hour on two CPU cores
     python scripts/benchmark.py --only SmallVGG depthwise
     python scripts/benchmark.py --device cuda
+    python scripts/benchmark.py --count                  # launches and bytes of training steps on a GPU, without one
 
 The contenders take turns in one process: read the ratios, their median and the range of the middle half.
 Threads are bound to cores, unless OMP_PROC_BIND says otherwise: unbound, works of many short steps took longer in
@@ -13,6 +14,7 @@ large blocks of memory in the process, which makes both sides faster.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from pathlib import Path
 
@@ -23,12 +25,27 @@ from torchfromscratch.entry_point import loading, run
 with loading():
     import torch
 
-    from torchfromscratch.benchmark import HEADER, conditions, measure, row, works, write
+    from torchfromscratch.benchmark import (
+        COUNT_HEADER,
+        COUNTED,
+        FORMATS,
+        HEADER,
+        conditions,
+        count,
+        count_row,
+        measure,
+        row,
+        works,
+        write,
+    )
     from torchfromscratch.command_line import Parser
 
 
 def main() -> None:
     options = parse_arguments()
+    if options.count:
+        print_counts()
+        return
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
@@ -43,6 +60,15 @@ def main() -> None:
     print("\nwritten:", *write(results, described, options.output))
 
 
+def print_counts() -> None:
+    """What training steps launch and move, by hand and with torch.nn."""
+    print(COUNT_HEADER, flush=True)
+    for label, (name, batch) in COUNTED.items():
+        for format_name, memory_format in FORMATS.items():
+            counts = count(name, batch, memory_format)
+            print(count_row(f"{label}, {batch} pictures, {format_name}", counts), flush=True)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only works whose names contain one of these")
@@ -53,7 +79,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--count",
+        action="store_true",
+        help="count what training steps launch and move on a GPU, on meta tensors, and time nothing",
+    )
     options = parser.parse_args()
+    if options.count and importlib.util.find_spec("triton") is None:
+        parser.error("--count counts kernels written in Triton: pip install triton")
     if options.repeats < 1 or options.seconds <= 0 or (options.threads or 1) < 1:
         parser.error("--repeats and --threads must be at least 1, --seconds above 0")
     if options.device == "cuda" and not torch.cuda.is_available():

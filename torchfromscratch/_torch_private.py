@@ -204,3 +204,22 @@ def random_samples(module: torch.nn.Module) -> Tensor | None:
 def flat_weights(module: torch.nn.RNNBase) -> list[Tensor]:
     """The weights of recurrent layers, as its last update found them. Else as they are now."""
     return getattr(module, "_flat_weights", None) or [weight for scan in module.all_weights for weight in scan]
+
+
+def operation_name(function: Any) -> str:
+    """An operation's name without its library and its overload."""
+    return function._schema.name.rpartition("::")[2]
+
+
+def mutated_arguments(function: Any, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments that an operation overwrites."""
+    mutated = []
+    for position, argument in enumerate(function._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            mutated.append(args[position] if position < len(args) else kwargs.get(argument.name))
+    return mutated
+
+
+def storage_id(tensor: Tensor) -> int:
+    """Which memory a tensor is in, also one without memory."""
+    return tensor.untyped_storage()._cdata

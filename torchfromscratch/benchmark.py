@@ -30,6 +30,8 @@ from torch import Tensor
 import torchfromscratch
 from torchfromscratch.comparison import peak_allocation
 from torchfromscratch.convert import convert
+from torchfromscratch.counting import Count
+from torchfromscratch.counting import count as count_launches
 from torchfromscratch.extras import from_extra
 from torchfromscratch.training.models import build_model, layer_namespace, optimizer_namespace
 
@@ -43,6 +45,11 @@ OURS, THEIRS = "by hand", "torch.nn"
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 BATCH = 128
 WARM_UP = 2
+
+# The training steps on 3×32² pictures that are counted, and the ratios to torch.nn that are aimed at: of launches, of
+# bytes moved, and of the largest tensor.
+COUNTED = {"SmallVGG": ("smallvgg", 512), "ResNet-18": ("resnet18", 128), "ViT": ("vit", 128)}
+COUNT_BARS = (1.5, 1.3, 1.1)
 
 
 @dataclass(frozen=True)
@@ -206,7 +213,10 @@ def sgd_step(
     torch.manual_seed(0)
     nn = layer_namespace(layers)
     model = build(nn).to(device).to(memory_format=memory_format)
-    optimizer = optimizer_namespace(layers).SGD(model.parameters(), lr=1e-2, momentum=0.9, nesterov=True)
+    options = (
+        {"foreach": True} if device.type == "meta" else {}
+    )  # torch's default on CUDA, which it does not take there
+    optimizer = optimizer_namespace(layers).SGD(model.parameters(), lr=1e-2, momentum=0.9, nesterov=True, **options)
     criterion = nn.CrossEntropyLoss()
     images = torch.randn(shape, device=device).to(memory_format=memory_format)
     labels = torch.randint(10, shape[:1], device=device)
@@ -301,6 +311,33 @@ def peak(device: torch.device) -> dict[str, Any]:
     return {
         label: lambda step=step: peak_allocation(step, on_cuda=device.type == "cuda") for label, step in steps.items()
     }
+
+
+def count(name: str, batch: int, memory_format: torch.memory_format) -> dict[str, Count]:
+    """What the second training step of a network launches and moves: the first makes the optimiser's state."""
+    found = {}
+    for label, step in training(name, memory_format, (batch, 3, 32, 32))(torch.device("meta")).items():
+        step()
+        found[label] = count_launches(step)
+    return found
+
+
+COUNT_HEADER = (
+    "| training step | launches | GB moved | largest tensor, MB |\n| --- | --: | --: | --: |\n"
+    f"| aim | {COUNT_BARS[0]:g} × | {COUNT_BARS[1]:g} × | {COUNT_BARS[2]:g} × |"
+)
+
+
+def count_row(label: str, counts: dict[str, Count]) -> str:
+    """A line of the table: by hand / torch.nn = their ratio."""
+    ours, theirs = counts[OURS], counts[THEIRS]
+    cells = [f"{ours.launches:,} / {theirs.launches:,} = {ours.launches / theirs.launches:.2f}"]
+    for unit, mine, other in (
+        (1e9, ours.bytes_moved, theirs.bytes_moved),
+        (1e6, ours.largest, theirs.largest),
+    ):
+        cells.append(f"{mine / unit:.3g} / {other / unit:.3g} = {mine / other:.2f}")
+    return f"| {label} | {' | '.join(cells)} |"
 
 
 def measure(work: Work, device: torch.device, repeats: int, seconds: float) -> list[Result]:

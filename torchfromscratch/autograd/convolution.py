@@ -198,7 +198,9 @@ weight_gradient = differentiable(WeightGradient)
 
 
 def sum_per_channel(grad_output: Tensor) -> Tensor:
-    """dL/db[o] = Σ_{n,i} dL/dy[n, o, i]; first over positions, so that each core sums samples of its own."""
+    """dL/db[o] = Σ_{n,i} dL/dy[n, o, i]; a CPU sums over positions first, so that each core has samples of its own."""
+    if not grad_output.is_cpu:  # one launch, which sums narrow types in float32
+        return grad_output.sum([0, *range(2, grad_output.dim())])
     per_sample = grad_output.sum(list(range(2, grad_output.dim())), dtype=wide_type(grad_output.dtype))
     return per_sample.sum(0).to(grad_output.dtype)
 
