@@ -53,10 +53,6 @@ MORE_MEMORY = {
         ["multi_margin_loss", "multi_margin_loss squared weight", "multi_margin_loss one"],
         "which classes count is marked: a byte for each score",
     ),
-    **dict.fromkeys(
-        ["multilabel_margin_loss", "multilabel_margin_loss none"],
-        "the margins of each label to each class are kept, where torch computes them again",
-    ),
     "rms_norm": "x and one mean square a row are kept, torch keeps x̂ alone if the weight alone needs a gradient",
 }
 

@@ -38,7 +38,6 @@ COMPOSED = {
     "margin_ranking_loss": "a product and a hinge",
     "multi_head_attention_forward": "linear, softmax and products",
     "multi_margin_loss": "margins, hinges and masks",
-    "multilabel_margin_loss": "margins, hinges and masks",
     "multilabel_soft_margin_loss": "binary cross-entropy of logits",
     "native_channel_shuffle": "channel_shuffle",
     "normalize": "norms and quotients",

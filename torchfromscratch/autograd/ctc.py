@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, restore, save
-from torchfromscratch.kernels.execution import is_differentiating
+from torchfromscratch.kernels.execution import in_cpu_memory, is_differentiating
 
 # For log 0: exp of it is 0, sums of many of it are finite, and differences no NaN.
 NEVER = -1e30
@@ -103,19 +103,32 @@ def _emissions(x: Tensor, path: Path) -> Tensor:
 
 def _alpha(emissions: Tensor, path: Path) -> Tensor:
     """α_t(s) of all steps, (T, N, 2S + 1)."""
-    states = emissions.shape[2]
-    start = torch.arange(states, device=emissions.device) < 2
+    is_start = torch.arange(emissions.shape[2], device=emissions.device) < 2
+    start = emissions[0].masked_fill(~is_start, NEVER)
     no_skip = torch.where(path.skips, 0.0, NEVER).to(emissions.dtype)
+    if in_cpu_memory(emissions, no_skip) and not is_differentiating():
+        return _alpha_in_place(emissions, start, no_skip)
     before = no_skip.new_full((no_skip.shape[0], 2), NEVER)
-    rows: list[Tensor] = []
-    for emission in emissions.unbind(0):
-        if not rows:
-            rows.append(emission.masked_fill(~start, NEVER))
-            continue
+    rows = [start]
+    for emission in emissions[1:].unbind(0):
         last = torch.cat([before, rows[-1]], 1)
         stay, step, skip = last[:, 2:], last[:, 1:-1], last[:, :-2] + no_skip
         rows.append(torch.logaddexp(torch.logaddexp(stay, step), skip) + emission)
     return torch.stack(rows)
+
+
+def _alpha_in_place(emissions: Tensor, start: Tensor, no_skip: Tensor) -> Tensor:
+    """`_alpha` written where it stays, behind two states that are never reached: few operations, which cost a CPU."""
+    times, samples, states = emissions.shape
+    padded = emissions.new_full((times, samples, states + 2), NEVER)
+    stays, steps, skips = [padded.narrow(2, first, states).unbind(0) for first in (2, 1, 0)]
+    skip = torch.empty_like(no_skip)
+    stays[0].copy_(start)
+    for t, emission in enumerate(emissions[1:].unbind(0)):
+        torch.add(skips[t], no_skip, out=skip)
+        torch.logaddexp(stays[t], steps[t], out=stays[t + 1])
+        torch.logaddexp(stays[t + 1], skip, out=stays[t + 1]).add_(emission)
+    return padded.narrow(2, 2, states).contiguous()
 
 
 def _log_likelihood(alpha: Tensor, steps: Tensor, lengths: Tensor) -> Tensor:

@@ -220,10 +220,7 @@ def multilabel_margin_loss(
     if has_concrete_values(labels):  # the longest list, beyond which there is nothing to compute
         longest = int(is_label.sum(1).max()) if len(labels) else 0
         labels, is_label = labels[:, :longest], is_label[:, :longest]
-    t = labels.masked_fill(~is_label, 0)
-    right = torch.zeros_like(scores, dtype=torch.int64).scatter_add(1, t, is_label.long()) > 0
-    counts = is_label.unsqueeze(2) & ~right.unsqueeze(1)
-    losses = table.keep(relu(table.margins(scores, t) + 1), counts).sum((1, 2)) / scores.shape[1]
+    losses = table.multilabel_margin(scores, labels.masked_fill(~is_label, 0), is_label)
     return reduce_losses(no_view(losses, input.shape[:-1]), reduction).to(input.dtype)
 
 
@@ -309,11 +306,12 @@ def _scores(name: str, input: Tensor) -> Tensor:
 def _require_classes(name: str, target: Tensor, classes: int, least: int) -> None:
     if target.dtype != torch.int64:
         raise RuntimeError(f"{name}: expected scalar type Long but found {scalar_type(target.dtype)}")
-    if has_concrete_values(target) and target.numel() and not (target.min() >= least and target.max() < classes):
-        raise RuntimeError(
-            f"{name}: target out of range: classes go from {least} to {classes - 1}, "
-            f"but got {int(target.min())} to {int(target.max())}"
-        )
+    if has_concrete_values(target) and target.numel():
+        low, high = [int(bound) for bound in target.aminmax()]
+        if low < least or high >= classes:
+            raise RuntimeError(
+                f"{name}: target out of range: classes go from {least} to {classes - 1}, but got {low} to {high}"
+            )
 
 
 def _require_no_gradient(name: str, what: str, tensor: Tensor) -> None:

@@ -78,21 +78,23 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """
     if tensor.dtype != torch.int64:
         raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor, but got {tensor.dtype}")
+    has_values = has_concrete_values(tensor)
+    least, largest = [int(bound) for bound in tensor.aminmax()] if has_values and tensor.numel() else (0, -1)
     if num_classes == -1:
-        if not has_concrete_values(tensor):
+        if not has_values:
             raise RuntimeError("one_hot needs an explicit positive num_classes where the classes have no values yet")
         if tensor.numel() == 0:
             raise RuntimeError("Can not infer total number of classes from empty tensor.")
-        num_classes = int(tensor.max()) + 1
+        num_classes = largest + 1
     if num_classes < 1:
         raise RuntimeError(f"one_hot needs at least one class, but got num_classes={num_classes}")
-    if has_concrete_values(tensor) and tensor.numel():
-        if tensor.min() < 0:
-            raise RuntimeError(f"Class values must be non-negative, but one is {int(tensor.min())}")
-        if tensor.max() >= num_classes:
-            raise RuntimeError(f"Class values must be smaller than num_classes={num_classes}, got {int(tensor.max())}")
+    if least < 0:
+        raise RuntimeError(f"Class values must be non-negative, but one is {least}")
+    if largest >= num_classes:
+        raise RuntimeError(f"Class values must be smaller than num_classes={num_classes}, got {largest}")
     zeros = torch.zeros(*tensor.shape, num_classes, dtype=torch.int64, device=tensor.device)
-    return zeros.scatter(-1, tensor.unsqueeze(-1), 1)
+    scatter = zeros.scatter_ if has_values else zeros.scatter
+    return scatter(-1, tensor.unsqueeze(-1), 1)
 
 
 def _of_images(shuffle: Callable[[Tensor, int], Tensor], input: Tensor, factor: int) -> Tensor:

@@ -42,9 +42,11 @@ class Axis(NamedTuple):
         pixels = first.unsqueeze(1) + _offsets(self.mode, first)
         if self.mode == "bicubic" and self.padding != "zeros":
             pixels, _ = self._inside(pixels)
-        is_inside = ((pixels >= 0) & (pixels < self.length)).to(weights.dtype)
-        index = pixels.clamp(0, self.length - 1).round().long().clamp(0, self.length - 1)  # NaN is anything
-        return Taps(index, weights * is_inside, None if slopes is None else slopes * is_inside)
+        index = pixels.clamp(0, self.length - 1)
+        if self.padding == "zeros":
+            is_inside = (index == pixels).to(weights.dtype)
+            weights, slopes = weights * is_inside, None if slopes is None else slopes * is_inside
+        return Taps(index.nan_to_num(nan=0.0).round().long(), weights, slopes)  # NaN is anywhere
 
     def _inside(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Positions moved inside by padding, and the derivative: ±1, or 0 where they are at the end."""
