@@ -96,11 +96,11 @@ def _require_readable(args: argparse.Namespace) -> None:
     require_readable(products, "--input or the layer")
 
 
-def example(layer: str) -> Explanation:
-    """What the command shows of a layer without options."""
+def example(layer: str, *options: str) -> Explanation:
+    """What the command shows of a layer."""
     parser = argparse.ArgumentParser()
     register(parser.add_subparsers())
-    args = parser.parse_args(["explain", layer])
+    args = parser.parse_args(["explain", layer, *options])
     explanation: Explanation = args.build(args)
     return explanation
 
