@@ -14,5 +14,5 @@ from torchfromscratch.kernels.triton import elementwise  # noqa: F401  defines t
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gate(card: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.empty(4, 5, device="meta", dtype=dtype)
-    (only,) = launches(monkeypatch, "gate", values, values)
+    (only,) = launches(monkeypatch, "elementwise", "Gate", [values, values], [])
     assert_fits(card, only)

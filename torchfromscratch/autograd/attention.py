@@ -27,7 +27,9 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.autograd.softmax import through_softmax
+from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.buffers import call_out
+from torchfromscratch.kernels.precision import widen
 
 LARGEST_KEPT = 2**24  # elements of P that are kept for the backward pass: 64 MB in float32
 LARGEST_BLOCK = 2**20  # elements of P that a block computes at once: about what a processor's caches hold
@@ -111,8 +113,74 @@ class BlockOfQueries(Function):
         return output_t
 
 
+class FusedAttention(Function):
+    """Y, and λ = log Σ e^S of each row of scores, by kernels that write neither S nor P.
+
+    Arguments as in `Attention`, without noise, in the type that they come in. Where a kernel cannot run, as under vmap,
+    or somebody differentiates the gradients, they are those of `Attention`; so is dL/dB, which is as large as P.
+    """
+
+    @staticmethod
+    def forward(
+        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool
+    ) -> tuple[Tensor, Tensor]:
+        kernels = triton.kernels("attention", query, key, value, bias)
+        if kernels is not None:
+            return kernels.attend(query, key, value, bias, scale, is_causal)
+        scores = _plus((widen(query) * scale) @ widen(key).mT, _bias(query, key, bias, 0 if is_causal else None))
+        logarithms = scores.logsumexp(-1)
+        return (_softmax(scores) @ widen(value)).to(query.dtype), logarithms
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple:
+        if grad_output is None:
+            return (None,) * 6
+        query, key, value, bias, output, logarithms = restore(ctx)
+        *_, needs_bias, _, _ = ctx.needs_input_grad
+        kernels = None if needs_bias else triton.kernels("attention", grad_output, query, key, value, bias)
+        if kernels is not None:
+            options = bias, ctx.scale, ctx.is_causal
+            return *kernels.gradients(grad_output, output, logarithms, query, key, value, *options), None, None, None
+        q, k, v, weights = _widen_and_weigh(ctx, query, key, value, bias)
+        *gradients, grad_bias, _, _ = _gradients(ctx, q, k, v, None, weights, widen(grad_output), None)
+        return *[None if g is None else g.to(query.dtype) for g in gradients], grad_bias, None, None
+
+    # ---------------- torch's side: what is saved, vmap, forward mode
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        *tensors, ctx.scale, ctx.is_causal = inputs
+        ctx.set_materialize_grads(False)  # no zeros for λ
+        ctx.mark_non_differentiable(output[1])
+        save(ctx, (*tensors, *output))
+
+    @staticmethod
+    def jvp(ctx: Any, query_t: Tensor, key_t: Tensor, value_t: Tensor, *others: Any) -> tuple:
+        query, key, value, bias, *_ = restore(ctx)
+        q, k, v, weights = _widen_and_weigh(ctx, query, key, value, bias)
+        tangents = [None if tangent is None else widen(tangent) for tangent in (query_t, key_t, value_t)]
+        output_t, _ = _tangents(ctx.scale, q, k, v, None, weights, *tangents, *others)
+        return output_t.to(query.dtype), None
+
+
+def _widen_and_weigh(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+    """Query, key and value in the type to compute in, and P."""
+    q, k, v = [widen(tensor) for tensor in (query, key, value)]
+    return q, k, v, _weights(q, k, _bias(q, k, bias, 0 if ctx.is_causal else None), ctx.scale)
+
+
 attention = differentiable(Attention)
+fused_attention = differentiable(FusedAttention)
 block_of_queries = differentiable(BlockOfQueries)
+
+
+def is_fused(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether there are kernels that attend without the matrix of scores."""
+    if not triton.can_run(query, key, value):
+        return False
+    from torchfromscratch.kernels.triton import attention as kernels
+
+    return kernels.fits(query, key, value)
 
 
 def attend(

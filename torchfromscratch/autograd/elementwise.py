@@ -24,7 +24,9 @@ from torch import Tensor
 from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.kernels import gate as gate_kernels
+from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.blocking import compute_in_blocks
+from torchfromscratch.kernels.execution import is_compiling
 from torchfromscratch.kernels.precision import widen
 
 
@@ -49,9 +51,15 @@ def elementwise(
     numbers = [[names.index(name) if name in names else len(names) for name in of_one] for of_one in taken]
     kept = [n for n in (*range(count), len(names)) if any([n in of_one for of_one in numbers])]
     known = [*kept, *range(count, len(names))]
-    rules = [(f, [known.index(n) for n in of_one]) for f, of_one in zip(derivatives.values(), numbers, strict=True)]
+    rules = [
+        (f"{name}.{derivative}", formula, [known.index(n) for n in of_one])
+        for (derivative, formula), of_one in zip(derivatives.items(), numbers, strict=True)
+    ]
 
-    def in_wide(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
+    def in_wide(name: str, formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:
+        result = _by_triton(name, first, *rest)
+        if result is not None:
+            return result
         return formula(first, *rest) if exact else compute_in_blocks(_round_once, formula, first, *rest)
 
     def needed_for(gradients: Sequence[bool]) -> list[bool]:
@@ -63,14 +71,15 @@ def elementwise(
     class Elementwise(Function):
         @staticmethod
         def forward(*args: Any) -> Tensor:
-            return in_wide(value, *args)
+            return in_wide(name, value, *args)
 
         @staticmethod
         def backward(ctx: Any, grad_output: Tensor) -> tuple:
             given = (*restore(ctx), *ctx.constants)
+            g = conjugate(grad_output)
             gradients = [
-                conjugate(in_wide(derivative, conjugate(grad_output), *[given[n] for n in takes])) if needs else None
-                for (derivative, takes), needs in zip(rules, ctx.needs_input_grad[:count], strict=True)
+                conjugate(in_wide(rule, formula, g, *[given[n] for n in takes])) if needs else None
+                for (rule, formula, takes), needs in zip(rules, ctx.needs_input_grad[:count], strict=True)
             ]
             if contiguous:
                 gradients = [None if gradient is None else gradient.contiguous() for gradient in gradients]
@@ -88,12 +97,21 @@ def elementwise(
         def jvp(ctx: Any, *tangents: Any) -> Tensor:
             given = (*restore(ctx), *ctx.constants)
             moves = [
-                in_wide(derivative, tangent, *[given[n] for n in takes])
-                for (derivative, takes), tangent in zip(rules, tangents[:count], strict=True)
+                in_wide(rule, formula, tangent, *[given[n] for n in takes])
+                for (rule, formula, takes), tangent in zip(rules, tangents[:count], strict=True)
             ]
             return sum(moves[1:], moves[0])
 
     return differentiable(type(name, (Elementwise,), {}))
+
+
+def _by_triton(name: str, *args: Any) -> Tensor | None:
+    """The formula of this name in one launch, where there is a kernel for it and nobody differentiates the result.
+
+    A compiler fuses what it sees: it gets the formula.
+    """
+    kernels = None if is_compiling() else triton.kernels("elementwise", *[a for a in args if isinstance(a, Tensor)])
+    return None if kernels is None else kernels.compute(name, *args)
 
 
 def _round_once(formula: Callable[..., Tensor], first: Tensor, *rest: Any) -> Tensor:

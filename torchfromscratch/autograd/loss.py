@@ -28,6 +28,7 @@ from torchfromscratch.autograd.elementwise import elementwise, logsigmoid, sigmo
 from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.autograd.softmax import LogSoftmax, log_softmax_t, through_log_softmax
+from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.execution import in_cpu_memory, is_differentiating
 from torchfromscratch.kernels.precision import widen
 
@@ -147,6 +148,9 @@ class SoftmaxCrossEntropy(Function):
         ignore_index: int,
         smoothing: float,
     ) -> tuple[Tensor, Tensor]:
+        kernels = triton.kernels("softmax", z, w, s)
+        if kernels is not None and kernels.fits(z, dim):
+            return kernels.losses(z, t, w, s, dim, factor, ignore_index, smoothing)
         x = LogSoftmax.forward(widen(z), dim)
         s = _density(s, w, smoothing, x, dim)
         return _cross_entropy(x, _classes(t, w, factor, ignore_index), s, dim), x.to(z.dtype)
@@ -154,8 +158,13 @@ class SoftmaxCrossEntropy(Function):
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, grad_x: Tensor | None) -> tuple:
         x, t, w, s = restore(ctx)
-        s = _density(s, w, ctx.smoothing, x, ctx.dim)
         needs_z, _, _, needs_s, *_ = ctx.needs_input_grad
+        if grad_output is not None and grad_x is None and needs_z and not needs_s:
+            kernels = triton.kernels("softmax", grad_output, x, w, s)
+            if kernels is not None and kernels.fits(x, ctx.dim):
+                options = ctx.dim, ctx.factor, ctx.ignore_index, ctx.smoothing
+                return kernels.losses_gradient(grad_output, x, t, w, s, *options), *[None] * 7
+        s = _density(s, w, ctx.smoothing, x, ctx.dim)
         grad_z = grad_s = None
         if grad_output is not None:
             classes = _classes(t, w, ctx.factor, ctx.ignore_index)

@@ -44,7 +44,9 @@ class Normalize(Function):
         return norm_kernels.normalize(input, _gamma(weight, input, _shape(input, weight, bias)), bias, stats)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple:
+    def backward(ctx: Any, grad_output: Tensor | None, *_: None) -> tuple:
+        if grad_output is None:
+            return None, None, None, None
         needs_input, needs_weight, *_ = ctx.needs_input_grad
         if not (needs_input or needs_weight):
             return None, None, _sum_over_batch(grad_output, ctx.shape), None
@@ -63,6 +65,7 @@ class Normalize(Function):
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         input, weight, bias, ctx.stats = inputs
         _, mean, variance = output
+        ctx.set_materialize_grads(False)  # no zeros for the statistics
         ctx.mark_non_differentiable(mean, variance)
         ctx.shape = _shape(input, weight, bias)
         needs_input, needs_weight, *_ = ctx.needs_input_grad
@@ -75,11 +78,13 @@ class Normalize(Function):
         return _vmap(normalize, info, in_dims, *args)
 
     @staticmethod
-    def jvp(ctx: Any, input_t: Tensor, weight_t: Tensor | None, bias_t: Tensor | None, _: None) -> tuple:
+    def jvp(ctx: Any, input_t: Tensor | None, weight_t: Tensor | None, bias_t: Tensor | None, _: None) -> tuple:
         input, weight, mean, variance = restore(ctx)
         deviation, rho = deviations(widen(input), mean, variance, ctx.stats)
         x = deviation * rho
-        output_t = _gamma(weight, input, ctx.shape) * _pull_back(widen(input_t), x, rho, ctx.stats)
+        output_t = torch.zeros_like(x)
+        if input_t is not None:
+            output_t = _gamma(weight, input, ctx.shape) * _pull_back(widen(input_t), x, rho, ctx.stats)
         if weight_t is not None:
             output_t = output_t + weight_t * x
         if bias_t is not None:

@@ -45,7 +45,9 @@ class MaxPool(Function):
         return pooling_kernels.max_windows(input, windows)
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
+    def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple:
+        if grad_output is None:
+            return None, None
         (winners,) = restore(ctx)
         return fetch_transpose(
             to_memory_format(grad_output, ctx.channels_last), winners, ctx.windows, ctx.input_size
@@ -59,6 +61,7 @@ class MaxPool(Function):
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         input, ctx.windows = inputs
         _, winners = output
+        ctx.set_materialize_grads(False)  # no zeros for the winners
         ctx.input_size = input.shape[2:]
         ctx.channels_last = any_channels_last(input)
         ctx.mark_non_differentiable(winners)
@@ -89,7 +92,9 @@ class MaxPosition(Function):
         return output, positions.copy_(pooling_kernels.flat_positions(winners, windows, input.shape[2:]))
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple:
+    def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple:
+        if grad_output is None:
+            return None, None
         (positions,) = restore(ctx)
         return fetch_transpose(to_memory_format(grad_output, ctx.channels_last), positions, None, ctx.input_size), None
 
@@ -101,6 +106,7 @@ class MaxPosition(Function):
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
         input, _ = inputs
         _, positions = output
+        ctx.set_materialize_grads(False)  # no zeros for the positions
         ctx.input_size = input.shape[2:]
         ctx.channels_last = any_channels_last(input)
         ctx.mark_non_differentiable(positions)

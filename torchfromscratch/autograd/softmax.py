@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, restore, save
+from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.buffers import call_out
 from torchfromscratch.kernels.precision import widen
 
@@ -26,6 +27,9 @@ class Softmax(Function):
 
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:
+        kernels = triton.kernels("softmax", input)
+        if kernels is not None and kernels.fits(input, dim):
+            return kernels.softmax(input, dim, logarithm=False)
         below = shift(widen(input), dim)
         exponential = call_out(torch.exp, below, out=below)
         total = exponential.sum(dim, keepdim=True)
@@ -54,6 +58,9 @@ class LogSoftmax(Function):
 
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:
+        kernels = triton.kernels("softmax", input)
+        if kernels is not None and kernels.fits(input, dim):
+            return kernels.softmax(input, dim, logarithm=True)
         below = shift(widen(input), dim)
         log_sum = below.exp().sum(dim, keepdim=True).log()
         return call_out(torch.sub, below, log_sum, out=below).to(input.dtype)
@@ -91,12 +98,18 @@ def through_softmax(direction: Tensor, output: Tensor, dim: int) -> Tensor:
     The sum is taken off before multiplying: where one y is nearly 1, y·d and y·Σ are nearly the same, and
     rounding is most of their difference.
     """
+    kernels = triton.kernels("softmax", direction, output)
+    if kernels is not None and kernels.fits(output, dim):
+        return kernels.gradient(direction, output, dim, logarithm=False)
     d, y = widen(direction), widen(output)
     return (y * (d - (y * d).sum(dim, keepdim=True))).to(direction.dtype)
 
 
 def through_log_softmax(grad_output: Tensor, output: Tensor, dim: int) -> Tensor:
     """dL/dx from dL/dy of y = log softmax(x), the `output`."""
+    kernels = triton.kernels("softmax", grad_output, output)
+    if kernels is not None and kernels.fits(output, dim):
+        return kernels.gradient(grad_output, output, dim, logarithm=True)
     grad, y = widen(grad_output), widen(output).exp()
     return (grad - y * grad.sum(dim, keepdim=True)).to(grad_output.dtype)
 

@@ -15,7 +15,7 @@ from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.linear import linear
 from torchfromscratch.functional.override import is_causal_bias
 from torchfromscratch.kernels.execution import is_autocasting
-from torchfromscratch.kernels.precision import widen
+from torchfromscratch.kernels.precision import wide_type, widen
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 
@@ -54,10 +54,17 @@ def scaled_dot_product_attention(
         attn_mask = private.causal_mask(attn_mask, query.device)
     _check_attention(query, key, value, attn_mask, is_causal)
     dtype = query.dtype
-    query, key, value = [widen(tensor) for tensor in (query, key, value)]
+    is_fused = dropout_p == 0 and autograd.is_fused(query, key, value)
+    if not is_fused:
+        query, key, value = [widen(tensor) for tensor in (query, key, value)]
     if enable_gqa:
         key, value = [_repeat_heads(tensor, query.shape[-3]) for tensor in (key, value)]
-    output = autograd.attend(*_arguments(query, key, value, attn_mask, dropout_p, scale), is_causal).to(dtype)
+    arguments = _arguments(query, key, value, attn_mask, dropout_p, scale)
+    if is_fused:
+        query, key, value, bias, _, scale = arguments
+        output, _ = autograd.fused_attention(query, key, value, bias, scale, is_causal)
+    else:
+        output = autograd.attend(*arguments, is_causal).to(dtype)
     return output if dropout_p > 0 else _match_heads(output, query)
 
 
@@ -179,9 +186,10 @@ def _arguments(
     query, key, value = [tensor.expand(*batch, -1, -1) for tensor in (query, key, value)]
     bias = noise = None
     if mask is not None:
+        dtype = wide_type(query.dtype)
         if mask.dtype == torch.bool:
-            mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(mask.logical_not(), -torch.inf)
-        bias = mask.to(query.dtype).expand(*batch, length, sources)
+            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(mask.logical_not(), -torch.inf)
+        bias = mask.to(dtype).expand(*batch, length, sources)
     if dropout_p > 0:
         noise = query.new_empty(*batch, length, sources).bernoulli_(1 - dropout_p)
         noise = noise / (1 - dropout_p) if dropout_p < 1 else noise

@@ -14,9 +14,10 @@ from torchfromscratch.autograd.loss import square
 from torchfromscratch.autograd.normalization import normalize, normalize_by_constants
 from torchfromscratch.functional.arguments import changeable
 from torchfromscratch.functional.autocast import autocast
+from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import is_compiling, needs_gradient, without_derivative
-from torchfromscratch.kernels.layout import copy_to_memory_format, is_channels_last
+from torchfromscratch.kernels.layout import copy_to_memory_format, dense_strides, is_channels_last
 from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import NARROW_TYPES, wide_type, widen
 
@@ -249,9 +250,11 @@ def group_norm(
 
 def _without_gaps(input: Tensor) -> Tensor:
     """As torch's kernels take it: channels last where it lies so, else contiguous; without gaps."""
-    if is_channels_last(input):
-        return copy_to_memory_format(input, channels_last=True)
-    return input.contiguous()
+    if not is_channels_last(input):
+        return input.contiguous()
+    if input.stride() == dense_strides(input.shape, channels_last=True):
+        return input
+    return copy_to_memory_format(input, channels_last=True)
 
 
 def _shape_parameters(shape: Sequence[int], *parameters: Tensor | None) -> list[Tensor | None]:
@@ -296,7 +299,12 @@ def update_running(
         if running_mean is not running_var:
             raise ValueError("running_mean and running_var must either both be None or neither be None")
         return
-    unbiased = variance * (count / max(count - 1, 1))
+    unbias = count / max(count - 1, 1)
+    kernels = triton.kernels("normalization", running_mean, running_var, mean, variance)
+    if kernels is not None:
+        kernels.update_running(running_mean, running_var, mean, variance, momentum, unbias)
+        return
+    unbiased = variance * unbias
     for running, new in ((running_mean, mean), (running_var, unbiased)):
         running.copy_((1 - momentum) * running + momentum * new.reshape(running.shape))
 

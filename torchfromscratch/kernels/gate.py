@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.blocking import elementwise_blocks
-from torchfromscratch.kernels.execution import in_compiled_cpu_code, in_cpu_memory
+from torchfromscratch.kernels.execution import in_compiled_cpu_code, in_cpu_memory, is_compiling
 from torchfromscratch.kernels.precision import widen
 
 # integers as wide as the floats whose bits they hold
@@ -32,10 +32,10 @@ def gate(values: Tensor, output: Tensor) -> Tensor:
     code, which would keep the comparison's truth values for the way back, and writes those slowly.
     """
     bits, values = BITS.get(output.dtype), values.resolve_neg()
-    if triton.can_run(values, output) and values.shape == output.shape:
-        from torchfromscratch.kernels.triton import elementwise
-
-        return elementwise.gate(values, output)
+    kernels = None if is_compiling() else triton.kernels("elementwise", values, output)
+    gated = None if kernels is None else kernels.gate(values, output)
+    if gated is not None:
+        return gated
     if bits and in_cpu_memory(values, output):
         return _multiply_bits(values, output)
     if bits and in_compiled_cpu_code(output):

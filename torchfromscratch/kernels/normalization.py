@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.blocking import axis_blocks, split_by_core, take_block
 from torchfromscratch.kernels.buffers import call_out
 from torchfromscratch.kernels.execution import in_cpu_memory, is_batched
@@ -72,6 +73,10 @@ class ReductionAxes(NamedTuple):
 
 def normalize(input: Tensor, weight: Tensor, bias: Tensor | None, stats: Statistics) -> tuple[Tensor, Tensor, Tensor]:
     """γ·(x − μ) / √(σ² + ε) + β, μ and σ²."""
+    kernels = triton.kernels("normalization", input, weight, bias)
+    results = None if kernels is None else kernels.normalize(input, weight, bias, stats)
+    if results is not None:
+        return results
     x = widen(input)
     output = torch.empty_like(x)
     kernel = _normalize_batch if stats.spans_batch(x) else _normalize_samples
@@ -119,6 +124,10 @@ def gradients(
     dL/dx is computed as ρ·((h − mean(h)) − d·mean(h·d) / (σ² + ε)). Where few elements share their statistics, little
     of h remains, and each rounding of the terms before they are subtracted would be felt.
     """
+    kernels = triton.kernels("normalization", grad_output, input, weight, mean, variance)
+    results = None if kernels is None else kernels.gradients(grad_output, input, weight, mean, variance, stats)
+    if results is not None:
+        return results
     x, g = widen(input), to_memory_format(widen(grad_output), any_channels_last(input))
     grad_input = torch.empty_like(g if is_batched(g) else x)
     kernel = _batch_gradients if stats.spans_batch(x) else _sample_gradients

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.blocking import batch_blocks, take_block
 from torchfromscratch.kernels.buffers import FreshMemory, Workspace, buffer_like, no_view
 from torchfromscratch.kernels.custom_ops import custom_op
@@ -53,6 +54,9 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
 
     The first of equal elements wins. NaN beats every number, and a later NaN an earlier one.
     """
+    kernels = triton.kernels("pooling", input)
+    if kernels is not None:
+        return kernels.max_windows(input, windows)
     lowest = -math.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
     output_size = windows.output_size(input.shape[2:])
     largest, winners = empty_maxima(input, windows)
@@ -282,6 +286,9 @@ def _max_along(dim: int, rows: Maxima, step: int, exact: bool) -> Maxima:
 
 def fetch(input: Tensor, winners: Tensor, windows: Windows | None) -> Tensor:
     """The value of each window's winner."""
+    kernels = None if windows is None or is_batched(winners) else triton.kernels("pooling", input)
+    if kernels is not None:
+        return kernels.fetch(input, winners, windows)
     positions = flat_positions(winners, windows, input.shape[2:])
     if any_channels_last(input):
         by_pixel = _pixels(input).gather(1, _pixels(positions))
@@ -297,6 +304,9 @@ def empty_input(grad_output: Tensor, winners: Tensor, windows: Windows | None, i
 @custom_op(like=empty_input)
 def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
     """dL/dx: the dL/dy of each window added to its winner, 0 everywhere else."""
+    kernels = None if windows is None or is_batched(winners) else triton.kernels("pooling", grad_output)
+    if kernels is not None:
+        return kernels.fetch_transpose(grad_output, winners, windows, input_size)
     if windows is None or windows.tap_count > TAPS_ONE_BY_ONE:
         return _scatter_add(grad_output, flat_positions(winners, windows, input_size), input_size)
     shape = (*grad_output.shape[:2], *windows.padded_size(input_size))

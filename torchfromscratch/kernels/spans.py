@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.execution import is_exporting, is_jit_tracing, is_tracing
 from torchfromscratch.kernels.layout import (
     any_channels_last,
@@ -253,7 +254,11 @@ def as_windows(spans: Sequence[Spans]) -> Windows | None:
 
 def average(input: Tensor, spans: Sequence[Spans]) -> Tensor:
     """The sum over each span, divided by its divisor: (N, C, *input) → (N, C, *outputs)."""
-    total, whole = widen(input), _whole_dims(spans)
+    whole = _whole_dims(spans)
+    kernels = None if len(whole) == len(spans) else triton.kernels("pooling", input)
+    if kernels is not None:
+        return kernels.average(input, spans)
+    total = widen(input)
     if whole:
         total = total.sum(whole, keepdim=True)
     for dim, span in enumerate(spans, 2):
@@ -270,7 +275,11 @@ def average_transpose(
     """The transpose of `average`: every output's share goes to each position of its span."""
     if 0 in grad_output.shape[2:]:
         raise RuntimeError(f"dL/dy is empty: no output has a gradient, {tuple(grad_output.shape)}")
-    result, whole = widen(grad_output) / _divisors(spans, grad_output.device), _whole_dims(spans)
+    whole = _whole_dims(spans)
+    kernels = None if len(whole) == len(spans) else triton.kernels("pooling", grad_output)
+    if kernels is not None:
+        return kernels.average_transpose(grad_output, spans, input_size, channels_last)
+    result = widen(grad_output) / _divisors(spans, grad_output.device)
     for dim, span in reversed(list(enumerate(spans, 2))):
         if dim not in whole:
             result = span.sums_transpose(result, dim)

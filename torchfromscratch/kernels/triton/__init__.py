@@ -6,14 +6,16 @@ behind `can_run`. `launch` makes kernels operations that autograd, torch.compile
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from torchfromscratch.kernels.choice import chosen_algorithm
-from torchfromscratch.kernels.execution import is_batched, is_compiling, is_exporting, is_tracing
+from torchfromscratch.kernels.execution import is_batched, is_compiling, is_differentiating, is_exporting, is_tracing
 
 IS_INSTALLED = importlib.util.find_spec("triton") is not None
 
@@ -21,6 +23,16 @@ IS_INSTALLED = importlib.util.find_spec("triton") is not None
 IS_INTERPRETED = IS_INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def kernels(family: str, *tensors: Tensor | None) -> Any:
+    """The kernels of `torchfromscratch.kernels.triton.<family>`, if they can run, else None.
+
+    Nor may anybody differentiate what is computed: kernels have no derivative but the one that a Function states.
+    """
+    if is_differentiating() or not can_run(*tensors):
+        return None
+    return importlib.import_module(f"{__name__}.{family}")
 
 
 def can_run(*tensors: Tensor | None, algorithm: str | None = None) -> bool:
@@ -33,6 +45,8 @@ def can_run(*tensors: Tensor | None, algorithm: str | None = None) -> bool:
     if not IS_INTERPRETED and any([tensor is not None and tensor.is_cpu for tensor in tensors]):  # the usual case first
         return False
     given = [tensor for tensor in tensors if tensor is not None]
+    if given[0].is_cpu and not IS_INTERPRETED:
+        return False
     kinds = {tensor.device.type for tensor in given}
     if kinds == {"cpu"}:
         is_right_device = IS_INTERPRETED and "triton" in (algorithm, chosen_algorithm())

@@ -75,6 +75,12 @@ def is_dense(tensor: Tensor) -> bool:
     return True
 
 
+def only_number(tensor: Tensor) -> Tensor:
+    """Of a tensor that repeats one number, as a sum's gradient does, that number; others as they are."""
+    repeats = all([size == 1 or stride == 0 for size, stride in zip(tensor.shape, tensor.stride(), strict=True)])
+    return tensor[(0,) * tensor.dim()] if repeats and tensor.dim() else tensor
+
+
 def in_one_order(*tensors: Tensor) -> list[Tensor]:
     """Tensors of one shape, dense and in the memory order of the first: views where they are, else copies.
 

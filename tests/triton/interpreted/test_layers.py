@@ -1,0 +1,206 @@
+"""Kernels of layers beside float64 truth: values, gradients, and gradients of gradients through the Functions."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import torchfromscratch
+import torchfromscratch.functional as F
+from tests.triton.interpreted.spy import called
+
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer, the shapes of what it is differentiated by, and the kernels that answer, forward and backward."""
+
+    name: str
+    layer: Callable[..., Tensor]
+    shapes: tuple[tuple[int, ...], ...]
+    kernels: tuple[str, ...]
+    channels_last: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def batch_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.batch_norm(x, None, None, weight, bias, training=True)
+
+
+def classes(*shape: int) -> Tensor:
+    return torch.arange(torch.Size(shape).numel()).view(shape) % 5
+
+
+IGNORED = classes(3, 4).masked_fill(classes(3, 4) == 2, -100)
+MASK = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+FORBIDDEN = (MASK > 0.3) & (torch.arange(5) > 0).unsqueeze(1)  # in the first row nothing is, in others some
+NORM, POOL, MEAN = ("normalize_rows", "row_gradients"), ("max_windows", "fetch_transpose"), ("average",)
+BATCH_NORM, ATTEND = ("normalize_batch", "batch_gradients"), ("attend", "attend_gradients")
+MEAN = ("average", "average_transpose")
+ENTROPY, SOFTMAX = ("cross_entropy", "cross_entropy_gradient"), ("softmax", "softmax_gradient")
+
+CASES = [
+    Case("batch norm", batch_norm, ((3, 2, 5, 7), (2,), (2,)), BATCH_NORM),
+    Case("batch norm, channels last", batch_norm, ((3, 5, 5, 7), (5,), (5,)), BATCH_NORM, channels_last=True),
+    Case("batch norm of rows", batch_norm, ((9, 6), (6,), (6,)), BATCH_NORM),
+    Case("layer norm", lambda x, w, b: F.layer_norm(x, (5, 3), w, b), ((7, 5, 3), (5, 3), (5, 3)), NORM),
+    Case("RMS norm", lambda x, w: F.rms_norm(x, (6,), w), ((7, 6), (6,)), NORM),
+    Case("group norm", lambda x, w, b: F.group_norm(x, 2, w, b), ((3, 6, 5), (6,), (6,)), NORM),
+    Case("instance norm", lambda x: F.instance_norm(x), ((2, 3, 5, 3),), NORM),
+    Case("max pooling", lambda x: F.max_pool2d(x, 2), ((2, 3, 7, 6),), POOL),
+    Case("overlapping", lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), ((2, 3, 7, 6),), POOL, channels_last=True),
+    Case("dilated", lambda x: F.max_pool1d(x, 3, 1, 1, dilation=2), ((2, 3, 9),), POOL),
+    Case("in space", lambda x: F.max_pool3d(x, (1, 2, 3), (1, 2, 1)), ((1, 2, 3, 5, 4),), POOL),
+    Case("average pooling", lambda x: F.avg_pool2d(x, 3, 2, 1), ((2, 3, 7, 6),), MEAN, channels_last=True),
+    Case("without padding", lambda x: F.avg_pool1d(x, 3, 2, 1, True, False), ((2, 3, 8),), MEAN),
+    Case("adaptive", lambda x: F.adaptive_avg_pool2d(x, (3, 9)), ((2, 3, 7, 6),), MEAN),
+    Case("softmax", lambda x: F.softmax(x, 1), ((3, 5, 4),), SOFTMAX),
+    Case("log softmax", lambda x: F.log_softmax(x, -1), ((3, 5),), SOFTMAX),
+    Case("cross-entropy", lambda z: F.cross_entropy(z, classes(7)), ((7, 5),), ENTROPY),
+    Case(
+        "cross-entropy with everything",
+        lambda z: F.cross_entropy(z, IGNORED, torch.arange(1.0, 6).to(z.dtype), label_smoothing=0.2, reduction="sum"),
+        ((3, 5, 4),),
+        ENTROPY,
+    ),
+    Case("probabilities", lambda z: F.cross_entropy(z, z.detach().abs()), ((7, 5),), ENTROPY),
+    Case("attention", F.scaled_dot_product_attention, ((2, 5, 4), (2, 7, 4), (2, 7, 3)), ATTEND),
+    Case(
+        "masked attention",
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, ~FORBIDDEN),
+        ((5, 4), (7, 4), (7, 3)),
+        ATTEND,
+    ),
+    Case(
+        "causal attention",
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        ((2, 1, 5, 4), (2, 1, 5, 4), (2, 1, 5, 4)),
+        ATTEND,
+    ),
+]
+
+
+def tensors(case: Case, dtype: torch.dtype) -> list[Tensor]:
+    """Half of them far from 0, so that sums cancel."""
+    torch.manual_seed(0)
+    given = [torch.randn(shape, dtype=torch.float64).to(dtype) for shape in case.shapes]
+    given[0] = given[0] + (2 if "norm" in case.name else 0)
+    return [given[0].to(memory_format=torch.channels_last) if case.channels_last else given[0], *given[1:]]
+
+
+def derivatives(layer: Callable[..., Tensor], given: list[Tensor], second: bool) -> list[Tensor]:
+    leaves = [tensor.clone().requires_grad_() for tensor in given]
+    y = layer(*leaves)
+    g = (torch.arange(y.numel()).view_as(y) % 17 / 8 - 1).to(y.dtype)  # exact in every type
+    first = torch.autograd.grad(y, leaves, g, retain_graph=True)
+    if not second:
+        return [y.detach(), *first]
+    differentiable = torch.autograd.grad((g * y * y).sum(), leaves, create_graph=True)
+    return [y.detach(), *first, *torch.autograd.grad(sum([d.square().sum() for d in differentiable]), leaves)]
+
+
+def by_plain_arithmetic(function: Callable[..., Any], *args: Any) -> Any:
+    with torchfromscratch.algorithm("reference"):
+        return function(*args)
+
+
+def assert_equal(case: Case, given: list[Tensor], second: bool = False) -> None:
+    with called(*case.kernels):
+        found = derivatives(case.layer, given, second)
+    exact = by_plain_arithmetic(derivatives, case.layer, [tensor.double() for tensor in given], second)
+    plain = by_plain_arithmetic(derivatives, case.layer, given, second)
+    for result, expected, truth in zip(found, plain, exact, strict=True):
+        assert (result.dtype, result.stride()) == (expected.dtype, expected.stride())
+        scale = 1 + truth.abs().max()
+        assert (result.double() - truth).abs().max() / scale <= TOLERANCES[result.dtype]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_values_and_derivatives_of_both_orders(case: Case) -> None:
+    assert_equal(case, tensors(case, torch.float64), second=True)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16])
+def test_narrow_types(case: Case, dtype: torch.dtype) -> None:
+    assert_equal(case, tensors(case, dtype))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_further_types(case: Case, dtype: torch.dtype) -> None:
+    assert_equal(case, tensors(case, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_running_statistics(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, mean, variance = torch.randn(4, 3, 5).to(dtype), torch.randn(3).to(dtype), torch.rand(3).to(dtype)
+    exact_mean, exact_variance = mean.double(), variance.double()
+    torch.nn.functional.batch_norm(x.double(), exact_mean, exact_variance, training=True, momentum=0.3)
+    with called("update_running"):
+        F.batch_norm(x, mean, variance, training=True, momentum=0.3)
+    torch.testing.assert_close(mean.double(), exact_mean, rtol=0, atol=TOLERANCES[dtype])
+    torch.testing.assert_close(variance.double(), exact_variance, rtol=0, atol=TOLERANCES[dtype])
+
+
+def test_transforms_take_plain_arithmetic() -> None:
+    """vmap, forward mode and their compositions, which kernels have no rule for."""
+    q, k, v = [torch.randn(3, 5, 4, dtype=torch.float64) for _ in range(3)]
+    layers = {
+        "attention": (F.scaled_dot_product_attention, q, k, v),
+        "softmax": (lambda x: F.softmax(x, -1), q),
+        "max pooling": (lambda x: F.max_pool1d(x, 2), q),
+        "average": (lambda x: F.avg_pool1d(x, 2), q),
+        "layer norm": (lambda x: F.layer_norm(x, (4,)), q),
+    }
+    for name, (layer, *given) in layers.items():
+        gradient = torch.func.grad(lambda *given, layer=layer: layer(*given).square().sum())
+        expected = gradient(*given)
+        torch.testing.assert_close(torch.vmap(gradient)(*given), expected, msg=name)
+        moved = tuple(torch.ones_like(tensor) for tensor in given)
+        _, tangent = torch.func.jvp(layer, tuple(given), moved)
+        _, expected = by_plain_arithmetic(torch.func.jvp, layer, tuple(given), moved)
+        torch.testing.assert_close(tangent, expected, msg=name)
+
+
+def test_an_empty_batch() -> None:
+    for case in CASES[:6] + CASES[7:10]:
+        given = tensors(case, torch.float32)
+        x = given[0][:0].requires_grad_()
+        if case.kernels == BATCH_NORM:
+            continue
+        y = case.layer(x, *given[1:])
+        assert torch.autograd.grad(y.sum(), x)[0].shape == x.shape
+
+
+def test_a_class_that_does_not_exist_makes_the_loss_nan() -> None:
+    """A kernel cannot raise; nor may it answer as if there were such a class."""
+    z = torch.randn(3, 4, requires_grad=True)
+    loss = F.cross_entropy(z, torch.tensor([0, 4, 1]), reduction="none")
+    assert loss.isnan().tolist() == [False, True, False]
+
+
+def test_nan_and_infinity_in_rows() -> None:
+    rows = torch.zeros(4, 5, dtype=torch.float64)
+    rows[0], rows[1, 2], rows[2, 3], rows[3, 1] = -torch.inf, torch.nan, -torch.inf, torch.inf
+    for layer in (F.softmax, F.log_softmax):
+        with called("softmax"):
+            found = layer(rows, -1)
+        torch.testing.assert_close(found, by_plain_arithmetic(layer, rows, -1), equal_nan=True)
+
+
+def test_ties_and_nan_among_the_windows() -> None:
+    torch.manual_seed(0)
+    x = torch.randint(-2, 3, (2, 3, 9, 8)).double()
+    x[x == 2], x[x == -2] = torch.nan, -torch.inf
+    pool = lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True)  # noqa: E731
+    for found, expected in zip(pool(x), torch.nn.functional.max_pool2d(x, 3, 2, 1, return_indices=True), strict=True):
+        torch.testing.assert_close(found, expected, equal_nan=True)

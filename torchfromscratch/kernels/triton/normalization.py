@@ -1,0 +1,589 @@
+"""Standardisation and its gradient: y = γ·(x − μ)·ρ + β with ρ = 1 / √(σ² + ε), and with h = γ·g, g = dL/dy, d = x − μ
+
+    dL/dx = ρ·((h − mean(h)) − d·mean(h·d) / (σ² + ε))        dL/dγ = Σ g·d·ρ        dL/dβ = Σ g
+
+Where elements of one sample share their statistics, as in layer norm, a program holds whole rows of them: x is read
+once, forward and backward. Where the batch shares them, as in batch norm, a first launch reads x for the sums of
+parts of the batch, and a second adds these up and reads x again.
+
+Sums of squares are of differences from the mean: of rows that are held, or of tiles, whose means and sums of squares
+are then put together. Source for that: T. Chan et al., "Updating Formulae and a Pairwise Algorithm for Computing
+Sample Variances", 1979.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
+from torchfromscratch.kernels.normalization import Statistics
+from torchfromscratch.kernels.precision import wide_type
+from torchfromscratch.kernels.triton import IS_INTERPRETED
+from torchfromscratch.kernels.triton.launch import blocks_of, is_dense, launch, operation
+
+# Elements that a program holds at a time, and those of the longest row.
+TILE = 2**14 if IS_INTERPRETED else 2**11
+LONGEST_ROW = 2**14
+
+# Programs that keep a GPU busy; each adds up a part of dL/dγ, or of a batch's sums.
+PROGRAMS = 4 if IS_INTERPRETED else 512
+MOST_PARTS = 4 if IS_INTERPRETED else 64
+
+
+def normalize(
+    input: Tensor, weight: Tensor, bias: Tensor | None, stats: Statistics
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """γ·(x − μ)·ρ + β, μ and σ²; None where no kernel is made for how γ and the statistics are shared."""
+    if _is_of_batch(input, weight, stats):
+        return _normalize_batch(input, weight, bias, stats.eps)
+    rows = _rows(input, weight, stats)
+    if rows is None:
+        return None
+    output, mean, variance = _normalize_rows(input, weight, bias, *rows, stats.eps, stats.centred)
+    shape = [1 if dim in stats.dims else size for dim, size in enumerate(input.shape)]
+    return output, mean.view(shape), variance.view(shape)
+
+
+def gradients(
+    grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, stats: Statistics
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """dL/dx, dL/dγ and dL/dβ; None likewise."""
+    if _is_of_batch(input, weight, stats):
+        g = to_memory_format(grad_output, any_channels_last(input))
+        g = g if is_dense(g) else g.contiguous()
+        return _batch_gradients(g, input, weight, mean, variance, stats.eps)
+    rows = _rows(input, weight, stats)
+    if rows is None:
+        return None
+    g = grad_output.contiguous()
+    return _row_gradients(g, input, weight, mean, variance, *rows, stats.eps, stats.centred)
+
+
+# ---------------- statistics of rows: layer, RMS, group and instance norm
+
+
+class Rows(NamedTuple):
+    """Rows of memory that share statistics: `length` elements, `run` of which in a row share an element of γ.
+
+    Row r takes the r-th of `groups` parts of γ, counted round and round.
+    """
+
+    length: int
+    groups: int
+    run: int
+
+
+def _rows(input: Tensor, weight: Tensor, stats: Statistics) -> Rows | None:
+    start, shape = input.dim() - len(stats.dims), weight.shape
+    if not input.is_contiguous() or input.numel() == 0 or sorted(stats.dims) != [*range(start, input.dim())]:
+        return None
+    varying = [dim for dim in range(input.dim()) if shape[dim] > 1]
+    if not varying:
+        varying = [start - 1] if start else []
+    groups = 1
+    if start and start - 1 in varying:
+        groups = shape[start - 1]
+        varying.remove(start - 1)
+    end = start + len(varying)
+    if varying != [*range(start, end)] or any([shape[dim] != input.shape[dim] for dim in varying]):
+        return None
+    length, run = math.prod(input.shape[start:]), math.prod(input.shape[end:])
+    tile = triton.next_power_of_2(length // run) * triton.next_power_of_2(run)
+    return Rows(length, groups, run) if tile <= LONGEST_ROW else None
+
+
+def _empty_rows(
+    input: Tensor, weight: Tensor, bias: Tensor | None, length: int, groups: int, run: int, eps: float, centred: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    statistics = input.new_empty(input.numel() // length, dtype=wide_type(input.dtype))
+    return torch.empty_like(input), statistics, torch.empty_like(statistics)
+
+
+@operation(like=_empty_rows)
+def _normalize_rows(
+    input: Tensor, weight: Tensor, bias: Tensor | None, length: int, groups: int, run: int, eps: float, centred: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    output, mean, variance = _empty_rows(input, weight, bias, length, groups, run, eps, centred)
+    tile = _tile(mean.numel(), length, run)
+    launch(
+        normalize_rows_kernel,
+        blocks_of(mean.numel(), tile.rows),
+        input,
+        weight,
+        bias,
+        output,
+        mean,
+        variance,
+        mean.numel(),
+        length // run,
+        run,
+        groups,
+        eps=eps,
+        centred=centred,
+        rows=tile.rows,
+        parts=tile.parts,
+        width=tile.width,
+        warps=tile.warps,
+    )
+    return output, mean, variance
+
+
+class _Tile(NamedTuple):
+    """So many rows at once, each as parts that share an element of γ, padded to powers of two."""
+
+    rows: int
+    parts: int
+    width: int
+    warps: int
+
+
+def _tile(count: int, length: int, run: int) -> _Tile:
+    parts, width = triton.next_power_of_2(length // run), triton.next_power_of_2(run)
+    rows = max(1, min(TILE // (parts * width), triton.next_power_of_2(count)))
+    return _Tile(rows, parts, width, warps=min(16, max(4, rows * parts * width // 512)))
+
+
+@triton.jit
+def normalize_rows_kernel(
+    input, weight, bias, output, mean, variance, count, weights, run, groups,
+    eps: tl.constexpr, centred: tl.constexpr, rows: tl.constexpr, parts: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * rows + tl.arange(0, rows)
+    at, inside = _elements(row, count, weights, run, rows, parts, width)
+    x = _wide(tl.load(input + at, mask=inside, other=0))
+    length = weights * run
+    mu = tl.zeros((rows,), x.dtype)
+    if centred:
+        mu = tl.sum(tl.sum(x, 2), 1) / length
+    d = tl.where(inside, x - mu[:, None, None], 0)
+    var = tl.sum(tl.sum(d * d, 2), 1) / length
+    gamma, exists = _of_rows(row, count, weights, groups, parts)
+    w = _wide(tl.load(weight + gamma, mask=exists, other=0))
+    y = d * (tl.rsqrt(var + eps)[:, None] * w)[:, :, None]
+    if bias is not None:
+        y += _wide(tl.load(bias + gamma, mask=exists, other=0))[:, :, None]
+    tl.store(output + at, y, mask=inside)
+    tl.store(mean + row, mu, mask=row < count)
+    tl.store(variance + row, var, mask=row < count)
+
+
+@triton.jit
+def _wide(x):
+    return x.to(tl.float32) if x.dtype.primitive_bitwidth < 32 else x
+
+
+@triton.jit
+def _elements(row, count, weights, run, rows: tl.constexpr, parts: tl.constexpr, width: tl.constexpr):
+    """Where the elements of rows lie, (rows, parts, width), and which exist."""
+    part, step = tl.arange(0, parts)[None, :, None], tl.arange(0, width)[None, None, :]
+    at = (row.to(tl.int64)[:, None, None] * weights + part) * run + step
+    return at, (row[:, None, None] < count) & (part < weights) & (step < run)
+
+
+@triton.jit
+def _of_rows(row, count, weights, groups, parts: tl.constexpr):
+    """Where the elements of γ of rows lie, (rows, parts), and which exist."""
+    part = tl.arange(0, parts)[None, :]
+    return (row % groups)[:, None] * weights + part, (row[:, None] < count) & (part < weights)
+
+
+def _empty_row_gradients(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    length: int,
+    groups: int,
+    run: int,
+    eps: float,
+    centred: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
+
+
+@operation(like=_empty_row_gradients)
+def _row_gradients(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    length: int,
+    groups: int,
+    run: int,
+    eps: float,
+    centred: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each program adds up its rows' shares of dL/dγ and dL/dβ; a second launch adds up the programs'."""
+    grad_input, grad_weight, grad_bias = torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
+    count = input.numel() // length
+    tile = _tile(blocks_of(count, groups), length, run)
+    each = blocks_of(blocks_of(count // groups, tile.rows), max(1, PROGRAMS // groups))
+    programs = blocks_of(count // groups, tile.rows * each)
+    shares = input.new_empty(2, programs, weight.numel(), dtype=wide_type(input.dtype))
+    launch(
+        row_gradients_kernel,
+        programs * groups,
+        grad_output,
+        input,
+        weight,
+        mean,
+        variance,
+        grad_input,
+        shares,
+        count // groups,
+        length // run,
+        run,
+        groups,
+        programs,
+        each,
+        eps=eps,
+        centred=centred,
+        rows=tile.rows,
+        parts=tile.parts,
+        width=tile.width,
+        warps=tile.warps,
+    )
+    columns = min(triton.next_power_of_2(weight.numel()), 128)
+    launch(
+        sum_shares_kernel,
+        blocks_of(weight.numel(), columns),
+        shares,
+        grad_weight,
+        grad_bias,
+        programs,
+        weight.numel(),
+        rows=max(1, TILE // columns),
+        columns=columns,
+    )
+    return grad_input, grad_weight, grad_bias
+
+
+@triton.jit
+def row_gradients_kernel(
+    grad_output, input, weight, mean, variance, grad_input, shares, count, weights, run, groups, programs, each,
+    eps: tl.constexpr, centred: tl.constexpr, rows: tl.constexpr, parts: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    program, group = tl.program_id(0) // groups, tl.program_id(0) % groups
+    part = tl.arange(0, parts)
+    w = _wide(tl.load(weight + group * weights + part, mask=part < weights, other=0))
+    share_w, share_b, length = tl.zeros((parts,), w.dtype), tl.zeros((parts,), w.dtype), weights * run
+    for step in range(each):
+        of_group = (program * each + step) * rows + tl.arange(0, rows)
+        row = of_group.to(tl.int64) * groups + group
+        at, inside = _elements(row, count * groups, weights, run, rows, parts, width)
+        g = _wide(tl.load(grad_output + at, mask=inside, other=0))
+        x = _wide(tl.load(input + at, mask=inside, other=0))
+        mu = tl.load(mean + row, mask=of_group < count, other=0)
+        var_eps = tl.load(variance + row, mask=of_group < count, other=1) + eps
+        d = tl.where(inside, x - mu[:, None, None], 0)
+        rho = tl.rsqrt(var_eps)
+        sum_g, sum_gd = tl.sum(g, 2), tl.sum(g * d, 2)
+        share_b += tl.sum(sum_g, 0)
+        share_w += tl.sum(sum_gd * rho[:, None], 0)
+        slope = tl.sum(sum_gd * w[None, :], 1) / length / var_eps
+        h = g * w[None, :, None]
+        if centred:
+            h -= (tl.sum(sum_g * w[None, :], 1) / length)[:, None, None]
+        tl.store(grad_input + at, (h - d * slope[:, None, None]) * rho[:, None, None], mask=inside)
+    shares += program * groups * weights + group * weights + part
+    tl.store(shares, share_w, mask=part < weights)
+    tl.store(shares + programs.to(tl.int64) * groups * weights, share_b, mask=part < weights)
+
+
+@triton.jit
+def sum_shares_kernel(
+    shares, grad_weight, grad_bias, programs, size, rows: tl.constexpr, columns: tl.constexpr
+):  # fmt: skip
+    column = tl.program_id(0) * columns + tl.arange(0, columns)
+    total_w = tl.zeros((columns,), shares.dtype.element_ty)
+    total_b = tl.zeros((columns,), shares.dtype.element_ty)
+    for start in range(0, programs, rows):
+        row = start + tl.arange(0, rows)
+        at = row.to(tl.int64)[:, None] * size + column[None, :]
+        inside = (row[:, None] < programs) & (column[None, :] < size)
+        total_w += tl.sum(tl.load(shares + at, mask=inside, other=0), 0)
+        total_b += tl.sum(tl.load(shares + programs.to(tl.int64) * size + at, mask=inside, other=0), 0)
+    tl.store(grad_weight + column, total_w, mask=column < size)
+    tl.store(grad_bias + column, total_b, mask=column < size)
+
+
+# ---------------- statistics of the batch: batch norm
+
+
+def _is_of_batch(input: Tensor, weight: Tensor, stats: Statistics) -> bool:
+    """Whether channels have their own statistics and γ, of an input contiguous or channels last."""
+    others = [dim for dim in range(input.dim()) if dim != 1]
+    if not stats.centred or input.dim() < 2 or input.numel() == 0 or sorted(stats.dims) != others:
+        return False
+    is_of_channels = weight.numel() == weight.shape[1] == input.shape[1]
+    return is_of_channels and is_dense(input) and (input.is_contiguous() or any_channels_last(input))
+
+
+class _Parts(NamedTuple):
+    """How the programs divide (elements of a channel, channels): tiles of `height` × `width`, `number` of them."""
+
+    elements: int
+    each: int
+    number: int
+    height: int
+    width: int
+
+
+def _parts(input: Tensor) -> _Parts:
+    channels, elements = input.shape[1], input.numel() // input.shape[1]
+    width = min(triton.next_power_of_2(channels), 32) if input.stride(1) == 1 else 1
+    height = min(max(1, TILE // width), triton.next_power_of_2(elements))
+    wanted = max(1, min(MOST_PARTS, PROGRAMS // blocks_of(channels, width)))
+    each = blocks_of(blocks_of(elements, height), wanted) * height
+    return _Parts(elements, each, blocks_of(elements, each), height, width)
+
+
+def _strides(input: Tensor) -> tuple[int, int, int, int]:
+    """The number of positions, and the strides of samples, channels and positions."""
+    space = math.prod(input.shape[2:])
+    return space, input.stride(0), input.stride(1), 1 if input.dim() == 2 else input.stride(-1)
+
+
+def _empty_batch(input: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    statistics = torch.empty_like(weight, dtype=wide_type(input.dtype))
+    return torch.empty_like(input), statistics, torch.empty_like(statistics)
+
+
+@operation(like=_empty_batch)
+def _normalize_batch(input: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    output, mean, variance = _empty_batch(input, weight, bias, eps)
+    parts, channels = _parts(input), input.shape[1]
+    sums = mean.new_empty(2, parts.number, channels)
+    programs = blocks_of(channels, parts.width) * parts.number
+    sizes = (channels, *_strides(input), *parts[:3])
+    tile = {"height": parts.height, "width": parts.width}
+    launch(batch_moments_kernel, programs, input, sums, *sizes, **tile)
+    padded = triton.next_power_of_2(parts.number)
+    launch(
+        normalize_batch_kernel,
+        programs,
+        input,
+        sums,
+        weight,
+        bias,
+        output,
+        mean,
+        variance,
+        *sizes,
+        eps=eps,
+        padded=padded,
+        **tile,
+    )
+    return output, mean, variance
+
+
+@triton.jit
+def _channel(channels, count, width: tl.constexpr):
+    """A program's part of the elements, its channels, and which exist."""
+    channel = tl.program_id(0) // count * width + tl.arange(0, width)
+    return tl.program_id(0) % count, channel, channel < channels
+
+
+@triton.jit
+def _tile_of(m, end, channel, exists, space, x_n, x_c, x_s):
+    """Where elements m of the channels lie, (height, width), and which exist."""
+    at = (m // space).to(tl.int64) * x_n + (m % space).to(tl.int64) * x_s
+    return at[:, None] + channel.to(tl.int64)[None, :] * x_c, (m < end)[:, None] & exists[None, :]
+
+
+@triton.jit
+def batch_moments_kernel(
+    input, sums, channels, space, x_n, x_c, x_s, elements, each, count, height: tl.constexpr, width: tl.constexpr
+):  # fmt: skip
+    """The mean of each part of the elements and the sum of squared differences from it, put together tile by tile."""
+    part, channel, exists = _channel(channels, count, width)
+    end = tl.minimum((part + 1) * each, elements)
+    mean = tl.zeros((width,), sums.dtype.element_ty)
+    squares = tl.zeros((width,), sums.dtype.element_ty)
+    for start in range(part * each, end, height):
+        at, inside = _tile_of(start + tl.arange(0, height), end, channel, exists, space, x_n, x_c, x_s)
+        x = tl.load(input + at, mask=inside, other=0).to(mean.dtype)
+        before, new = (start - part * each).to(mean.dtype), tl.minimum(height, end - start).to(mean.dtype)
+        tile_mean = tl.sum(x, 0) / new
+        d = tl.where(inside, x - tile_mean[None, :], 0)
+        step = tile_mean - mean
+        mean += step * (new / (before + new))
+        squares += tl.sum(d * d, 0) + step * step * (before * new / (before + new))
+    sums += part * channels + channel
+    tl.store(sums, mean, mask=exists)
+    tl.store(sums + count * channels, squares, mask=exists)
+
+
+@triton.jit
+def normalize_batch_kernel(
+    input, sums, weight, bias, output, mean, variance, channels, space, x_n, x_c, x_s, elements, each, count,
+    eps: tl.constexpr, padded: tl.constexpr, height: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    part, channel, exists = _channel(channels, count, width)
+    of_part = tl.arange(0, padded)[:, None]
+    at, known = of_part * channels + channel[None, :], (of_part < count) & exists[None, :]
+    means = tl.load(sums + at, mask=known, other=0)
+    squares = tl.load(sums + count * channels + at, mask=known, other=0)
+    sizes = tl.where(known, tl.minimum(elements - of_part * each, each), 0).to(means.dtype)
+    mu = tl.sum(means * (sizes / elements), 0)
+    apart = means - mu[None, :]
+    var = tl.sum(squares + sizes * (apart * apart), 0) / elements
+    if part == 0:
+        tl.store(mean + channel, mu, mask=exists)
+        tl.store(variance + channel, var, mask=exists)
+    factor = tl.load(weight + channel, mask=exists, other=0).to(mu.dtype) * tl.rsqrt(var + eps)
+    shift = tl.zeros((width,), mu.dtype)
+    if bias is not None:
+        shift = tl.load(bias + channel, mask=exists, other=0).to(mu.dtype)
+    end = tl.minimum((part + 1) * each, elements)
+    for start in range(part * each, end, height):
+        place, inside = _tile_of(start + tl.arange(0, height), end, channel, exists, space, x_n, x_c, x_s)
+        x = tl.load(input + place, mask=inside, other=0).to(mu.dtype)
+        tl.store(output + place, (x - mu[None, :]) * factor[None, :] + shift[None, :], mask=inside)
+
+
+def _empty_batch_gradients(
+    grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
+
+
+@operation(like=_empty_batch_gradients)
+def _batch_gradients(
+    grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_input, grad_weight, grad_bias = torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
+    parts, channels = _parts(input), input.shape[1]
+    sums = mean.new_empty(2, parts.number, channels)
+    programs = blocks_of(channels, parts.width) * parts.number
+    sizes = (channels, *_strides(input), *parts[:3])
+    tile = {"height": parts.height, "width": parts.width}
+    launch(batch_sums_kernel, programs, grad_output, input, mean, sums, *sizes, **tile)
+    padded = triton.next_power_of_2(parts.number)
+    launch(
+        batch_gradients_kernel,
+        programs,
+        grad_output,
+        input,
+        weight,
+        mean,
+        variance,
+        sums,
+        grad_input,
+        grad_weight,
+        grad_bias,
+        *sizes,
+        eps=eps,
+        padded=padded,
+        **tile,
+    )
+    return grad_input, grad_weight, grad_bias
+
+
+@triton.jit
+def batch_sums_kernel(
+    grad_output, input, mean, sums, channels, space, x_n, x_c, x_s, elements, each, count,
+    height: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    """Σ g and Σ g·d of each part of the elements."""
+    part, channel, exists = _channel(channels, count, width)
+    mu = tl.load(mean + channel, mask=exists, other=0)
+    sum_g, sum_gd = tl.zeros((width,), mu.dtype), tl.zeros((width,), mu.dtype)
+    end = tl.minimum((part + 1) * each, elements)
+    for start in range(part * each, end, height):
+        at, inside = _tile_of(start + tl.arange(0, height), end, channel, exists, space, x_n, x_c, x_s)
+        g = tl.load(grad_output + at, mask=inside, other=0).to(mu.dtype)
+        d = tl.load(input + at, mask=inside, other=0).to(mu.dtype) - mu[None, :]
+        sum_g += tl.sum(g, 0)
+        sum_gd += tl.sum(g * tl.where(inside, d, 0), 0)
+    sums += part * channels + channel
+    tl.store(sums, sum_g, mask=exists)
+    tl.store(sums + count * channels, sum_gd, mask=exists)
+
+
+@triton.jit
+def batch_gradients_kernel(
+    grad_output, input, weight, mean, variance, sums, grad_input, grad_weight, grad_bias,
+    channels, space, x_n, x_c, x_s, elements, each, count,
+    eps: tl.constexpr, padded: tl.constexpr, height: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    part, channel, exists = _channel(channels, count, width)
+    of_part = tl.arange(0, padded)[:, None]
+    at, known = of_part * channels + channel[None, :], (of_part < count) & exists[None, :]
+    sum_g = tl.sum(tl.load(sums + at, mask=known, other=0), 0)
+    sum_gd = tl.sum(tl.load(sums + count * channels + at, mask=known, other=0), 0)
+    mu = tl.load(mean + channel, mask=exists, other=0)
+    var_eps = tl.load(variance + channel, mask=exists, other=1) + eps
+    rho = tl.rsqrt(var_eps)
+    if part == 0:
+        tl.store(grad_weight + channel, sum_gd * rho, mask=exists)
+        tl.store(grad_bias + channel, sum_g, mask=exists)
+    factor = tl.load(weight + channel, mask=exists, other=0).to(mu.dtype) * rho
+    mean_g, slope = sum_g / elements, sum_gd / elements / var_eps
+    end = tl.minimum((part + 1) * each, elements)
+    for start in range(part * each, end, height):
+        place, inside = _tile_of(start + tl.arange(0, height), end, channel, exists, space, x_n, x_c, x_s)
+        g = tl.load(grad_output + place, mask=inside, other=0).to(mu.dtype)
+        d = tl.load(input + place, mask=inside, other=0).to(mu.dtype) - mu[None, :]
+        tl.store(grad_input + place, ((g - mean_g[None, :]) - d * slope[None, :]) * factor[None, :], mask=inside)
+
+
+def update_running(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, momentum: float, unbias: float
+) -> None:
+    """Each running statistic r becomes (1 − momentum)·r + momentum·s of the batch's s; σ² is multiplied by `unbias`."""
+    mean, variance = mean.reshape(running_mean.shape), variance.reshape(running_var.shape)
+    _update_running(running_mean, running_var, mean.contiguous(), variance.contiguous(), momentum, unbias)
+
+
+@operation(like=lambda *_: None, mutates=("running_mean", "running_var"))
+def _update_running(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, momentum: float, unbias: float
+) -> None:
+    block = 1024
+    launch(
+        update_running_kernel,
+        blocks_of(mean.numel(), block),
+        running_mean,
+        running_var,
+        mean,
+        variance,
+        mean.numel(),
+        running_mean.stride(0),
+        running_var.stride(0),
+        *_two_floats(momentum),
+        *_two_floats(unbias),
+        block=block,
+    )
+
+
+def _two_floats(number: float) -> tuple[float, float]:
+    """float32s whose sum is the number, to 48 bits: Triton takes no argument of float64."""
+    nearest = ctypes.c_float(number).value
+    return nearest, number - nearest
+
+
+@triton.jit
+def update_running_kernel(
+    running_mean, running_var, mean, variance, size, s_mean, s_var,
+    momentum, momentum_rest, unbias, unbias_rest, block: tl.constexpr,
+):  # fmt: skip
+    at = tl.program_id(0) * block + tl.arange(0, block)
+    mu = tl.load(mean + at, mask=at < size, other=0)
+    var = tl.load(variance + at, mask=at < size, other=0)
+    zeros = tl.zeros((block,), mu.dtype)
+    m = zeros + momentum + momentum_rest
+    unbiased = var * (zeros + unbias + unbias_rest)
+    old_mean = tl.load(running_mean + at * s_mean, mask=at < size, other=0).to(mu.dtype)
+    old_var = tl.load(running_var + at * s_var, mask=at < size, other=0).to(mu.dtype)
+    tl.store(running_mean + at * s_mean, (1 - m) * old_mean + m * mu, mask=at < size)
+    tl.store(running_var + at * s_var, (1 - m) * old_var + m * unbiased, mask=at < size)

@@ -1,0 +1,317 @@
+"""Softmax, its logarithm and cross-entropy along one dimension, each in one pass over x.
+
+    y = e^x / Σ e^x              dL/dx = y · (g − Σ y·g)             g = dL/dy
+    y = x − log Σ e^x            dL/dx = g − e^y · Σ g
+    L = − h·y_t − Σ S·y          dL/dx = (e^y · (h + Σ S) − h·onehot(t) − S) · dL/dL
+
+A program holds rows of elements that lie `inner` apart: row r begins at the (r mod inner)-th element of the
+(r div inner)-th block of length · inner.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from torchfromscratch.kernels.precision import wide_type
+from torchfromscratch.kernels.triton import IS_INTERPRETED
+from torchfromscratch.kernels.triton.launch import blocks_of, launch, only_number, operation
+from torchfromscratch.kernels.triton.mathematics import exp, log
+
+# Elements that a program holds, and those of the longest row.
+TILE = 2**14 if IS_INTERPRETED else 2**11
+LONGEST_ROW = 2**14
+
+
+def fits(input: Tensor, dim: int) -> bool:
+    """Whether rows along the dimension can be held whole."""
+    return input.numel() > 0 and input.shape[dim] <= LONGEST_ROW
+
+
+def softmax(input: Tensor, dim: int, logarithm: bool) -> Tensor:
+    """The softmax, or its logarithm, contiguous."""
+    return _softmax(input.contiguous(), dim % input.dim(), logarithm)
+
+
+def gradient(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Tensor:
+    """dL/dx of the softmax, or of its logarithm, from dL/dy and y."""
+    return _softmax_gradient(grad_output.contiguous(), output.contiguous(), dim % output.dim(), logarithm)
+
+
+def _rows(input: Tensor, dim: int) -> tuple[int, int, int]:
+    """How many rows there are, their length and how far apart their elements lie."""
+    length = input.shape[dim]
+    return input.numel() // length, length, math.prod(input.shape[dim + 1 :])
+
+
+def _blocks(count: int, length: int) -> dict[str, int]:
+    columns = triton.next_power_of_2(length)
+    rows = max(1, min(TILE // columns, triton.next_power_of_2(count)))
+    return {"rows": rows, "columns": columns, "warps": min(16, max(4, rows * columns // 512))}
+
+
+@operation(like=lambda input, dim, logarithm: torch.empty_like(input))
+def _softmax(input: Tensor, dim: int, logarithm: bool) -> Tensor:
+    output, sizes = torch.empty_like(input), _rows(input, dim)
+    blocks = _blocks(*sizes[:2])
+    launch(softmax_kernel, blocks_of(sizes[0], blocks["rows"]), input, output, *sizes, logarithm=logarithm, **blocks)
+    return output
+
+
+@triton.jit
+def _elements(count, length, inner, rows: tl.constexpr, columns: tl.constexpr):
+    """A program's rows, their columns, where their elements lie, and which exist."""
+    row, column = tl.program_id(0) * rows + tl.arange(0, rows), tl.arange(0, columns)
+    start = (row // inner).to(tl.int64) * length * inner + row % inner
+    inside = (row < count)[:, None] & (column < length)[None, :]
+    return row, column, start[:, None] + column.to(tl.int64)[None, :] * inner, inside
+
+
+@triton.jit
+def _wide(x):
+    return x.to(tl.float32) if x.dtype.primitive_bitwidth < 32 else x
+
+
+@triton.jit
+def _log_softmax(x):
+    """x − log Σ e^x of each row; the greatest is taken off first, so that nothing overflows."""
+    below = x - tl.max(x, 1)[:, None]
+    return below - log(tl.sum(exp(below), 1))[:, None]
+
+
+@triton.jit
+def softmax_kernel(
+    input, output, count, length, inner, logarithm: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr
+):  # fmt: skip
+    _, _, at, inside = _elements(count, length, inner, rows, columns)
+    x = _wide(tl.load(input + at, mask=inside, other=float("-inf")))
+    if logarithm:
+        y = _log_softmax(x)
+    else:
+        exponential = exp(x - tl.max(x, 1)[:, None])
+        y = exponential / tl.sum(exponential, 1)[:, None]
+    tl.store(output + at, y, mask=inside)
+
+
+@operation(like=lambda grad_output, output, dim, logarithm: torch.empty_like(grad_output))
+def _softmax_gradient(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Tensor:
+    grad_input, sizes = torch.empty_like(grad_output), _rows(output, dim)
+    blocks = _blocks(*sizes[:2])
+    launch(
+        softmax_gradient_kernel,
+        blocks_of(sizes[0], blocks["rows"]),
+        grad_output,
+        output,
+        grad_input,
+        *sizes,
+        logarithm=logarithm,
+        **blocks,
+    )
+    return grad_input
+
+
+@triton.jit
+def softmax_gradient_kernel(
+    grad_output, output, grad_input, count, length, inner,
+    logarithm: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
+    _, _, at, inside = _elements(count, length, inner, rows, columns)
+    g = _wide(tl.load(grad_output + at, mask=inside, other=0))
+    y = _wide(tl.load(output + at, mask=inside, other=0))
+    dx = g - exp(y) * tl.sum(g, 1)[:, None] if logarithm else y * (g - tl.sum(y * g, 1)[:, None])
+    tl.store(grad_input + at, dx, mask=inside)
+
+
+# ---------------- cross-entropy
+
+
+def losses(
+    input: Tensor, classes: Tensor | None, weight: Tensor | None, density: Tensor | None, dim: int, *options: Any
+) -> tuple[Tensor, Tensor]:
+    """L of every row and the logarithm of the softmax; options are factor, ignore_index and smoothing."""
+    z, t, w, s = _contiguous(input, classes, weight, density)
+    return cross_entropy(z, t, w, s, dim % input.dim(), *options)
+
+
+def losses_gradient(
+    grad_losses: Tensor,
+    logarithms: Tensor,
+    classes: Tensor | None,
+    weight: Tensor | None,
+    density: Tensor | None,
+    dim: int,
+    *options: Any,
+) -> Tensor:
+    """dL/dx from dL/dL of every row, which may repeat one number, and the logarithm of the softmax."""
+    g, x, t, w, s = _contiguous(only_number(grad_losses), logarithms, classes, weight, density)
+    return cross_entropy_gradient(g, x, t, w, s, dim % logarithms.dim(), *options)
+
+
+def _contiguous(*tensors: Tensor | None) -> list[Any]:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+
+
+def _empty_losses(
+    input: Tensor,
+    classes: Tensor | None,
+    weight: Tensor | None,
+    density: Tensor | None,
+    dim: int,
+    factor: float,
+    ignore_index: int,
+    smoothing: float,
+) -> tuple[Tensor, Tensor]:
+    shape = [1 if at == dim else size for at, size in enumerate(input.shape)]
+    return input.new_empty(shape, dtype=wide_type(input.dtype)), torch.empty_like(input)
+
+
+@operation(like=_empty_losses)
+def cross_entropy(
+    input: Tensor,
+    classes: Tensor | None,
+    weight: Tensor | None,
+    density: Tensor | None,
+    dim: int,
+    factor: float,
+    ignore_index: int,
+    smoothing: float,
+) -> tuple[Tensor, Tensor]:
+    """L of every row and the logarithm of the softmax, of contiguous tensors."""
+    losses, logarithms = _empty_losses(input, classes, weight, density, dim, factor, ignore_index, smoothing)
+    sizes = _rows(input, dim)
+    blocks = _blocks(*sizes[:2])
+    launch(
+        cross_entropy_kernel,
+        blocks_of(sizes[0], blocks["rows"]),
+        input,
+        classes,
+        weight,
+        density,
+        losses,
+        logarithms,
+        *sizes,
+        factor=factor,
+        ignore_index=ignore_index,
+        smoothing=smoothing,
+        **blocks,
+    )
+    return losses, logarithms
+
+
+@triton.jit
+def _target(
+    row, column, at, inside, classes, weight, density, count, length,
+    factor: tl.constexpr, ignore_index: tl.constexpr, smoothing: tl.constexpr, zeros,
+):  # fmt: skip
+    """h·onehot(t) and S of each row, and whether the row counts. A class that does not exist makes them NaN."""
+    counts = row < count
+    one_hot = zeros
+    s = zeros
+    if classes is not None:
+        t = tl.load(classes + row, mask=counts, other=0)
+        counts = counts & (t != ignore_index)
+        exists = (t >= 0) & (t < length) | ~counts
+        h = tl.where(exists, tl.full(t.shape, factor, zeros.dtype), float("nan"))
+        if weight is not None:
+            h *= tl.load(weight + t, mask=counts & exists, other=1).to(zeros.dtype)
+        one_hot = tl.where((column[None, :] == t[:, None]) | ~exists[:, None], h[:, None], 0)
+    if density is not None:
+        s = tl.load(density + at, mask=inside, other=0).to(zeros.dtype)
+    elif smoothing != 0:
+        w = tl.full(column.shape, 1, zeros.dtype)
+        if weight is not None:
+            w = tl.load(weight + column, mask=column < length, other=0).to(zeros.dtype)
+        s = tl.where(inside, (w * smoothing / length)[None, :], 0)
+    return one_hot, s, counts
+
+
+@triton.jit
+def cross_entropy_kernel(
+    input, classes, weight, density, losses, logarithms, count, length, inner,
+    factor: tl.constexpr, ignore_index: tl.constexpr, smoothing: tl.constexpr,
+    rows: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
+    row, column, at, inside = _elements(count, length, inner, rows, columns)
+    y = _log_softmax(_wide(tl.load(input + at, mask=inside, other=float("-inf"))))
+    zeros = tl.zeros((rows, columns), y.dtype)
+    one_hot, s, counts = _target(
+        row, column, at, inside, classes, weight, density, count, length, factor, ignore_index, smoothing, zeros
+    )
+    loss = tl.zeros((rows,), y.dtype)
+    if classes is not None:
+        loss -= tl.sum(tl.where(one_hot == 0, 0, one_hot * y), 1)
+    if density is not None or smoothing != 0:
+        loss -= tl.sum(tl.where(inside, s * y, 0), 1)
+    tl.store(losses + row, tl.where(counts, loss, 0), mask=row < count)
+    tl.store(logarithms + at, y, mask=inside)
+
+
+def _empty_grad_logits(
+    grad_losses: Tensor,
+    logarithms: Tensor,
+    classes: Tensor | None,
+    weight: Tensor | None,
+    density: Tensor | None,
+    dim: int,
+    factor: float,
+    ignore_index: int,
+    smoothing: float,
+) -> Tensor:
+    return torch.empty_like(logarithms)
+
+
+@operation(like=_empty_grad_logits)
+def cross_entropy_gradient(
+    grad_losses: Tensor,
+    logarithms: Tensor,
+    classes: Tensor | None,
+    weight: Tensor | None,
+    density: Tensor | None,
+    dim: int,
+    factor: float,
+    ignore_index: int,
+    smoothing: float,
+) -> Tensor:
+    """dL/dx from dL/dL, one number or one of every row, and the logarithm of the softmax; all contiguous."""
+    grad_input, sizes = torch.empty_like(logarithms), _rows(logarithms, dim)
+    blocks = _blocks(*sizes[:2])
+    launch(
+        cross_entropy_gradient_kernel,
+        blocks_of(sizes[0], blocks["rows"]),
+        grad_losses,
+        logarithms,
+        classes,
+        weight,
+        density,
+        grad_input,
+        *sizes,
+        is_one=grad_losses.numel() == 1,
+        factor=factor,
+        ignore_index=ignore_index,
+        smoothing=smoothing,
+        **blocks,
+    )
+    return grad_input
+
+
+@triton.jit
+def cross_entropy_gradient_kernel(
+    grad_losses, logarithms, classes, weight, density, grad_input, count, length, inner,
+    is_one: tl.constexpr, factor: tl.constexpr, ignore_index: tl.constexpr, smoothing: tl.constexpr,
+    rows: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
+    row, column, at, inside = _elements(count, length, inner, rows, columns)
+    y = _wide(tl.load(logarithms + at, mask=inside, other=float("-inf")))
+    zeros = tl.zeros((rows, columns), y.dtype)
+    one_hot, s, counts = _target(
+        row, column, at, inside, classes, weight, density, count, length, factor, ignore_index, smoothing, zeros
+    )
+    g = tl.load(grad_losses + (row * 0 if is_one else row), mask=counts, other=0).to(y.dtype)
+    target = one_hot + s
+    dx = (exp(y) * tl.sum(target, 1)[:, None] - target) * g[:, None]
+    tl.store(grad_input + at, dx, mask=inside)
