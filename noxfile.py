@@ -2,7 +2,7 @@
 
 nox -s tests                     # the README's test command, on the newest torch
 nox -s "tests(torch='2.9.1')"    # the same on one of the older ones
-nox -s lint workflows docs build
+nox -s lint workflows documents docs build
 """
 
 from __future__ import annotations
@@ -64,6 +64,13 @@ def workflows(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
+    """Build the site in both languages, without a warning, and follow its links; it lies in build/site/."""
+    session.install("-e", ".[docs]")
+    session.run("python", "docs/site/build.py")
+
+
+@nox.session
+def documents(session: nox.Session) -> None:
     """Write the documents that commands write; a difference to what is committed is shown."""
     session.install("-e", ".[test]")
     session.run("python", "scripts/notes.py")
