@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 SITE = Path(__file__).parent
 FOLDER = SITE.parents[1] / "build" / "site"
 LANGUAGES = {"en": ".", "vi": "vi"}
+
+MADE = re.compile(r'"anchor":"([^"]+)"')  # the places that an interactive page makes as it opens
 
 
 def main() -> int:
@@ -41,8 +44,9 @@ class Page(HTMLParser):
         super().__init__()
         self.links: list[str] = []
         self.loaded: list[str] = []
-        self.places: set[str] = set()
-        self.feed(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        self.places = set(MADE.findall(text))
+        self.feed(text)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         given = {name: value for name, value in attributes if value is not None}

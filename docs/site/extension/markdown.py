@@ -30,7 +30,7 @@ PAGES = {
 
 ASKED = re.compile(r'^<!-- (?P<what>[\w-]+)(?: (?P<which>[^"\n]+?))?(?: "(?P<section>[^"\n]+)")? -->$', re.MULTILINE)
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)\s]+)\)")
-RAW_LINK = re.compile(r'(?P<attribute>href|src|srcset)="(?P<target>[^":#]+)(?P<anchor>#[^"]*)?"')
+RAW_LINK = re.compile(r'(?P<attribute>href)="(?P<target>[^":#]+\.md)(?P<anchor>#[^"]*)?"')
 FENCED = re.compile(r"^ *(`{3,}).*?^ *\1`*$", re.MULTILINE | re.DOTALL)
 FORMULA = re.compile(r"\$`(.+?)`\$", re.DOTALL)
 CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)

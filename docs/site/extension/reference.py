@@ -23,6 +23,7 @@ RESULTS = {
     "torchfromscratch.audit": "Report Call",
     "torchfromscratch.checking": "Report Finding CannotCheckError",
     "torchfromscratch.convert": "ConversionReport",
+    "torchfromscratch.explaining.explanation": "Explanation",
     "torchfromscratch.summary": "Summary Layer",
 }
 
