@@ -22,7 +22,10 @@ nitpick_ignore_regex = [
         "py:.*",
         r"(dict|list|tuple|torch|collections|typing|pathlib|argparse|types|contextlib|optional|default|callable)\b.*",
     ),
-    ("py:.*", r"[\w.]*\b(Tensor|Module|Size|Padding|Optimizer|Parameter|DType|Number|ReceptiveField|Sizes|Figure|_\w+|[A-Z])"),
+    (
+        "py:.*",
+        r"[\w.]*\b(Tensor|Module|Size|Padding|Optimizer|Parameter|DType|Number|ReceptiveField|Sizes|Figure|_\w+|[A-Z])",
+    ),
 ]
 
 myst_heading_anchors = 4

@@ -12,7 +12,7 @@ import posixpath
 import re
 from pathlib import Path
 
-from extension import reference, sheets
+from extension import notebooks, reference, sheets
 
 SITE = Path(__file__).parents[1]
 ROOT = SITE.parents[1]
@@ -62,6 +62,8 @@ class Page:
             path = ROOT / which
             self.read.add(path)
             return self.expanded(section(path.read_text(encoding="utf-8"), asked["section"]), posixpath.dirname(which))
+        if what == "notebook":
+            return self._dialect(notebooks.as_markdown(ROOT / which), posixpath.dirname(which))
         if what == "program":
             path, _, number = which.rpartition(" ")
             self.read.add(ROOT / path)
@@ -120,6 +122,8 @@ class Page:
 
 def docname_of(path: str) -> str:
     """The page that shows a document: errata for docs/errata.md, layers/linear for docs/site/en/layers/linear.md."""
+    if path.endswith(".ipynb"):
+        return "notebooks"
     return PAGES.get(path) or re.sub(r"^docs/(site/\w\w/)?", "", path).removesuffix(".md")
 
 
