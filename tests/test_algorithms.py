@@ -63,18 +63,28 @@ ANY = {
     "dilation": (1, 3),
     "groups": (1, 3),
     "per_group": (1, 2),
+    "filters": (1, 3),
     "sees": (1, 1),  # inputs, at the least
 }
 OF_WINOGRAD = {"dims": (2, 2), "kernel": (3, 3), "stride": (1, 1), "groups": (1, 1), "per_group": (1, 5)}
 FITS: list[tuple[Kernel, dict[str, tuple[int, int]]]] = [
     (POINTWISE, {"kernel": (1, 1), "sees": (0, 1)}),
     (DEPTHWISE_RUNS, {"groups": (2, 4), "per_group": (1, 1)}),
+    (DEPTHWISE_RUNS, {"groups": (2, 4), "per_group": (1, 1), "filters": (1, 1), "stride": (1, 1)}),  # both gradients
     (DEPTHWISE, {"groups": (2, 4), "per_group": (1, 1)}),
     (WINOGRAD, {**OF_WINOGRAD, "dilation": (1, 1)}),
     (WINOGRAD_DILATED, OF_WINOGRAD),
     (WINOGRAD_3D, {**OF_WINOGRAD, "dims": (3, 3), "dilation": (1, 1)}),
     (FFT, {}),  # of nothing but padding it computes 0 but for rounding
     (IM2COL, {"sees": (0, 1)}),
+]
+
+
+SIZES_OF_BLOCKS = [
+    (blocking, "BATCH_BLOCK_BYTES"),
+    (winograd, "ELEMENTS_PER_CORE"),
+    (winograd, "LEAST_TILES"),
+    (winograd_3d, "BLOCK_BYTES"),
 ]
 
 
@@ -94,7 +104,7 @@ def tasks(draw: st.DrawFn, **given: tuple[int, int]) -> Task:
     sees = ranges["sees"][0]
     padding = tuple(draw(st.integers(0, min(2, span - 1) if sees else 2)) for span in extent)
     size = tuple(max(1, span - 2 * p) + draw(st.integers(0, 5)) for span, p in zip(extent, padding, strict=True))
-    channels = groups * draw(st.integers(*ranges["per_group"])), groups * draw(COUNTS)
+    channels = groups * draw(st.integers(*ranges["per_group"])), groups * draw(st.integers(*ranges["filters"]))
     windows = Windows(kernel, stride, padding, dilation, groups)
     return Task(batch, channels, size, windows, torch.float64, draw(st.booleans()), on_cpu=True, is_tracing=False)
 
@@ -104,7 +114,10 @@ def tasks(draw: st.DrawFn, **given: tuple[int, int]) -> Task:
 )
 @hypothesis.given(data=st.data())
 def test_as_the_reference(kernel: Kernel, fitting: dict[str, tuple[int, int]], data: st.DataObject) -> None:
-    """In float64, all three partial derivatives of the trilinear form, those of gradients that come in pairs too."""
+    """In float64, all three partial derivatives of the trilinear form, those of gradients that come in pairs too.
+
+    Also in the smallest blocks, and as if there were more threads.
+    """
     task = data.draw(tasks(**fitting))
     if kernel is DEPTHWISE_RUNS:
         task = replace(task, channels_last=False)
@@ -124,12 +137,17 @@ def test_as_the_reference(kernel: Kernel, fitting: dict[str, tuple[int, int]], d
         )
     )
     b = b.flatten()
-    assert_equal([kernel.correlate(x, w, b, windows)], [reference.correlate(x, w, b, windows)])
-    both = kernel.full_convolution(g, w, windows, task.input_size), kernel.weight_gradient(x, g, windows)
     expected = reference.full_convolution(g, w, windows, task.input_size), reference.weight_gradient(x, g, windows)
-    assert_equal([*both], [*expected])
-    if kernel.gradients is not None and windows.all_see_input:
-        assert_equal([*kernel.gradients(x, w, g, windows)], [*expected])
+    with pytest.MonkeyPatch.context() as patch:
+        for module, constant in SIZES_OF_BLOCKS * data.draw(st.booleans()):
+            patch.setattr(module, constant, 1)
+        threads = data.draw(COUNTS)
+        patch.setattr(torch, "get_num_threads", lambda: threads)
+        assert_equal([kernel.correlate(x, w, b, windows)], [reference.correlate(x, w, b, windows)])
+        both = kernel.full_convolution(g, w, windows, task.input_size), kernel.weight_gradient(x, g, windows)
+        assert_equal([*both], [*expected])
+        if kernel.gradients is not None and windows.all_see_input:
+            assert_equal([*kernel.gradients(x, w, g, windows)], [*expected])
 
 
 @pytest.mark.parametrize("memory_format", FORMATS, ids=FORMAT_NAMES)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torchfromscratch.kernels.choice import choice, chosen_algorithm
+from torchfromscratch.kernels.choice import choice
 from torchfromscratch.kernels.convolution.dispatch import ALGORITHMS
-
-__all__ = ["algorithm", "chosen_algorithm"]
 
 
 @contextmanager

@@ -8,11 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from torchfromscratch.algorithm import chosen_algorithm
 from torchfromscratch.autograd.convolution import correlation, full_convolution
 from torchfromscratch.functional.arguments import MANY, Size, as_batch, is_int, per_dimension, require_memory
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.buffers import no_view
+from torchfromscratch.kernels.choice import chosen_algorithm
 from torchfromscratch.kernels.planning import cache_plans
 from torchfromscratch.kernels.windows import Windows
 

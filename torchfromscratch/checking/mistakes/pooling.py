@@ -60,6 +60,17 @@ def top_left(windows: Tensor) -> Tensor:
     return shares
 
 
+# What becomes of a gradient where several elements are the largest.
+TIES: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
+    ("All of several largest elements get the gradient.", largest),
+    ("Several largest elements share the gradient.", lambda x: largest(x) / largest(x).sum(-1, keepdim=True)),
+    (
+        "The last of several largest elements gets the gradient.",
+        lambda x: first_of_largest(x.flip(-1)).flip(-1).double(),
+    ),
+)
+
+
 def of_options() -> Iterator[Mistake]:
     """Options that are forgotten or exchanged."""
     for name in ("kernel_size", "stride", "padding"):
@@ -108,12 +119,7 @@ def of_max() -> Iterator[Mistake]:
         lambda t: pooling_windows(t, t.input, 0.0).mean(-1),
     )
     for sentence, share in (
-        ("All of several largest elements get the gradient.", largest),
-        ("Several largest elements share the gradient.", lambda x: largest(x) / largest(x).sum(-1, keepdim=True)),
-        (
-            "The last of several largest elements gets the gradient.",
-            lambda x: first_of_largest(x.flip(-1)).flip(-1).double(),
-        ),
+        *TIES,
         ("Every element of a window gets the gradient: the mask of the largest is missing.", torch.ones_like),
         (
             "The gradient is spread over the window, as average pooling's is.",
@@ -312,12 +318,7 @@ def of_adaptive_max() -> Iterator[Mistake]:
         return found
 
     for sentence, share in (
-        ("All of several largest elements get the gradient.", largest),
-        ("Several largest elements share the gradient.", lambda x: largest(x) / largest(x).sum(-1, keepdim=True)),
-        (
-            "The last of several largest elements gets the gradient.",
-            lambda x: first_of_largest(x.flip(-1)).flip(-1).double(),
-        ),
+        *TIES,
         ("Every element of a region gets the gradient.", torch.ones_like),
         ("The gradient is spread over the region.", lambda x: torch.ones_like(x) / x.shape[-1]),
     ):

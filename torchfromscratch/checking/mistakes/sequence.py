@@ -268,11 +268,6 @@ def constant(*names: str) -> Callable[[Truth], tuple[Tensor, Tensor]]:
     return lambda t: lstm(t, keep=lambda name, x: x.detach() if name in names else x)
 
 
-def replace_derivative(name: str, derivative: Callable[[Tensor], Tensor]) -> Callable[[str, Tensor], Tensor]:
-    """A part whose value stays and whose gradient gets another factor."""
-    return lambda part, x: x.detach() + derivative(x.detach()) * (x - x.detach()) if part == name else x
-
-
 def of_lstm() -> Iterator[Mistake]:
     """Gates exchanged, taken for constants, and paths that are missing."""
     for order in map("".join, itertools.permutations("ifgo")):
