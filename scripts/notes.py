@@ -6,7 +6,7 @@ from torchfromscratch.entry_point import loading, run
 
 with loading():
     from torchfromscratch.command_line import Parser
-    from torchfromscratch.notes.links import LINKED, refreshed
+    from torchfromscratch.notes.links import LINKED, refresh
     from torchfromscratch.notes.page import as_markdown
     from torchfromscratch.notes.pictures import LANGUAGES, pictures
 
@@ -17,7 +17,7 @@ def main() -> None:
     Parser(description=__doc__).parse_args()
     pages = {ROOT / "docs" / "notes.md": as_markdown()}
     for page in (ROOT / "docs" / name for name in LINKED):
-        pages[page] = refreshed(page.read_text(encoding="utf-8"), ROOT)
+        pages[page] = refresh(page.read_text(encoding="utf-8"), ROOT)
     for language in LANGUAGES:
         for name, svg in pictures(language).items():
             pages[ROOT / "docs" / "pictures" / f"{name}.{language}.svg"] = svg

@@ -214,4 +214,4 @@ def found(name: str) -> Any:
 
 
 def test_what_torch_compile_raises_is_known() -> None:
-    assert private.compiler_failed() is found("_dynamo.exc.BackendCompilerFailed")
+    assert private.compiler_error() is found("_dynamo.exc.BackendCompilerFailed")

@@ -60,7 +60,7 @@ if not all(map(functools.partial(hasattr, torch.overrides), OVERRIDE_CHECKS)):
 FALLBACKS: dict[str, Any] = {}
 
 
-def _found(name: str, fallback: Any) -> Any:
+def _find(name: str, fallback: Any) -> Any:
     """The part of torch that has this name, or the fallback."""
     FALLBACKS[name] = fallback
     try:
@@ -69,11 +69,11 @@ def _found(name: str, fallback: Any) -> Any:
         return fallback
 
 
-def _needed(name: str) -> Any:
+def _require(name: str) -> Any:
     def missing(*_: Any) -> NoReturn:
         raise NotImplementedError(f"torch {torch.__version__} has no torch.{name}, without which this cannot be done")
 
-    return _found(name, missing)
+    return _find(name, missing)
 
 
 # What tensors stand for
@@ -89,12 +89,12 @@ def _has_no_storage(tensor: Tensor) -> bool:
 
 
 # Whether a tensor stands for many, by vmap of torch.func or of torch.autograd, or is wrapped by torch.func.
-is_batchedtensor = _found("_C._functorch.is_batchedtensor", _has_no_storage)
-is_legacy_batchedtensor = _found("_C._functorch.is_legacy_batchedtensor", _has_no_storage)
-is_functorch_wrapped_tensor = _found("_C._functorch.is_functorch_wrapped_tensor", _has_no_storage)
+is_batchedtensor = _find("_C._functorch.is_batchedtensor", _has_no_storage)
+is_legacy_batchedtensor = _find("_C._functorch.is_legacy_batchedtensor", _has_no_storage)
+is_functorch_wrapped_tensor = _find("_C._functorch.is_functorch_wrapped_tensor", _has_no_storage)
 
 # Whether a tensor may not be let go of: it shows another's memory, or hooks wait for its gradient. Else, as if so.
-is_view = _found("Tensor._is_view", lambda tensor: True)
+is_view = _find("Tensor._is_view", lambda tensor: True)
 
 
 def has_hooks(tensor: Tensor) -> bool:
@@ -102,7 +102,7 @@ def has_hooks(tensor: Tensor) -> bool:
 
 
 # A tensor in another shape, to autograd no view. Else a copy.
-unsafe_view = _found("ops.aten._unsafe_view.default", lambda tensor, shape: tensor.reshape(shape).clone())
+unsafe_view = _find("ops.aten._unsafe_view.default", lambda tensor, shape: tensor.reshape(shape).clone())
 
 
 def causal_mask(bias: Any, device: torch.device) -> Tensor:
@@ -138,10 +138,10 @@ def _set_forward_mode(enabled: bool) -> Iterator[None]:
 
 
 # The transform of torch.func that runs, or None. Else each layer is a Function, always.
-peek_interpreter_stack = _found("_C._functorch.peek_interpreter_stack", lambda: "unknown")
+peek_interpreter_stack = _find("_C._functorch.peek_interpreter_stack", lambda: "unknown")
 
 # The innermost level of forward mode, −1 outside. Else a dual tensor is tried.
-if isinstance(_found("autograd.forward_ad._current_level", _is_in_forward_mode), int):
+if isinstance(_find("autograd.forward_ad._current_level", _is_in_forward_mode), int):
 
     def is_in_forward_mode() -> bool:
         return forward_ad._current_level >= 0
@@ -149,10 +149,10 @@ else:
     is_in_forward_mode = _is_in_forward_mode
 
 # Forward mode on or off, as in a `jvp`, which torch calls with it off. Else by inference mode, which has none.
-set_forward_mode = _found("autograd.forward_ad._set_fwd_grad_enabled", _set_forward_mode)
+set_forward_mode = _find("autograd.forward_ad._set_fwd_grad_enabled", _set_forward_mode)
 
 # The node whose backward runs. Else audit names none.
-current_autograd_node = _found("_C._current_autograd_node", lambda: None)
+current_autograd_node = _find("_C._current_autograd_node", lambda: None)
 
 
 def forward_class(node: Any) -> Any:
@@ -162,11 +162,11 @@ def forward_class(node: Any) -> Any:
 
 # Who wants to answer in a function's place. Else Dynamo hands modes and subclasses the arithmetic inside, as torch 2.6
 # does modes. The stack of modes has no other access.
-is_torch_function_enabled = _found("_C._is_torch_function_enabled", lambda: False)
-is_torch_function_mode_enabled = _found("_C._is_torch_function_mode_enabled", lambda: False)
-function_modes: Callable[[], list[Any]] = _needed("overrides._get_current_function_mode_stack")
-pop_mode: Callable[[], Any] = _needed("overrides._pop_mode")
-push_mode: Callable[[Any], None] = _needed("overrides._push_mode")
+is_torch_function_enabled = _find("_C._is_torch_function_enabled", lambda: False)
+is_torch_function_mode_enabled = _find("_C._is_torch_function_mode_enabled", lambda: False)
+function_modes: Callable[[], list[Any]] = _require("overrides._get_current_function_mode_stack")
+pop_mode: Callable[[], Any] = _require("overrides._pop_mode")
+push_mode: Callable[[Any], None] = _require("overrides._push_mode")
 
 
 def set_fast_paths(enabled: bool) -> None:
@@ -179,13 +179,13 @@ def set_fast_paths(enabled: bool) -> None:
 
 # What the tools need: trees of tensors, and what takes long to import
 
-tree_map = _needed("utils._pytree.tree_map")
-tree_leaves = _needed("utils._pytree.tree_leaves")
+tree_map = _require("utils._pytree.tree_map")
+tree_leaves = _require("utils._pytree.tree_leaves")
 
 
-def compiler_failed() -> type[Exception]:
+def compiler_error() -> type[Exception]:
     """What torch.compile raises where it finds no compiler. Else any error."""
-    return _found("_dynamo.exc.BackendCompilerFailed", RuntimeError)
+    return _find("_dynamo.exc.BackendCompilerFailed", RuntimeError)
 
 
 def test_databases() -> tuple[Any, Any, Any]:

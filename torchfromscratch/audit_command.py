@@ -80,7 +80,7 @@ def _audit(args: argparse.Namespace) -> None:
             model.to(precision)
             inputs = [_cast(input, precision)]
             tell(f"a step of torch.nn in {_name(precision)}")
-            with _explained(args):
+            with _explain_errors(args):
                 found["torch.nn", precision] = compare(model, inputs, expected)
             tell(f"a step by hand in {_name(precision)}")
             with by_hand(model):
@@ -119,12 +119,12 @@ def _reference(model: torch.nn.Module, input: torch.Tensor, args: argparse.Names
         return torch.float64, take_step(model.to(torch.float64), [_cast(input, torch.float64)])
     except Exception:
         dtype = getattr(torch, args.dtype)
-        with _explained(args):
+        with _explain_errors(args):
             return dtype, take_step(model.to(dtype), [input])
 
 
 @contextmanager
-def _explained(args: argparse.Namespace) -> Iterator[None]:
+def _explain_errors(args: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except Exception as error:

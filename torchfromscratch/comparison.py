@@ -64,7 +64,7 @@ class Comparison:
 
 def take_step(model: torch.nn.Module, inputs: Sequence[Any]) -> Step:
     """One step of the model as it is, which is left as it was: the measure for `compare`."""
-    with _left_as_it_was(model):
+    with _preserve(model):
         outputs = _step(model, inputs)
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
@@ -90,7 +90,7 @@ def compare(model: torch.nn.Module, inputs: Sequence[Any], expected: Step) -> Co
     parameters = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     hooks = [parameter.register_post_accumulate_grad_hook(check(name)) for name, parameter in parameters]
     try:
-        with _left_as_it_was(model), audit(record=True) as kernels:
+        with _preserve(model), audit(record=True) as kernels:
             outputs = _step(model, inputs)
             buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     finally:
@@ -157,7 +157,7 @@ def fill_zero_weights(model: torch.nn.Module) -> None:
 
 
 @contextmanager
-def _left_as_it_was(model: torch.nn.Module) -> Iterator[None]:
+def _preserve(model: torch.nn.Module) -> Iterator[None]:
     """Inside there are no gradients at first, and always the same random numbers; then the buffers are put back."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     model.zero_grad()

@@ -142,7 +142,7 @@ def as_markdown(rows: Sequence[Row], columns: Sequence[str] | None = None) -> st
         lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
     failures = [f"- {row.name}: {failure}" for row in rows for failure in row.failures]
     left_out = [f"- {row.name}, {count} ×: {reason}" for row in rows for reason, count in row.left_out.items()]
-    rounded = [f"- {row.name}: {reason}" for row in rows if (reason := _rounded_in_torch(row.name))]
+    rounded = [f"- {row.name}: {reason}" for row in rows if (reason := _rounding_of_torch(row.name))]
     for title, items in (
         ("Differing", failures),
         ("Left out", left_out),
@@ -263,7 +263,7 @@ class NotApplicable(Exception):
 
 def _row(operator: Operator, columns: Sequence[str], limit: int | None) -> Row:
     row = Row(operator.name)
-    rounding = 2 * torch.finfo(torch.float32).eps if _rounded_in_torch(operator.name) else ROUNDING
+    rounding = 2 * torch.finfo(torch.float32).eps if _rounding_of_torch(operator.name) else ROUNDING
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), _plain_attention():
         warnings.simplefilter("ignore")
         torch.manual_seed(SEED)
@@ -323,7 +323,7 @@ def _compare_errors(row: Row, number: int, sample: Sample) -> None:
         row.failures.append(f"error {number} ({_describe(sample.arguments)}): {answer}, but torch {_summary(expected)}")
 
 
-def _rounded_in_torch(name: str) -> str | None:
+def _rounding_of_torch(name: str) -> str | None:
     """Why an operator is compared to float32's precision, if it is."""
     return ROUNDED_IN_TORCH.get(name.split(" ")[0].split(".")[-1])
 
@@ -426,7 +426,7 @@ def _of_op(op: Any) -> Operator:
     def sample(given: Any) -> Sample:
         return Sample(
             lambda tree: ours(*tree[0], **tree[1]),
-            lambda tree: _unseeded(op.op, *tree[0], **tree[1]),
+            lambda tree: _without_seeding(op.op, *tree[0], **tree[1]),
             ((given.input, *given.args), given.kwargs),
         )
 
@@ -452,14 +452,14 @@ def _ours_in_place_of(op: Any) -> Callable[..., Any]:
 
     def through(*args: Any, **kwargs: Any) -> Any:
         with mock.patch.object(torch.nn.functional, last, mock.Mock(wraps=ours)) as replaced:
-            output = _unseeded(op.op, *args, **kwargs)
+            output = _without_seeding(op.op, *args, **kwargs)
         assert replaced.called, f"{op.name} is not called by its name"
         return output
 
     return through
 
 
-def _unseeded(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _without_seeding(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """The function's answer from the seed that is set: some OpInfos would set their own."""
     with mock.patch.object(torch, "manual_seed"):
         return function(*args, **kwargs)
@@ -516,12 +516,12 @@ def _module_sample(info: Any, given: Any, training: bool) -> Sample:
 def _fresh(arguments: Any) -> Any:
     """The arguments with tensors of their own: what is called may write into them."""
 
-    def copied(leaf: Any) -> Any:
+    def copy_leaf(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
             return leaf.detach().clone().requires_grad_(leaf.requires_grad)
         return copy.deepcopy(leaf)
 
-    return private.tree_map(copied, arguments)
+    return private.tree_map(copy_leaf, arguments)
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -107,7 +107,7 @@ def conversion_report(model: torch.nn.Module) -> ConversionReport:
             covered = any(_is_inside(name, outer) for outer in report.own_forward)
             if not (covered and obstacle in (_OVERRIDES, _SET, _INTEGERS)):
                 report.uncovered[name] = report.left[name]
-        elif converted is cls and _built_in(cls) is not cls:
+        elif converted is cls and _unconverted(cls) is not cls:
             report.own_forward[name] = cls.__name__
     return report
 
@@ -131,13 +131,13 @@ def _plan(module: torch.nn.Module, integers: bool) -> tuple[ModuleClass, str]:
         return cls, _SET
     if is_parametrized(module):
         base, obstacle = _by_hand(cls.__bases__[0])
-        return _rebased(cls, base), obstacle
+        return _rebase(cls, base), obstacle
     return _by_hand(cls)
 
 
 def _plan_back(module: torch.nn.Module) -> ModuleClass:
     cls = type(module)
-    return _rebased(cls, _built_in(cls.__bases__[0])) if is_parametrized(module) else _built_in(cls)
+    return _rebase(cls, _unconverted(cls.__bases__[0])) if is_parametrized(module) else _unconverted(cls)
 
 
 def _by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
@@ -146,7 +146,7 @@ def _by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
         return cls, ""
     built_in = _first(cls, _BY_HAND)
     if built_in is None:
-        return _with_calls_by_hand(_built_in(cls))
+        return _with_calls_by_hand(_unconverted(cls))
     ours = _BY_HAND[built_in]
     if cls is built_in:
         return ours, ""
@@ -204,7 +204,7 @@ def _graph_methods(cls: ModuleClass) -> dict[str, Any]:
     return {"recompile": recompile, "__deepcopy__": deepcopy}
 
 
-def _built_in(cls: ModuleClass) -> ModuleClass:
+def _unconverted(cls: ModuleClass) -> ModuleClass:
     """The class that was converted into `cls`, or `cls` if it was not."""
     if cls in _BUILT_IN:
         return _BUILT_IN[cls]
@@ -239,7 +239,7 @@ class _SkipInitSubclass:
         pass
 
 
-def _rebased(cls: ModuleClass, base: ModuleClass) -> ModuleClass:
+def _rebase(cls: ModuleClass, base: ModuleClass) -> ModuleClass:
     """The class that torch.nn.utils.parametrize made for one module, on another base."""
     if cls.__bases__ == (base,):
         return cls

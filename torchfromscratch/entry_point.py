@@ -44,7 +44,7 @@ OUT_OF_MEMORY = (
 
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Runs a command and ends the process with the exit code that it returns, None for 0."""
-    with _told_in_one_line():
+    with _report_in_one_line():
         code = main()
     sys.exit(code or 0)
 
@@ -54,7 +54,7 @@ def loading() -> AbstractContextManager[None]:
     if not _is_command():
         return nullcontext()
     _prepare()
-    return _told_in_one_line()
+    return _report_in_one_line()
 
 
 def reason(error: BaseException) -> str | None:
@@ -99,7 +99,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _told_in_one_line() -> Iterator[None]:
+def _report_in_one_line() -> Iterator[None]:
     try:
         try:
             yield

@@ -28,11 +28,11 @@ class _ByHand(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         with torch.set_grad_enabled(self.defaults["differentiable"]):
-            if not self._overflowed():
+            if not self._has_overflow():
                 for group in self.param_groups:
                     for parameter in group["params"]:
                         if parameter.grad is not None:
-                            grad = self._unscaled(parameter.grad)
+                            grad = self._unscale(parameter.grad)
                             self._update(parameter, -grad if group["maximize"] else grad, group)
         return loss
 
@@ -41,11 +41,11 @@ class _ByHand(torch.optim.Optimizer):
 
     # torch.amp.GradScaler unscales for every optimiser but those with fused=True, where it leaves these two.
 
-    def _overflowed(self) -> bool:
+    def _has_overflow(self) -> bool:
         found_inf = getattr(self, "found_inf", None)
         return found_inf is not None and bool(found_inf)
 
-    def _unscaled(self, grad: Tensor) -> Tensor:
+    def _unscale(self, grad: Tensor) -> Tensor:
         grad_scale = getattr(self, "grad_scale", None)
         return grad if grad_scale is None else grad.div_(grad_scale)
 

@@ -14,7 +14,15 @@ from torchfromscratch import nn
 from torchfromscratch.autograd.convolution import correlation, full_convolution
 from torchfromscratch.kernels.windows import Windows
 from torchfromscratch.notes import demonstrations, printed
-from torchfromscratch.notes.examples import FIRST_FILTER, VOLUME, X_PICTURE, matched, output_size, parameters, picture
+from torchfromscratch.notes.examples import (
+    FIRST_FILTER,
+    VOLUME,
+    X_PICTURE,
+    match_feature,
+    output_size,
+    parameters,
+    picture,
+)
 from torchfromscratch.notes.examples import X_FILTERS as MEANT
 from torchfromscratch.summary import ReceptiveField
 
@@ -48,13 +56,13 @@ def test_e1_output_of_5x5_with_padding_2_is_7x7():
 
 
 def test_e2_feature_maps_are_cut_off_instead_of_rounded():
-    computed = matched(MEANT["diagonal"])
+    computed = match_feature(MEANT["diagonal"])
     assert not torch.equal(printed.DIAGONAL_MAP, (computed * 100).round() / 100)
     torch.testing.assert_close(printed.DIAGONAL_MAP, (computed * 100 + 1e-4).trunc() / 100)
 
 
 def test_e3_pooled_map_has_four_rows_and_needs_ceil_mode():
-    map = picture(matched(MEANT["diagonal"]))
+    map = picture(match_feature(MEANT["diagonal"]))
     pooled = F.max_pool2d(map, 2, ceil_mode=True)[0, 0]
     assert pooled.shape == (4, 4)
     torch.testing.assert_close(pooled[:3], printed.POOLED_DIAGONAL_MAP, atol=0.01, rtol=0)
@@ -68,7 +76,9 @@ def test_e4_filters_of_the_x_are_misprinted_and_the_picture_is_9x9():
     assert torch.equal(printed.X_FILTERS["diagonal"], MEANT["diagonal"])
     assert (printed.X_FILTERS["cross"] != MEANT["cross"]).sum() == 1
     assert torch.equal(printed.X_FILTERS["antidiagonal"], -MEANT["diagonal"])
-    ranges = {name: (float(matched(filter).min()), float(matched(filter).max())) for name, filter in MEANT.items()}
+    ranges = {
+        name: (float(match_feature(filter).min()), float(match_feature(filter).max())) for name, filter in MEANT.items()
+    }
     assert ranges == {name: (pytest.approx(low), 1) for name, low in zip(MEANT, (-3 / 9, -7 / 9, -3 / 9), strict=True)}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from torchfromscratch.notes.examples import EXAMPLES
-from torchfromscratch.notes.links import LINK, LINKED, refreshed
+from torchfromscratch.notes.links import LINK, LINKED, refresh
 from torchfromscratch.notes.page import as_markdown
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def test_page_is_the_one_that_the_layers_compute():
 @pytest.mark.parametrize("name", LINKED)
 def test_pages_link_to_the_lines_that_implement_them(name):
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
-    assert page == refreshed(page, ROOT), "run: python scripts/notes.py"
+    assert page == refresh(page, ROOT), "run: python scripts/notes.py"
 
 
 def test_derivations_are_the_same_in_both_languages():

@@ -152,7 +152,7 @@ def test_filters_are_enlarged_until_they_can_be_seen() -> None:
 
 @given(st.text())
 def test_names_are_drawn_as_text(name: str) -> None:
-    drawn = monitor._drawn(name)
+    drawn = monitor._drawable(name)
     assert not is_math_text(drawn)
     assert len(drawn.replace(r"\$", "$")) <= 24
     drawn.encode()

@@ -153,10 +153,10 @@ def sum_of_products(*columns: list[float], plus: float | None = None) -> list[Fr
     pieces: list[Fragment] = [(product, t) for t, product in enumerate(products)]
     if plus is not None:
         pieces.append((factor(plus), None))
-    return joined(" + ", pieces) or [("0", None)]
+    return join(" + ", pieces) or [("0", None)]
 
 
-def joined(separator: str, pieces: list[Fragment]) -> list[Fragment]:
+def join(separator: str, pieces: list[Fragment]) -> list[Fragment]:
     """The pieces with a separator between them."""
     return [part for piece in pieces for part in ((separator, None), piece)][1:]
 

@@ -159,7 +159,7 @@ def _draw(axes: Axes, explanation: Explanation, part: Pass, step: Step, top: flo
     result = explanation.grids[part.result].values
     name = f"{part.result}{index_of(step.cell, tuple(result.shape))}"
     sum_text = f"{name} = {step.text} = {number(result.flatten()[step.cell].item())}"
-    lines = _wrapped(sum_text, _characters(explanation))
+    lines = _wrap(sum_text, _characters(explanation))
     axes.text(0, top + ABOVE + tallest + 0.5, "\n".join(lines), fontsize=11, color=INK, va="top", linespacing=1.4)
     return _height(explanation, part)
 
@@ -181,7 +181,7 @@ def _draw_cells(axes: Axes, grid: Grid, left: float, top: float, lit: set[int], 
             axes.text(left + x + 0.5, top + y + 0.53, text, fontsize=size, color=ink, ha="center", va="center")
 
 
-def _wrapped(text: str, width: int) -> list[str]:
+def _wrap(text: str, width: int) -> list[str]:
     """Lines of at most `width` characters, broken at spaces."""
     lines = [""]
     for word in text.split(" "):

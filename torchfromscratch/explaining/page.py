@@ -48,10 +48,10 @@ def _code(code: Code) -> dict[str, Any]:
 def _grid(grid: Grid) -> dict[str, Any]:
     return {
         "shape": list(grid.values.shape),
-        "values": _shown(grid.values),
+        "values": _show(grid.values),
         "note": grid.note,
         "filler": None if grid.filler is None else grid.filler.flatten().int().tolist(),
-        "beside": None if grid.beside is None else {"label": grid.beside[0], "values": _shown(grid.beside[1])},
+        "beside": None if grid.beside is None else {"label": grid.beside[0], "values": _show(grid.beside[1])},
         "wrong": None if grid.wrong is None else grid.wrong.flatten().int().tolist(),
     }
 
@@ -70,5 +70,5 @@ def _pass(part: Pass, code: Code | None) -> dict[str, Any]:
     }
 
 
-def _shown(values: Tensor) -> list[str]:
+def _show(values: Tensor) -> list[str]:
     return [number(value) for value in values.flatten().tolist()]

@@ -20,14 +20,14 @@ GAP = "   "
 def as_text(explanation: Explanation, steps: int | None = None) -> str:
     """The whole explanation, with at most `steps` steps of each pass (None: all)."""
     lines = [f"{explanation.layer}: {explanation.settings}", ""]
-    lines += _in_rows([_drawn(name, explanation.grids[name]) for name in explanation.given])
+    lines += _in_rows([_draw_grid(name, explanation.grids[name]) for name in explanation.given])
     for part in explanation.passes:
         lines += ["", f"── {part.title} ──", part.formula, ""]
         derived = [name for name in part.operands if name not in explanation.given and explanation.grids[name].note]
         for name in derived:
-            lines += [*_in_rows([_drawn(name, explanation.grids[name])]), ""]
+            lines += [*_in_rows([_draw_grid(name, explanation.grids[name])]), ""]
         lines += _in_rows(_result(part.result, explanation.grids[part.result]))
-        told = [_told(explanation, part, step) for step in part.steps[:steps]]
+        told = [_describe_step(explanation, part, step) for step in part.steps[:steps]]
         with_windows = any(len(block) > 1 for block in told)
         lines += [line for i, block in enumerate(told) for line in ([""] if with_windows or not i else []) + block]
         if steps is not None and len(part.steps) > steps:
@@ -36,7 +36,7 @@ def as_text(explanation: Explanation, steps: int | None = None) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _told(explanation: Explanation, part: Pass, step: Step) -> Block:
+def _describe_step(explanation: Explanation, part: Pass, step: Step) -> Block:
     """One step: the windows that it used, and the sum."""
     result = explanation.grids[part.result].values
     name = f"{part.result}{index_of(step.cell, tuple(result.shape))}"
@@ -55,23 +55,23 @@ def _told(explanation: Explanation, part: Pass, step: Step) -> Block:
     return [*_in_rows(blocks), *equation]
 
 
-def _drawn(name: str, grid: Grid) -> Block:
+def _draw_grid(name: str, grid: Grid) -> Block:
     """A grid with its name and note above its planes."""
-    planes = [_titled(title, _matrix(plane)) for title, plane in _planes(name, grid.values)]
+    planes = [_add_title(title, _matrix(plane)) for title, plane in _planes(name, grid.values)]
     rows = _in_rows(planes)
     return [f"{name}: {grid.note}", *rows] if grid.note else rows
 
 
 def _result(name: str, grid: Grid) -> list[Block]:
     """A result, and torch.nn's own or the given one beside it, wrong cells in brackets."""
-    blocks = [_titled(title, _matrix(plane)) for title, plane in _planes(name, grid.values)]
+    blocks = [_add_title(title, _matrix(plane)) for title, plane in _planes(name, grid.values)]
     if grid.beside is None:
         return blocks
     label, values = grid.beside
     wrong = torch.zeros_like(values, dtype=torch.bool) if grid.wrong is None else grid.wrong
     planes = zip(_planes(name, values), _planes(name, wrong), strict=True)
     theirs = [
-        _titled(f"{label.removesuffix('.nn')} {title}", _matrix(plane, bad)) for (title, plane), (_, bad) in planes
+        _add_title(f"{label.removesuffix('.nn')} {title}", _matrix(plane, bad)) for (title, plane), (_, bad) in planes
     ]
     return [block for pair in zip(blocks, theirs, strict=True) for block in pair]
 
@@ -95,11 +95,11 @@ def _matrix(values: Tensor, wrong: Tensor | None = None) -> Block:
     return [" ".join(cell.rjust(width) for cell in row) for row in cells]
 
 
-def _titled(title: str, block: Block) -> Block:
-    return _squared([title, *block])
+def _add_title(title: str, block: Block) -> Block:
+    return _square([title, *block])
 
 
-def _squared(block: Block) -> Block:
+def _square(block: Block) -> Block:
     width = max(len(line) for line in block)
     return [line.ljust(width) for line in block]
 
@@ -107,7 +107,7 @@ def _squared(block: Block) -> Block:
 def _beside(blocks: list[Block], separator: str) -> Block:
     """Blocks next to each other; the separator stands in the middle line."""
     height = max(len(block) for block in blocks)
-    filled = [_squared(block + [""] * (height - len(block))) for block in blocks]
+    filled = [_square(block + [""] * (height - len(block))) for block in blocks]
     separators = [separator if line == height // 2 else " " * len(separator) for line in range(height)]
     return ["".join(_interleave(line, mark)) for *line, mark in zip(*filled, separators, strict=True)]
 
@@ -119,7 +119,7 @@ def _interleave(pieces: list[str], mark: str) -> list[str]:
 def _in_rows(blocks: list[Block]) -> Block:
     """Blocks next to each other, in as many rows as the line width asks for."""
     rows: list[list[Block]] = [[]]
-    for block in map(_squared, blocks):
+    for block in map(_square, blocks):
         if rows[-1] and sum(len(b[0]) + len(GAP) for b in rows[-1]) + len(block[0]) > LINE_WIDTH:
             rows.append([])
         rows[-1].append(block)

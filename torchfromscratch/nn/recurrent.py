@@ -70,7 +70,7 @@ def _forward(module: Any, layers: Callable[..., tuple], input: Any, hx: Any) -> 
         if not isinstance(module, torch.nn.LSTM):  # whose packed input torch.nn leaves to its kernel to check
             module.check_forward_args(data, hx, batch_sizes)
         output, *last = layers(data, batch_sizes, hx, *settings)
-        state = module.permute_hidden(_joined(last), unsorted_indices)
+        state = module.permute_hidden(_join(last), unsorted_indices)
         return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), state
 
     _check_dims(module, "input", input, (2, 3))
@@ -84,12 +84,12 @@ def _forward(module: Any, layers: Callable[..., tuple], input: Any, hx: Any) -> 
     if not is_batched:
         input = input.unsqueeze(batch_dim)
         states = None if states is None else [state.unsqueeze(1) for state in states]
-    hx = _zeros(module, input, None) if states is None else _joined(states)
+    hx = _zeros(module, input, None) if states is None else _join(states)
     module.check_forward_args(input, hx, None)
     output, *last = layers(input, hx, *settings, module.batch_first)
     if not is_batched:
         output, last = output.squeeze(batch_dim), [state.squeeze(1) for state in last]
-    return output, _joined(last)
+    return output, _join(last)
 
 
 def _forward_cell(module: Any, cell: Callable[..., Any], input: Tensor, hx: Any) -> Any:
@@ -125,6 +125,6 @@ def _zeros(module: Any, input: Tensor, batch_sizes: Tensor | None) -> Any:
     return hidden, input.new_zeros(module.get_expected_cell_size(input, batch_sizes))
 
 
-def _joined(states: Sequence[Tensor]) -> Any:
+def _join(states: Sequence[Tensor]) -> Any:
     """A state as torch.nn gives and takes it: one tensor, or the LSTM's pair."""
     return states[0] if len(states) == 1 else tuple(states)

@@ -72,7 +72,7 @@ def picture(matrix: Tensor) -> Tensor:
     return matrix[None, None]
 
 
-def matched(filter: Tensor) -> Tensor:
+def match_feature(filter: Tensor) -> Tensor:
     """The notes' feature matching: line up, multiply, add, and divide by the number of pixels."""
     return F.conv2d(picture(X_PICTURE), picture(filter / filter.numel()))[0, 0]
 
@@ -105,7 +105,7 @@ def output_sizes() -> Example:
 
 def feature_matching() -> Example:
     """The three filters of the X."""
-    diagonal = matched(X_FILTERS["diagonal"])
+    diagonal = match_feature(X_FILTERS["diagonal"])
     pooled = F.max_pool2d(picture(F.relu(diagonal)), 2, ceil_mode=True)[0, 0]
     return Example(
         "Feature matching: the strokes of an X",
@@ -117,9 +117,9 @@ def feature_matching() -> Example:
             Row("its ReLU", printed.DIAGONAL_MAP_AFTER_RELU, F.relu(diagonal), "E2"),
             Row("2×2 max pooling of that", printed.POOLED_DIAGONAL_MAP, pooled, "E3"),
             Row("the cross filter", printed.X_FILTERS["cross"], X_FILTERS["cross"], "E4"),
-            Row("map of the cross filter", None, matched(X_FILTERS["cross"])),
+            Row("map of the cross filter", None, match_feature(X_FILTERS["cross"])),
             Row("the antidiagonal filter", printed.X_FILTERS["antidiagonal"], X_FILTERS["antidiagonal"], "E4"),
-            Row("map of the antidiagonal filter", None, matched(X_FILTERS["antidiagonal"])),
+            Row("map of the antidiagonal filter", None, match_feature(X_FILTERS["antidiagonal"])),
         ],
     )
 
@@ -295,7 +295,7 @@ EXAMPLES: tuple[Callable[[], Example], ...] = (
 )
 
 
-def shown(value: Any) -> str:
+def show(value: Any) -> str:
     """A value as the page shows it."""
     if value is None:
         return "—"

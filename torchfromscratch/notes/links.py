@@ -16,7 +16,7 @@ LINK = re.compile(r"\[`(?P<name>[\w.]+)`\]\(\.\./(?P<path>[\w/]+\.py)(#[L\d-]*)?
 LENGTH = re.compile(r"\]\(\.\./(?P<path>[\w/]+\.py)\), \d+ lines")
 
 
-def refreshed(markdown: str, root: Path) -> str:
+def refresh(markdown: str, root: Path) -> str:
     """The same text with each link at the lines where its name is defined now, and files as long as they are.
 
     Raises LookupError for a name that its file does not define.
@@ -42,7 +42,7 @@ def lines_of(source: str, name: str, path: str) -> tuple[int, int]:
 def _lines(tree: ast.AST, names: list[str], path: str) -> tuple[int, int]:
     """First and last line of a class, function, method or assigned name."""
     for node in ast.iter_child_nodes(tree):
-        if names[0] in _defined(node):
+        if names[0] in _defined_names(node):
             if names[1:]:
                 return _lines(node, names[1:], path)
             assert isinstance(node, ast.stmt)
@@ -50,7 +50,7 @@ def _lines(tree: ast.AST, names: list[str], path: str) -> tuple[int, int]:
     raise LookupError(f"{path} does not define {names[0]}")
 
 
-def _defined(node: ast.AST) -> list[str]:
+def _defined_names(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ClassDef | ast.FunctionDef):
         return [node.name]
     if isinstance(node, ast.Assign):

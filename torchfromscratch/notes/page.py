@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchfromscratch.notes.examples import EXAMPLES, Example, Row, shown
+from torchfromscratch.notes.examples import EXAMPLES, Example, Row, show
 
 HEADER = """\
 # The worked examples of the lecture notes
@@ -34,12 +34,12 @@ def _section(example: Example) -> str:
 def _row(row: Row) -> str:
     link = f'<a href="errata.md#{row.erratum.lower()}">{row.erratum}</a>'
     verdict = "" if row.printed is None else "equal" if row.agrees else f"differs: {link}"
-    cells = (row.what, _preformatted(row.printed), _preformatted(row.computed), verdict)
+    cells = (row.what, _preformat(row.printed), _preformat(row.computed), verdict)
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def _preformatted(value: object) -> str:
-    text = shown(value)
+def _preformat(value: object) -> str:
+    text = show(value)
     lines = [line.split(" ") for line in text.split("\n")]
     width = max(len(cell) for line in lines for cell in line)
     return "<pre>" + "<br>".join(" ".join(cell.rjust(width) for cell in line) for line in lines) + "</pre>"

@@ -104,7 +104,7 @@ class Batches:
         whole, left = divmod(len(self.train), self.batch_size)
         return max(whole + (left > 1), 1)
 
-    def seen(self, batches: int) -> int:
+    def count_pictures(self, batches: int) -> int:
         """How many pictures the first batches of an epoch have."""
         return len(self.train) if batches == self.per_epoch else batches * self.batch_size
 
@@ -118,7 +118,7 @@ class Batches:
         mirrored = FLIPS[self.augmentation.flip](count, draw, self.seed, epoch).to(device)
         fill = FILLS[self.augmentation.crop_fill]
         for number in range(first, self.per_epoch):
-            start, stop = self.seen(number), self.seen(number + 1)
+            start, stop = self.count_pictures(number), self.count_pictures(number + 1)
             own = self.group.share(torch.arange(start, stop))
             missing = max(self.least - len(own), 0)
             chosen = torch.cat([own, torch.arange(stop, stop + missing) % count]).to(device)

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = build_parser().parse_args(arguments)
     try:
-        with _write_errors_told_once(), process_group() as group:
+        with _report_write_errors_once(), process_group() as group:
             return _train(options, group)
     except PeerLost as error:
         print(f"error: {error}; the last checkpoint is intact", file=sys.stderr)
@@ -220,7 +220,7 @@ def _train(options: argparse.Namespace, group: Group) -> int:
 
 
 @contextmanager
-def _write_errors_told_once() -> Iterator[None]:
+def _report_write_errors_once() -> Iterator[None]:
     """TensorBoard writes in a thread of its own, which prints what it also raises at the next write."""
     usual = threading.excepthook
 

@@ -102,7 +102,7 @@ def require_same_kind(found: Any, expected: Any, name: str) -> None:
     if isinstance(expected, Tensor):
         _require(isinstance(found, Tensor), f"{name} is of type {type(found).__name__}, not a tensor")
         fits = (found.shape, found.dtype) == (expected.shape, expected.dtype)
-        _require(fits, f"{name} is {_described(found)}, not {_described(expected)}")
+        _require(fits, f"{name} is {_describe(found)}, not {_describe(expected)}")
         _require(bool(found.isfinite().all()), f"{name} is not finite")
     elif isinstance(expected, float):
         _require(_is_number(found) and math.isfinite(found), f"{name} is no finite number")
@@ -182,5 +182,5 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _described(tensor: Tensor) -> str:
+def _describe(tensor: Tensor) -> str:
     return f"{'×'.join(map(str, tensor.shape)) or 'a number'} of {str(tensor.dtype).removeprefix('torch.')}"

@@ -199,7 +199,7 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 def _folder(root: Path, image_size: int | None) -> Dataset:
-    train, test = (_labelled(root / part) for part in ("train", "test"))
+    train, test = (_find_files(root / part) for part in ("train", "test"))
     if train.classes != test.classes:
         differing = sorted(set(train.classes) ^ set(test.classes))
         raise UserError(f"the classes in {root}/train and {root}/test differ: {', '.join(differing)}")
@@ -219,7 +219,7 @@ def _remark(part: str, counts: Counter[str]) -> tuple[str, ...]:
     return (f"{part} pictures: {told}",) if told else ()
 
 
-def _labelled(path: Path) -> LabelledFiles:
+def _find_files(path: Path) -> LabelledFiles:
     files = find_labelled(path) if path.is_dir() else None
     if files is None or not files.classes:
         raise UserError(

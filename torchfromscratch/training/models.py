@@ -53,7 +53,7 @@ def lenet5(nn: ModuleType, in_channels: int, image_size: int, classes: int) -> t
             linear3=nn.Linear(84, classes),
         )
     )
-    return _he_initialised(model)
+    return _initialise(model)
 
 
 def smallvgg(nn: ModuleType, in_channels: int, image_size: int, classes: int) -> torch.nn.Module:
@@ -90,7 +90,7 @@ def _smallvgg(nn: ModuleType, in_channels: int, image_size: int, classes: int, b
             linear2=nn.Linear(256, classes),
         )
     )
-    return _he_initialised(model)
+    return _initialise(model)
 
 
 def resnet18(nn: ModuleType, in_channels: int, image_size: int, classes: int) -> torch.nn.Module:
@@ -283,7 +283,7 @@ def build_model(name: str, *, nn: ModuleType, in_channels: int, image_size: int,
     return MODELS[name](nn, in_channels, image_size, classes)
 
 
-def _he_initialised(model: torch.nn.Module) -> torch.nn.Module:
+def _initialise(model: torch.nn.Module) -> torch.nn.Module:
     """Draws weights of variance 2/fan_in for all layers before a ReLU, which is all but the last.
 
     So signals keep their size however many layers pass them on. torch's own initial values, with a sixth of that

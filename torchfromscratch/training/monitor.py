@@ -55,7 +55,7 @@ class Monitor:
     def __init__(self, run_dir: Path, config: Config, dataset: Dataset, step: int) -> None:
         self.config = config
         self.dataset = dataset
-        self.writer, self.log_path = _writer_read_last(run_dir, purge_step=step + 1)
+        self.writer, self.log_path = _open_last_writer(run_dir, purge_step=step + 1)
 
     def begin(self, model: torch.nn.Module, images: Tensor) -> None:
         """Logs what does not change: settings, charts and the graph, traced with images (N, C, H, W)."""
@@ -135,7 +135,7 @@ def remove_logs(run_dir: Path) -> None:
         path.unlink()
 
 
-def _writer_read_last(run_dir: Path, purge_step: int) -> tuple[SummaryWriter, Path]:
+def _open_last_writer(run_dir: Path, purge_step: int) -> tuple[SummaryWriter, Path]:
     """A writer and its file, which TensorBoard reads after all others there, so that it discards from those alone.
 
     It reads them in the order of their names, which begin with the time in seconds and end with the process's number.
@@ -202,7 +202,7 @@ def confusion_figure(evaluation: Evaluation, classes: list[str]) -> Figure:
     counts = evaluation.confusion[shown][:, shown]
     shares = (counts / evaluation.confusion[shown].sum(1, keepdim=True).clamp(min=1)).numpy()
     few = len(shown) <= LARGEST_MATRIX_IN_A_CARD
-    names = [_drawn(classes[label], LONGEST_NAME // 2 if few else LONGEST_NAME) for label in shown]
+    names = [_drawable(classes[label], LONGEST_NAME // 2 if few else LONGEST_NAME) for label in shown]
     height = 4.3 if few else 1.5 + 0.28 * len(shown)
     size = 13 if few else 9
     figure = Figure(figsize=(max(height, 7.4), height), layout="constrained")
@@ -235,8 +235,8 @@ def mistakes_figure(mistakes: list[Mistake], dataset: Dataset) -> Figure:
     for axes, mistake in zip(panels, mistakes, strict=False):
         picture = _shrunk(dataset.test.images[mistake.position]).permute(1, 2, 0).numpy()
         axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
-        predicted = _drawn(dataset.classes[mistake.predicted])
-        truth = _drawn(dataset.classes[int(dataset.test.labels[mistake.position])])
+        predicted = _drawable(dataset.classes[mistake.predicted])
+        truth = _drawable(dataset.classes[int(dataset.test.labels[mistake.position])])
         # Rounded down: who errs is not 100 % sure.
         sure = f"{int(100 * mistake.confidence)} % sure;".replace(" ", "\N{NO-BREAK SPACE}")
         caption = fill(f"predicted {predicted}, {sure} is {truth}", CAPTION_WIDTH, break_long_words=False)
@@ -268,7 +268,7 @@ def _most_confused(confusion: Tensor) -> list[int]:
     return sorted(mistakes.topk(min(len(mistakes), LARGEST_MATRIX)).indices.tolist())
 
 
-def _drawn(name: str, longest: int = LONGEST_NAME) -> str:
+def _drawable(name: str, longest: int = LONGEST_NAME) -> str:
     """A class's name as matplotlib draws it as text: dollars stand for themselves, and it is not too long."""
     text = _printable(name)
     short = text if len(text) <= longest else text[: longest - 1] + "…"

@@ -95,7 +95,7 @@ def resumed_run(given: Mapping[str, Any], directory: Path | None, held: ExitStac
 
 def _latest(given: Mapping[str, Any]) -> Path:
     """The directory of the latest run that has the given settings."""
-    saved = _saved()
+    saved = _checkpoints()
     for path in saved:
         try:
             settings = load_checkpoint(path)["config"]
@@ -111,7 +111,7 @@ def _latest(given: Mapping[str, Any]) -> Path:
 
 def _of_this_launch(directory: Path | None) -> Path | None:
     """The directory of the run that the processes were at before torchrun started them again, if it was begun."""
-    candidates = _saved() if directory is None else [directory / LAST]
+    candidates = _checkpoints() if directory is None else [directory / LAST]
     for path in candidates:
         with suppress(UserError, OSError):
             if load_checkpoint(path)["launch"] == launch():
@@ -119,13 +119,13 @@ def _of_this_launch(directory: Path | None) -> Path | None:
     return None
 
 
-def _saved() -> list[Path]:
+def _checkpoints() -> list[Path]:
     """The checkpoints of the runs in runs/, the latest first."""
     return sorted(RUNS.glob(f"*/{LAST}"), key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _runs_that_are() -> str:
-    names = [path.parent.name for path in _saved()]
+    names = [path.parent.name for path in _checkpoints()]
     if not names:
         return f"{RUNS.absolute()} holds no run: start one without --resume."
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""

@@ -19,7 +19,7 @@ class Pending:
 
 
 @contextmanager
-def deferred_signals() -> Iterator[Pending]:
+def defer_signals() -> Iterator[Pending]:
     """Within it signals are only noted, but for a second Ctrl-C, which acts as usual, for the impatient.
 
     Under torchrun it does not: there one Ctrl-C reaches each process as several signals.

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
-from torchfromscratch._torch_private import BatchNorm, compiler_failed
+from torchfromscratch._torch_private import BatchNorm, compiler_error
 from torchfromscratch.training.averaging import Lookahead
 from torchfromscratch.training.batches import Augmentation, Batch, Batches, random_seed
 from torchfromscratch.training.checkpoint import BEST, LAST, METRICS, save_checkpoint, save_metrics
@@ -30,7 +30,7 @@ from torchfromscratch.training.models import Airbench, build_model, layer_namesp
 from torchfromscratch.training.monitor import Monitor, remove_logs
 from torchfromscratch.training.optimization import build_optimizer, build_scheduler
 from torchfromscratch.training.progress import Progress
-from torchfromscratch.training.signals import Pending, deferred_signals
+from torchfromscratch.training.signals import Pending, defer_signals
 
 STEPS_BETWEEN_REPORTS = 10
 PICTURE_LOGS_PER_RUN = 5
@@ -127,10 +127,10 @@ class Trainer:
             UserError: if the loss is no longer finite, or something cannot be written.
         """
         pictures = len(self.batches.train)
-        seen = self.position.epoch * pictures + self.batches.seen(self.position.batch)
+        seen = self.position.epoch * pictures + self.batches.count_pictures(self.position.batch)
         self.progress = Progress(self.config.epochs * pictures, seen, shown=self.group.is_main)
         try:
-            with deferred_signals() as self.pending:
+            with defer_signals() as self.pending:
                 self.save()
                 self.group.on_main(self._open_logs)
                 if self.config.compile:
@@ -230,7 +230,7 @@ class Trainer:
         try:
             with torch.no_grad():
                 self._logits(self.model, next(self.batches.testing()).images)
-        except compiler_failed() as error:
+        except compiler_error() as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"torch.compile does not work here ({reason}): train without --compile") from error
 
@@ -296,7 +296,7 @@ class Trainer:
             group=self.group,
         )
         if not math.isfinite(evaluation.loss):
-            raise self._diverged()
+            raise self._divergence()
         position = self.position
         row = {
             "epoch": position.epoch + 1,
@@ -404,9 +404,9 @@ class Trainer:
         weights = get_total_norm(self.model.parameters()).item()
         healthy = self.averages.is_finite() and math.isfinite(weights)
         if self.group.agree(int(not healthy)):
-            raise self._diverged()
+            raise self._divergence()
 
-    def _diverged(self) -> UserError:
+    def _divergence(self) -> UserError:
         return UserError(
             f"the loss became NaN or infinite in epoch {self.position.epoch + 1}, at step {self.step}, with "
             f"--lr {self.config.lr:g}. Nothing was saved since: {self.run_dir / LAST} still "
@@ -433,13 +433,13 @@ def _other_data(before: dict[str, Any], now: dict[str, Any]) -> str:
     if describe(before) != describe(now):
         difference = f"was trained on {describe(before)}, but the data set now has {describe(now)}"
     elif before["classes"] != now["classes"]:
-        difference = f"was trained on the classes {_listed(before)}, but they are {_listed(now)} now"
+        difference = f"was trained on the classes {_enumerate(before)}, but they are {_enumerate(now)} now"
     else:
         difference = "was trained on other pictures than the data set has now, although it has as many"
     return f"{difference}: restore the data, or start a new run"
 
 
-def _listed(summary: dict[str, Any]) -> str:
+def _enumerate(summary: dict[str, Any]) -> str:
     return ", ".join(summary["classes"])
 
 

@@ -47,7 +47,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, grad_output: GradOut
         "dL/dQ": Grid(ours["dL/dQ"], torch=theirs["dL/dQ"]),
     }
 
-    def divided(result: str, title: str, formula: str, source: str) -> Pass:
+    def divide(result: str, title: str, formula: str, source: str) -> Pass:
         values = grids[source].values.flatten().tolist()
         steps = [
             Step(cell, {source: [cell]}, [(f"{number(value)} / √{query.shape[1]}", 0)])
@@ -67,7 +67,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, grad_output: GradOut
         back.append(Step(cell, used, [(f"{factor(a)}·({factor(g)} − {factor(m)})", 0)]))
     along = (1, 1, scores.shape[1])
     passes = [
-        divided("q", "Scale the queries, so that scores do not grow with D", "q = Q / √D", "Q"),
+        divide("q", "Scale the queries, so that scores do not grow with D", "q = Q / √D", "Q"),
         product("S", "The scores: every query times every key", "q", "K", transposed=(False, True)),
         Pass(
             "A",
@@ -98,7 +98,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, *, grad_output: GradOut
         ),
         product("dL/dK", "Gradient of the keys", "dL/dS", "q", transposed=(True, False)),
         product("dL/dq", "Gradient of the scaled queries", "dL/dS", "K", transposed=(False, False)),
-        divided("dL/dQ", "Gradient of the queries", "dL/dQ = dL/dq / √D", "dL/dq"),
+        divide("dL/dQ", "Gradient of the queries", "dL/dQ = dL/dq / √D", "dL/dq"),
     ]
     settings = f"input {sizes(query.shape)}, keys {sizes(key.shape)}, values {sizes(value.shape)}"
     return Explanation("attention", settings, (*operands, "dL/dy"), grids, passes)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch import functional
-from torchfromscratch.explaining.explanation import Fragment, Grid, Pass, Step, factor, joined, sum_of_products
+from torchfromscratch.explaining.explanation import Fragment, Grid, Pass, Step, factor, join, sum_of_products
 
 Pair = tuple[int, int]
 GradOutput = Callable[[torch.Size], Tensor]
@@ -91,9 +91,9 @@ def softmax_steps(name: str, scores: Tensor) -> list[Step]:
     for cell, (n, c) in cells(scores):
         exponentials: list[Fragment] = [(f"e^{factor(v)}", t) for t, v in enumerate(scores[n].tolist())]
         above: Fragment = (f"e^{factor(float(scores[n, c]))} / (", None)
-        steps.append(Step(cell, {name: rows[n].tolist()}, [above, *joined(" + ", exponentials), (")", None)]))
+        steps.append(Step(cell, {name: rows[n].tolist()}, [above, *join(" + ", exponentials), (")", None)]))
     return steps
 
 
-def padded_note(padding: Pair, value: str) -> str:
+def padding_note(padding: Pair, value: str) -> str:
     return f"padded with {value}" if any(padding) else ""

@@ -18,7 +18,7 @@ from torchfromscratch.explaining.layers.common import (
     both,
     cells,
     numbers,
-    padded_note,
+    padding_note,
     product_step,
     sum_pass,
 )
@@ -49,10 +49,10 @@ def conv2d(
     windows = Windows(tuple(weight.shape[2:]), stride, padding, dilation, groups)
     back = Windows(windows.kernel_size, (1, 1), (0, 0), dilation, groups)
 
-    padded, (spread, rotated) = windows.pad(input), _spread_and_rotated(grad, weight, windows, input.shape[2:])
+    padded, (spread, rotated) = windows.pad(input), _insert_zeros_and_rotate(grad, weight, windows, input.shape[2:])
 
     grids = {
-        "x": Grid(padded, padded_note(padding, "zeros"), windows.pad(torch.ones_like(input)) == 0),
+        "x": Grid(padded, padding_note(padding, "zeros"), windows.pad(torch.ones_like(input)) == 0),
         "w": Grid(weight),
         **({} if bias is None else {"b": Grid(bias)}),
         "dL/dy": Grid(grad),
@@ -61,8 +61,8 @@ def conv2d(
         **({} if bias is None else {"dL/db": Grid(ours["dL/db"], torch=theirs["dL/db"])}),
         "dL/dy spread": Grid(
             spread,
-            _spread_note(windows),
-            _spread_and_rotated(torch.ones_like(grad), weight, windows, input.shape[2:])[0] == 0,
+            _note_on_zeros(windows),
+            _insert_zeros_and_rotate(torch.ones_like(grad), weight, windows, input.shape[2:])[0] == 0,
         ),
         "w rotated": Grid(rotated, "turned by 180°, its two channel indices swapped"),
         "dL/dx": Grid(ours["dL/dx"], torch=theirs["dL/dx"]),
@@ -136,15 +136,15 @@ def conv_transpose2d(
     grad, output_size = ours["dL/dy"], ours["y"].shape[2:]
     windows = Windows(tuple(weight.shape[2:]), stride, padding, dilation, groups)
     forth = Windows(windows.kernel_size, (1, 1), (0, 0), dilation, groups)
-    padded, (spread, rotated) = windows.pad(grad), _spread_and_rotated(input, weight, windows, output_size)
-    gaps = _spread_and_rotated(torch.ones_like(input), weight, windows, output_size)[0] == 0
+    padded, (spread, rotated) = windows.pad(grad), _insert_zeros_and_rotate(input, weight, windows, output_size)
+    gaps = _insert_zeros_and_rotate(torch.ones_like(input), weight, windows, output_size)[0] == 0
     filler = windows.pad(torch.ones_like(grad)) == 0
     grids = {
         "x": Grid(input),
         "w": Grid(weight),
         **({} if bias is None else {"b": Grid(bias)}),
-        "dL/dy": Grid(padded, padded_note(padding, "zeros"), filler),
-        "x spread": Grid(spread, _spread_note(windows, "x"), gaps),
+        "dL/dy": Grid(padded, padding_note(padding, "zeros"), filler),
+        "x spread": Grid(spread, _note_on_zeros(windows, "x"), gaps),
         "w rotated": Grid(rotated, "turned by 180°, its two channel indices swapped"),
         **{name: Grid(ours[name], torch=theirs[name]) for name in ours if name != "dL/dy"},
     }
@@ -223,7 +223,7 @@ def _bias_pass(grids: dict[str, Grid], grads: Tensor, inside: Tensor | None = No
     return sum_pass("dL/db", "Gradient of the bias: add up dL/dy", steps)
 
 
-def _spread_and_rotated(
+def _insert_zeros_and_rotate(
     grad: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
     """dL/dy with s − 1 zeros between its cells and so many around that rotated windows reach all of `input_size`; w."""
@@ -231,6 +231,6 @@ def _spread_and_rotated(
     return back.pad(spread), rotated
 
 
-def _spread_note(windows: Windows, name: str = "dL/dy") -> str:
+def _note_on_zeros(windows: Windows, name: str = "dL/dy") -> str:
     gaps = "zeros between its cells (stride − 1) and " if max(windows.stride) > 1 else ""
     return f"{name} with {gaps}zeros around it (d·(k − 1) − p)"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch import functional
-from torchfromscratch.explaining.explanation import Explanation, Fragment, Grid, Pass, Step, joined, number, sizes
+from torchfromscratch.explaining.explanation import Explanation, Fragment, Grid, Pass, Step, join, number, sizes
 from torchfromscratch.explaining.layers.common import at, both, cells, softmax_steps
 
 
@@ -29,7 +29,7 @@ def cross_entropy(input: Tensor, target: Tensor) -> Explanation:
         gradient.append(Step(cell, {"p": [cell], "Y": [cell]}, [(text, 0)]))
     right = [n * classes + int(c) for n, c in enumerate(target.tolist())]
     logs: list[Fragment] = [(f"ln {number(value)}", t) for t, value in enumerate(at(p, right))]
-    loss = Step(0, {"p": right, "Y": right}, [("−(", None), *joined(" + ", logs), (f") / {batch}", None)])
+    loss = Step(0, {"p": right, "Y": right}, [("−(", None), *join(" + ", logs), (f") / {batch}", None)])
     passes = [
         Pass("p", "Softmax: scores become probabilities", "p[n,c] = e^z[n,c] / Σ_k e^z[n,k]", ("z",), softmax, ("z",)),
         Pass(

@@ -13,7 +13,7 @@ from torchfromscratch.explaining.explanation import (
     Pass,
     Step,
     factor,
-    joined,
+    join,
     number,
     sizes,
 )
@@ -54,8 +54,8 @@ def batch_norm(
         added: list[Fragment] = [(factor(value), t) for t, value in enumerate(values)]
         squares: list[Fragment] = [(f"({number(v)} − {factor(μ)})²", t) for t, v in enumerate(values)]
         over_n: Fragment = (f") / {count}", None)
-        means.append(Step(c, {"x": of[c]}, [("(", None), *joined(" + ", added), over_n]))
-        variances.append(Step(c, {"x": of[c], "μ": [c]}, [("(", None), *joined(" + ", squares), over_n]))
+        means.append(Step(c, {"x": of[c]}, [("(", None), *join(" + ", added), over_n]))
+        variances.append(Step(c, {"x": of[c], "μ": [c]}, [("(", None), *join(" + ", squares), over_n]))
         to_bias.append(product_step(grids, c, {"dL/dy": of[c]}))
         to_weight.append(product_step(grids, c, {"dL/dy": of[c], "x̂": of[c]}))
     for cell, (_, c, *_) in cells(input):
@@ -127,8 +127,8 @@ def layer_norm(
         added: list[Fragment] = [(factor(value), t) for t, value in enumerate(values)]
         squares: list[Fragment] = [(f"({number(v)} − {factor(μ)})²", t) for t, v in enumerate(values)]
         over_count: Fragment = (f") / {features}", None)
-        means.append(Step(n, {"x": along}, [("(", None), *joined(" + ", added), over_count]))
-        variances.append(Step(n, {"x": along, "μ": [n]}, [("(", None), *joined(" + ", squares), over_count]))
+        means.append(Step(n, {"x": along}, [("(", None), *join(" + ", added), over_count]))
+        variances.append(Step(n, {"x": along, "μ": [n]}, [("(", None), *join(" + ", squares), over_count]))
         sums.append(product_step(grids, n, {"h": along}))
         shares.append(product_step(grids, n, {"h": along, "x̂": along}))
     normals, scaled, back, to_input = [], [], [], []

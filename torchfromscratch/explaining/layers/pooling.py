@@ -13,12 +13,12 @@ from torchfromscratch.explaining.explanation import (
     Pass,
     Step,
     factor,
-    joined,
+    join,
     number,
     sizes,
     sum_of_products,
 )
-from torchfromscratch.explaining.layers.common import GradOutput, Pair, at, both, cells, numbers, padded_note
+from torchfromscratch.explaining.layers.common import GradOutput, Pair, at, both, cells, numbers, padding_note
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -40,7 +40,7 @@ def max_pool2d(
     _, winners = max_pool(input, windows)
     mask = fetch_transpose(torch.ones_like(grad), winners, windows, input.shape[2:])
     grids = {
-        "x": Grid(padded, padded_note(padding, "−∞"), filler),
+        "x": Grid(padded, padding_note(padding, "−∞"), filler),
         "dL/dy": Grid(grad),
         "y": Grid(ours["y"], torch=theirs["y"]),
         "mask": Grid(mask, "the number of windows that a cell of x wins"),
@@ -52,7 +52,7 @@ def max_pool2d(
         used = seen[n, c, i, j].flatten().tolist()
         winner_of[cell] = used[int(winners[n, c, i, j])]
         pieces: list[Fragment] = [(number(value), t) for t, value in enumerate(at(padded, used))]
-        forward.append(Step(cell, {"x": used}, [("max(", None), *joined(", ", pieces), (")", None)]))
+        forward.append(Step(cell, {"x": used}, [("max(", None), *join(", ", pieces), (")", None)]))
     backward = []
     for cell, place, covering in _covering(input, padded, filler, seen):
         won = [1.0 if winner_of[window] == place else 0.0 for window in covering]
@@ -105,7 +105,7 @@ def avg_pool2d(
     if count_include_pad:  # the padding counts, what ceil_mode adds behind it does not
         counted[..., : input.shape[2] + 2 * padding[0], : input.shape[3] + 2 * padding[1]] = True
     grids = {
-        "x": Grid(padded, padded_note(padding, "zeros"), filler),
+        "x": Grid(padded, padding_note(padding, "zeros"), filler),
         "dL/dy": Grid(grad),
         "y": Grid(ours["y"], torch=theirs["y"]),
         "dL/dx": Grid(ours["dL/dx"], torch=theirs["dL/dx"]),
@@ -124,7 +124,7 @@ def avg_pool2d(
             (f"{factor(value)}/{count_of[window]}", t)
             for t, (value, window) in enumerate(zip(values, covering, strict=True))
         ]
-        terms = joined(" + ", pieces) or [("0", None)]
+        terms = join(" + ", pieces) or [("0", None)]
         backward.append(Step(cell, {"dL/dy": covering, "x": [place]}, terms))
     passes = [
         Pass(
