@@ -10,6 +10,8 @@ import torch
 
 from tests import lacks
 from torchfromscratch.conformance import (
+    COLUMNS,
+    WRONG_IN_TORCH,
     Errors,
     Operator,
     Sample,
@@ -31,6 +33,13 @@ def test_first_samples(operator: Operator) -> None:
     assert row.full
     if reason:
         pytest.skip(reason)
+
+
+def test_what_is_left_out_since_torch_is_wrong_is_named_as_torch_names_it() -> None:
+    if not hasattr(torch.nn.functional, "linear_cross_entropy"):
+        pytest.skip("this torch has no linear_cross_entropy")
+    assert {name for name, _ in WRONG_IN_TORCH} <= {operator.name for operator in operators()}
+    assert {column for _, column in WRONG_IN_TORCH} <= COLUMNS.keys()
 
 
 @pytest.mark.slow

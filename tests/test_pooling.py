@@ -171,6 +171,21 @@ def test_gradient_goes_to_winners_alone(dims: int) -> None:
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
+def test_gradient_of_two_in_one_place_goes_to_both_and_back_as_torchs(dims: int) -> None:
+    """The place keeps the last, dL/dy goes to both, and what comes back in a second backward is their sum."""
+    shape, size = (1, 1, *[1] * (dims - 1), 3), (1, 1, *[1] * (dims - 1), 5)
+    x, positions = torch.randn(shape, requires_grad=True), torch.tensor([3, 1, 3]).view(shape)
+    g, again = torch.randn(size, requires_grad=True), torch.randn(shape)
+
+    def derivatives(library: Any) -> tuple[Tensor, ...]:
+        y = getattr(library, f"max_unpool{dims}d")(x, positions, 2, output_size=size[2:])
+        (grad,) = torch.autograd.grad(y, x, g, create_graph=True)
+        return y, grad, *torch.autograd.grad(grad, g, again)
+
+    assert_equal(derivatives(F), derivatives(TF))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("name", ["max_pool{}d", "adaptive_max_pool{}d"])
 def test_changed_indices_are_noticed(name: str, dims: int) -> None:
     """As in torch: a gradient goes to the winners, and not, without a word, to where indices say that were changed."""

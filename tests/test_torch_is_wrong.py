@@ -25,6 +25,8 @@ def test_torch_is_wrong_and_these_layers_are_right(chapter: str) -> None:
     (program,) = PROGRAM.findall(chapter)
     seen, unseen = (re.search(rf"{words} ([\d., ]+\d)", chapter) for words in ("Seen in", "not in"))
     assert seen is not None
+    if "there is no such function" in chapter and INSTALLED not in seen[1]:
+        pytest.skip(f"torch {INSTALLED} may not have the function that is wrong in {seen[1]}")
     torch.manual_seed(0)
     torch._dynamo.reset()
     names: dict[str, Any] = {}

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.elementwise import elementwise
 from torchfromscratch.autograd.function import Function, differentiable, map_over_batch, restore, save
-from torchfromscratch.autograd.linear_map import linear_pair
+from torchfromscratch.autograd.linear_map import linear_map, linear_pair
 from torchfromscratch.kernels import pooling as pooling_kernels
 from torchfromscratch.kernels import spans as span_kernels
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
@@ -132,10 +132,10 @@ fetch, fetch_transpose = linear_pair(
     remember=lambda x, winners, windows: (x.shape[2:],),
     per_sample=True,
 )
-unpool, unpool_transpose = linear_pair(
-    "Unpool",  # y[n, c, position of o] = x[n, c, o], of positions that differ
+unpool = linear_map(
+    "Unpool",  # y[n, c, position of o] = x[n, c, o]; of two in one place, the last, and the gradient goes to both
     pooling_kernels.unpool,
-    pooling_kernels.unpool_transpose,
+    lambda grad_output, positions, size: fetch(grad_output, positions, None),
     saves=1,
     per_sample=True,
 )

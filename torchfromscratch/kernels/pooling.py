@@ -394,10 +394,3 @@ def unpool(input: Tensor, positions: Tensor, size: Sequence[int]) -> Tensor:
     flat = input.new_zeros(n, c, math.prod(size)).scatter(2, positions.reshape(rows), input.reshape(rows))
     output = no_view(flat, (n, c, *size))
     return to_memory_format(output, channels_last=True) if input.dim() == 4 and is_channels_last(input) else output
-
-
-def unpool_transpose(grad_output: Tensor, positions: Tensor, size: Sequence[int]) -> Tensor:
-    """x[n, c, o] = y[n, c, position of o]."""
-    n, c, *small = positions.shape
-    rows = grad_output.reshape(n, c, math.prod(size)).gather(2, positions.reshape(n, c, math.prod(small)))
-    return no_view(rows, positions.shape)
