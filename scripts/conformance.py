@@ -12,6 +12,7 @@ from pathlib import Path
 from torchfromscratch.entry_point import loading, run
 
 with loading():
+    from torchfromscratch.benchmark import measured_with
     from torchfromscratch.command_line import Parser
     from torchfromscratch.conformance import accuracy, accuracy_as_markdown, as_markdown, conformance, operators
 
@@ -23,6 +24,8 @@ total. How samples are compared stands at the top of `torchfromscratch/conforman
 
     python scripts/conformance.py
 
+{}
+
 """
 ACCURACY = """# Accuracy
 
@@ -32,6 +35,8 @@ in the answer. Empty where neither errs, where torch has no kernel for the type,
 chance. What is required is at most 2, but for convolutions in float32 at most 8. This file is written by
 
     python scripts/conformance.py --accuracy
+
+{}
 
 """
 ENOUGH = 50  # samples of an operator that tell its accuracy: max pooling alone has thousands
@@ -59,7 +64,7 @@ def main() -> int:
     print(table)
     if not args.names:
         document.parent.mkdir(exist_ok=True)
-        document.write_text(head + table, encoding="utf-8")
+        document.write_text(head.format(measured_with("torch")) + table, encoding="utf-8")
     return 0 if full else 1
 
 

@@ -64,16 +64,16 @@ def test_a_mistake_is_one_line(program: list[str], run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "word", "message"),
+    ("program", "words", "message"),
     [
         ("conformance", "zzz", "no operator has 'zzz' in its name; there are "),
         ("notes", "zzz", "unrecognized arguments: zzz"),
         ("examples", "dead_rely", "no example is called 'dead_rely'; did you mean dead_relu"),
-        ("torchvision_table", "resnet17", "no model of torchvision is called 'resnet17'; did you mean resnet1"),
+        ("model_table", "torchvision resnet17", "no model of torchvision is called 'resnet17'; did you mean resnet1"),
     ],
 )
-def test_an_unknown_word_is_named(program: str, word: str, message: str, run: Run) -> None:
-    code, out, err = run([f"scripts/{program}.py"], word)
+def test_an_unknown_word_is_named(program: str, words: str, message: str, run: Run) -> None:
+    code, out, err = run([f"scripts/{program}.py"], *words.split())
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith(f"error: {message}")  # torch may log something as it loads its samples
 

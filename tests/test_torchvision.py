@@ -1,12 +1,10 @@
 """torchvision's models by hand: the same outputs, gradients and statistics, and nothing built in.
 
-Each family in a small version of its own; all models as torchvision has them behind the marker `slow`.
+Each family in a small version of its own; tests/test_model_table.py has all models as torchvision has them.
 """
 
 import copy
-import runpy
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -141,24 +139,3 @@ def test_features_are_extracted_by_hand(family):
     with audit():
         features = create_feature_extractor(ours, wanted)(x)
     torch.testing.assert_close(features, expected, rtol=0, atol=TOLERANCE)
-
-
-SCRIPT = Path(__file__).parent.parent / "scripts" / "torchvision_table.py"
-
-
-def test_the_table_has_every_model_and_each_holds():
-    script = runpy.run_path(str(SCRIPT))
-    if script["VERSIONS"] not in script["TABLE"].read_text():
-        pytest.skip(f"the table was not made with {script['VERSIONS']}")
-    rows = script["known_rows"]()
-    assert rows.keys() == set(models.list_models())
-    assert all(map(script["holds"], rows.values()))
-    assert script["document"](rows) == script["TABLE"].read_text()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", models.list_models())
-def test_every_model_of_torchvision_runs_by_hand(name):
-    script = runpy.run_path(str(SCRIPT))
-    row = script["row"](name)
-    assert script["holds"](row), row

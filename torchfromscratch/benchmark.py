@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -392,6 +393,12 @@ def conditions(device: torch.device) -> dict[str, str]:
         "threads bound to cores": os.environ.get("OMP_PROC_BIND", "no"),
         "python": platform.python_version(),
     }
+
+
+def measured_with(*packages: str) -> str:
+    """The versions and the processor that a document's figures belong to, as a line of it."""
+    versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
+    return f"Measured with {versions}, on the processor {cpu_name()}."
 
 
 def cpu_name() -> str:

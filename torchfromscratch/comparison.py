@@ -142,24 +142,32 @@ def disable_dropout(model: torch.nn.Module) -> None:
     """Set every probability of dropping something to 0, so that two runs can be compared."""
     modules: Iterator[Any] = model.modules()
     for module in modules:
-        if isinstance(module, DROPOUT) or type(module).__name__ == "StochasticDepth":
+        if isinstance(module, DROPOUT) or type(module).__name__ == "StochasticDepth":  # torchvision's
             module.p = 0.0
+        elif type(module).__name__ == "DropPath":  # timm's
+            module.drop_prob = 0.0
         elif isinstance(module, (torch.nn.MultiheadAttention, torch.nn.RNNBase)):
             module.dropout = 0.0
 
 
 def fill_zero_weights(model: torch.nn.Module) -> None:
-    """Give weights that begin as zeros, as a vision transformer's head does, values: behind them no gradient flows."""
+    """Give weights that begin as zeros, as a vision transformer's head does, values: behind them no gradient flows.
+
+    So do the factors of a norm or of a whole branch; a vector of biases stays.
+    """
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1 and not parameter.any():
+        for name, parameter in model.named_parameters():
+            if (parameter.dim() > 1 or "bias" not in name) and not parameter.any():
                 parameter.normal_(std=0.02)
 
 
 @contextmanager
 def _preserve(model: torch.nn.Module) -> Iterator[None]:
-    """Inside there are no gradients at first, and always the same random numbers; then the buffers are put back."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    """Inside there are no gradients at first, and always the same random numbers; then the buffers are put back.
+
+    A forward may put another tensor, of another size, in a buffer's place.
+    """
+    buffers = {name: (buffer, buffer.clone()) for name, buffer in model.named_buffers()}
     model.zero_grad()
     try:
         with torch.random.fork_rng():
@@ -168,8 +176,9 @@ def _preserve(model: torch.nn.Module) -> Iterator[None]:
     finally:
         model.zero_grad()
         with torch.no_grad():
-            for name, buffer in buffers.items():
-                model.get_buffer(name).copy_(buffer)
+            for name, (buffer, value) in buffers.items():
+                owner, _, attribute = name.rpartition(".")
+                setattr(model.get_submodule(owner), attribute, buffer.copy_(value))
 
 
 def _step(model: torch.nn.Module, inputs: Sequence[Any]) -> list[Tensor]:
