@@ -17,8 +17,9 @@ from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformerBlockV2
 from torchvision.models.vgg import make_layers
+from torchvision.transforms.v2 import functional as v2
 
-from torchfromscratch import audit, conversion_report, convert
+from torchfromscratch import audit, conversion_report, convert, from_scratch
 from torchfromscratch.comparison import by_hand, compare, disable_dropout, fill_zero_weights, take_step
 
 TOLERANCE = 1e-6
@@ -139,3 +140,27 @@ def test_features_are_extracted_by_hand(family):
     with audit():
         features = create_feature_extractor(ours, wanted)(x)
     torch.testing.assert_close(features, expected, rtol=0, atol=TOLERANCE)
+
+
+CORNERS = [[0, 0], [8, 0], [8, 7], [0, 7]]
+WARPS = {
+    "affine": lambda x: v2.affine(x, 20.0, [1.0, -2.0], 1.2, [5.0, 3.0], v2.InterpolationMode.BILINEAR),
+    "rotate": lambda x: v2.rotate(x, 30.0, v2.InterpolationMode.NEAREST, expand=True),
+    "perspective": lambda x: v2.perspective(x, CORNERS, [[1, 0], [7, 1], [8, 6], [0, 7]]),
+    "elastic": lambda x: v2.elastic(x, torch.linspace(-0.3, 0.3, 144, dtype=x.dtype).view(1, 8, 9, 2)),
+}
+
+
+@pytest.mark.parametrize("warp", WARPS.values(), ids=WARPS)
+def test_warped_pictures_are_sampled_by_hand(warp):
+    x = torch.rand(2, 3, 8, 9, dtype=torch.float64, requires_grad=True)
+
+    def gradient():
+        y = warp(x)
+        return y, *torch.autograd.grad(y.square().sum(), x)
+
+    with audit(record=True) as report:
+        expected = gradient()
+    assert report
+    with from_scratch(), audit():
+        torch.testing.assert_close(gradient(), expected)
