@@ -46,14 +46,26 @@ def convolutions_use_tf32() -> bool:
 
 @contextmanager
 def products_as_of_convolutions() -> Iterator[None]:
-    """Products of matrices on CUDA round as torch.nn's convolutions do, which have a flag of their own."""
+    """Products of matrices on CUDA round as torch.nn's convolutions do, which have a flag of their own.
+
+    The older name sets the newer one too, and not the other way round. Where only the newer is in use, torch raises for
+    the older.
+    """
     matmul: Any = torch.backends.cuda.matmul
-    name, values = (
-        ("fp32_precision", ("ieee", "tf32")) if hasattr(matmul, "fp32_precision") else ("allow_tf32", (False, True))
-    )
-    before = getattr(matmul, name)
-    setattr(matmul, name, values[convolutions_use_tf32()])
+    allowed, before = convolutions_use_tf32(), getattr(matmul, "fp32_precision", None)
+    try:
+        _ = matmul.allow_tf32
+        older = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        older = None
+    if older is None:
+        matmul.fp32_precision = "tf32" if allowed else "ieee"
+    else:
+        matmul.allow_tf32 = allowed
     try:
         yield
     finally:
-        setattr(matmul, name, before)
+        if older is not None:
+            torch.set_float32_matmul_precision(older)  # "medium" is one that allow_tf32 has no word for
+        if before is not None:
+            matmul.fp32_precision = before
