@@ -18,7 +18,7 @@ from tests.checking import functions
 from torchfromscratch import explain, functional, nn
 from torchfromscratch.__main__ import main
 from torchfromscratch.checking import CannotCheckError
-from torchfromscratch.explaining import CannotExplainError, comparison
+from torchfromscratch.explaining import CannotExplainError, Explanation, comparison
 from torchfromscratch.explaining.arguments import EXPLAINED
 from torchfromscratch.explaining.page import as_page
 
@@ -57,7 +57,14 @@ explained = pytest.mark.parametrize("name", EXPLAINED)
 
 @pytest.fixture(autouse=True)
 def few_cases(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(comparison, "CASES", 15)
+    monkeypatch.setattr(comparison, "CASES", 8)
+
+
+@pytest.fixture(scope="module")
+def not_rotated() -> Explanation:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "CASES", 8)
+        return explain(functions.KernelNotRotated.apply, like="conv2d")
 
 
 def data_of(page: str) -> Any:
@@ -108,10 +115,10 @@ def test_a_notebook_shows_the_page_in_a_frame() -> None:
     assert repr(explanation) == str(explanation)
 
 
-def test_its_figure_is_matplotlibs() -> None:
+def test_its_figure_is_matplotlibs(not_rotated: Explanation) -> None:
     from matplotlib.figure import Figure
 
-    figures = [explain("relu").figure(), explain(functions.KernelNotRotated.apply, like="conv2d").figure()]
+    figures = [explain("relu").figure(), not_rotated.figure()]
     assert all(isinstance(figure, Figure) for figure in figures)
     shown = [{text.get_text() for text in figure.axes[0].texts} for figure in figures]
     assert "given" not in shown[0]
@@ -143,10 +150,30 @@ def test_a_function_of_ones_own_stands_beside_what_is_right_and_why() -> None:
     assert data["grids"]["dL/dx"]["beside"]["label"] == "given"
 
 
-def test_without_inputs_the_smallest_case_that_shows_the_mistake_is_shown() -> None:
-    explanation = explain(functions.KernelNotRotated.apply, like="conv2d")
-    assert explanation.grids["dL/dx"].values.numel() <= 4
-    assert explanation.grids["dL/dx"].wrong.any()  # type: ignore[union-attr]
+def test_without_inputs_the_smallest_case_that_shows_the_mistake_is_shown(not_rotated: Explanation) -> None:
+    assert not_rotated.grids["dL/dx"].values.numel() <= 4
+    assert not_rotated.grids["dL/dx"].wrong.any()  # type: ignore[union-attr]
+
+
+class OnesOwnLinear(torch.nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return input.mm(self.weight.mT) + self.bias
+
+
+def test_a_module_of_ones_own_is_explained_with_the_parameters_that_it_holds() -> None:
+    module, x = OnesOwnLinear(3, 2), whole(4, 3)
+    for explanation in (explain(module, (x,), like="linear"), explain(module, x)):
+        assert not any(grid.wrong is not None and grid.wrong.any() for grid in explanation.grids.values())
+    assert torch.equal(explain(module, x, like="linear").grids["w"].values, module.weight.detach().double())
+
+
+def conv2d_by_two(input: Tensor, weight: Tensor) -> Tensor:
+    return functional.conv2d(input, weight, stride=2)
+
+
+def test_options_come_from_the_module_that_it_should_be_like() -> None:
+    explanation = explain(conv2d_by_two, (whole(1, 1, 5, 5), whole(1, 1, 3, 3)), like=nn.Conv2d(1, 1, 3, 2))
+    assert explanation.grids["y"].values.shape == (1, 1, 2, 2)
 
 
 @pytest.mark.parametrize("name", [*EXPLAINED, "sigmoid", "group_norm"])
@@ -206,6 +233,7 @@ def test_what_has_no_explanation_of_its_own_is_explained_by_finite_differences(
         (lambda: explain("conv2d", (whole(1, 1, 9, 9),)), "weight was not given"),
         (lambda: explain("relu", (whole(3), whole(3))), "relu takes input, and 2 inputs were given"),
         (lambda: explain("conv2d", (whole(1, 1, 90, 90), whole(1, 1, 3, 3))), "too many to read"),
+        (lambda: explain(torch.relu, "relu"), "say like='relu'"),
         (lambda: explain("sigmoid"), "no example: give inputs"),
         (lambda: explain(lambda x: x), "say what it is called with"),
         (lambda: explain(lambda x: x, (1, 2), like="relu"), "takes input, and 2 were given"),

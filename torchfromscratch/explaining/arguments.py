@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfromscratch.checking import modules
 from torchfromscratch.checking.layers import LAYERS
 from torchfromscratch.errors import UserError
 from torchfromscratch.explaining import layers
@@ -222,6 +223,16 @@ def built(name: str, arguments: Mapping[str, Any], grad_output: GradOutput) -> E
         raise
     except (ValueError, RuntimeError, TypeError, IndexError, NotImplementedError) as error:
         raise CannotExplainError(f"{name}: {error}") from error
+
+
+def held_by(module: torch.nn.Module, name: str) -> dict[str, Any]:
+    """What a module passes on to the layer's function: its parameters and options."""
+    names = modules.parameter_names(module)
+    parameters = {names[attribute]: value.detach() for attribute, value in module.named_parameters()}
+    found = {**modules.options(module), **parameters}
+    if name == "batch_norm":
+        found |= {"training": module.training, **dict(module.named_buffers())}
+    return {argument: value for argument, value in found.items() if argument in LAYERS[name].arguments}
 
 
 def in_double(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torchfromscratch import functional
 from torchfromscratch.checking import layers, modules
 from torchfromscratch.explaining import command
-from torchfromscratch.explaining.arguments import CannotExplainError, Gradient, built
+from torchfromscratch.explaining.arguments import CannotExplainError, Gradient, built, held_by
 from torchfromscratch.explaining.comparison import compare
 from torchfromscratch.explaining.explanation import Explanation
 
@@ -21,7 +20,7 @@ LIBRARIES = ("torch", "torchfromscratch")
 
 def explain(
     layer: Any,
-    inputs: Sequence[Any] | None = None,
+    inputs: Sequence[Any] | Tensor | None = None,
     *,
     like: Any = None,
     options: Mapping[str, Any] | None = None,
@@ -46,6 +45,9 @@ def explain(
 
     Raises CannotExplainError, or check's CannotCheckError, if the inputs are too large to read or do not fit the layer.
     """
+    if isinstance(inputs, str):
+        raise CannotExplainError(f"inputs are tensors, as (x, w), but got {inputs!r}: say like={inputs!r}")
+    inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
     options, gradient = dict(options or {}), Gradient(grad_output, seed)
     known = None if like is not None else _library_layer(layer)
     if known is None:
@@ -58,7 +60,7 @@ def explain(
     explanation = built(name, arguments, gradient)
     if explanation is not None:
         return explanation
-    function = deepcopy(layer).double() if isinstance(layer, torch.nn.Module) else getattr(functional, name)
+    function = layer if isinstance(layer, torch.nn.Module) else getattr(functional, name)
     return compare(function, None, inputs, options, gradient)
 
 
@@ -68,21 +70,11 @@ def _library_layer(layer: Any) -> tuple[str, dict[str, Any]] | None:
         return layers.find(layer).name, {}
     if isinstance(layer, torch.nn.Module):
         name = modules.layer_name(layer) if type(layer).__module__.split(".")[0] in LIBRARIES else None
-        return None if name is None else (name, _arguments_of(layer, name))
+        return None if name is None else (name, held_by(layer, name))
     name = getattr(layer, "__name__", "")
     homes = (functional, torch.nn.functional, torch)
     is_library = any(getattr(home, name, None) is layer for home in homes)
     return (name, {}) if is_library and name in layers.LAYERS else None
-
-
-def _arguments_of(module: torch.nn.Module, name: str) -> dict[str, Any]:
-    """What a module passes on to the function that it calls."""
-    names = modules.parameter_names(module)
-    parameters = {names[attribute]: value.detach() for attribute, value in module.named_parameters()}
-    found = {**modules.options(module), **parameters}
-    if name == "batch_norm":
-        found |= {"training": module.training, **dict(module.named_buffers())}
-    return {argument: value for argument, value in found.items() if argument in layers.LAYERS[name].arguments}
 
 
 def _by_position(name: str, inputs: Sequence[Any], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial, update_wrapper
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from torchfromscratch.checking import modules
 from torchfromscratch.checking.case import Case, Numbers
 from torchfromscratch.checking.checks import Check, CheckOfInputs, CheckOfLayer
 from torchfromscratch.checking.differences import STEP, Unknown
@@ -16,7 +19,7 @@ from torchfromscratch.checking.program import describe
 from torchfromscratch.checking.subject import as_function
 from torchfromscratch.checking.trial import Trial, close_elements
 from torchfromscratch.checking.truth import name_outputs
-from torchfromscratch.explaining.arguments import EXPLAINED, CannotExplainError, Gradient, built, in_double
+from torchfromscratch.explaining.arguments import EXPLAINED, CannotExplainError, Gradient, built, held_by, in_double
 from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, number
 
 CASES = 200  # drawn to check a function
@@ -30,9 +33,11 @@ def compare(
     if like is not None:
         checker: Check = CheckOfLayer(function, like, options, True, CASES, gradient.seed)
         report = checker.report()
-        case = _shown_case(checker) if inputs is None else _case_of(checker, inputs, options, gradient)
+        held = held_by(function, checker.layer.name) if isinstance(function, torch.nn.Module) else {}
+        held |= modules.options(like) | options
+        case = _shown_case(checker) if inputs is None else _case_of(checker, inputs, held, gradient)
     elif inputs is not None:
-        checker = CheckOfInputs(_with_options(function, options), inputs, True)
+        checker = CheckOfInputs(_in_double(function, options), inputs, True)
         report = checker.report()
         case = _GivenCase(checker.inputs, Numbers(), gradient=gradient)
     else:
@@ -43,7 +48,10 @@ def compare(
     return replace(_right(checker, trial), verdict=str(report))
 
 
-def _with_options(function: Any, options: dict[str, Any]) -> Any:
+def _in_double(function: Any, options: dict[str, Any]) -> Any:
+    """The function with its options; a module as a copy whose parameters are float64, as the inputs will be."""
+    if isinstance(function, torch.nn.Module):
+        return deepcopy(function).double()
     return update_wrapper(partial(as_function(function), **options), function) if options else function
 
 
@@ -57,13 +65,15 @@ class _GivenCase(Case):
         return [self.gradient(output.shape) for output in outputs]
 
 
-def _case_of(checker: Check, inputs: Sequence[Any], options: dict[str, Any], gradient: Gradient) -> Case:
-    """The arguments of the layer that these inputs are to the function."""
-    layer, takes = checker.layer, checker.subject.takes
+def _case_of(checker: Check, inputs: Sequence[Any], held: dict[str, Any], gradient: Gradient) -> Case:
+    """The arguments of the layer that these inputs are to the function, and those that it holds."""
+    layer = checker.layer
+    takes = [name for name in checker.subject.takes if name not in held]
     if len(inputs) > len(takes):
         raise CannotExplainError(f"{checker.subject.name} takes {', '.join(takes)}, and {len(inputs)} were given")
-    arguments = options | {name: in_double(value) for name, value in zip(takes, inputs, strict=False)}
-    if layer.name == "batch_norm" and "running_mean" not in takes:
+    given = held | dict(zip(takes, inputs, strict=False))
+    arguments = {name: in_double(value) for name, value in given.items() if name in layer.arguments}
+    if layer.name == "batch_norm" and "running_mean" not in checker.subject.takes:
         arguments |= {"running_mean": None, "running_var": None, "training": True}
     if layer.name == "layer_norm":
         arguments.setdefault("normalized_shape", tuple(arguments["input"].shape[-1:]))
