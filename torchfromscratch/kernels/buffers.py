@@ -12,10 +12,10 @@ from torchfromscratch.kernels.execution import is_batched, is_jit_tracing, is_tr
 
 
 def no_view(tensor: Tensor, shape: Sequence[int]) -> Tensor:
-    """A tensor that nothing else refers to, in another shape: to autograd no view, which it would not let be changed.
+    """A tensor that nothing else refers to, in another shape. To autograd it is no view.
 
-    In place behind a Function, that is, as in `x = embedding(ids); x *= 2`. What torch.jit.trace records is no
-    Function, and would hold the sizes for constants.
+    Autograd forbids to change a view behind a Function in place, as `x = embedding(ids); x *= 2` does. torch.jit.trace
+    records no Function, and would take the sizes for constants: there it is a view.
     """
     if tensor.dim() == len(shape):
         return tensor
@@ -23,10 +23,10 @@ def no_view(tensor: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def call_out(operation: Callable[..., Tensor], *operands: Tensor, out: Tensor) -> Tensor:
-    """operation(*operands), written to `out` of the shape of the result where that may be, else to a new tensor.
+    """operation(*operands), written to `out`, or to a new tensor where operations are traced or under vmap.
 
-    It may not be while operations are traced, as autograd will need what would be overwritten, nor under vmap. So
-    `memory.copy_(call_out(…, out=memory))` writes in any mode: torch copies nothing from a tensor to itself.
+    A traced graph may be differentiated, and needs what would be overwritten. `memory.copy_(call_out(…, out=memory))`
+    writes in any mode, as torch copies nothing from a tensor to itself. `out` has the shape of the result.
     """
     if is_tracing() or is_batched(*operands):
         return operation(*operands)
@@ -36,8 +36,8 @@ def call_out(operation: Callable[..., Tensor], *operands: Tensor, out: Tensor) -
 class Workspace:
     """Memory for what a loop computes between its steps: the n-th tensor asked for is the same in every pass.
 
-    So each core writes where it has written before. Fresh memory of changing sizes may lie where another core has:
-    if they share no cache, max pooling takes 1.4 to 2 times as long in it.
+    So each core writes where it wrote before. Fresh memory may lie where another core wrote: where cores share no
+    cache, max pooling takes 1.4 to 2 times as long in it.
     """
 
     def __init__(self) -> None:
@@ -45,11 +45,11 @@ class Workspace:
         self.used = 0
 
     def begin(self) -> None:
-        """A pass: all memory may be overwritten."""
+        """Begins a pass, which may overwrite all memory."""
         self.used = 0
 
     def like(self, tensor: Tensor) -> Tensor:
-        """Memory like a tensor, whose batch may be shorter than that of the pass before."""
+        """Memory like a tensor. Its batch may be shorter than in the pass before."""
         if self.used == len(self.tensors):
             self.tensors.append(torch.empty_like(tensor))
         self.used += 1
@@ -57,7 +57,7 @@ class Workspace:
 
 
 class FreshMemory(Workspace):
-    """Of what differs in size from step to step, or is computed once."""
+    """New memory each time, where sizes differ from step to step or a tensor is computed once."""
 
     def like(self, tensor: Tensor) -> Tensor:
         return torch.empty_like(tensor)

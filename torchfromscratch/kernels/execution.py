@@ -61,7 +61,7 @@ def is_tracing() -> bool:
 def is_batched(*tensors: Tensor | None) -> bool:
     """Whether one of the tensors stands for many, under vmap or where torch.autograd takes a batch of gradients.
 
-    Such a tensor has no bits to look at, and what is not such a tensor cannot be overwritten with it.
+    Such a tensor has no bits to look at, and only a tensor of its kind can be overwritten with it.
     """
     if is_compiling():
         return False
@@ -100,14 +100,14 @@ def _is_concrete(tensor: Tensor) -> bool:
 
 
 def in_cpu_memory(*tensors: Tensor | None) -> bool:
-    """Whether the tensors are bytes in the memory of a CPU, computed with once and for all."""
+    """Whether the tensors are bytes in the memory of a CPU, and no operation on them is traced."""
     if is_tracing() or is_batched(*tensors):
         return False
     return all([t is None or t.is_cpu for t in tensors])
 
 
 def in_compiled_cpu_code(tensor: Tensor) -> bool:
-    """Whether torch.compile, which is to run the graph itself and not to export it, traces a CPU's tensor."""
+    """Whether torch.compile traces a tensor of a CPU, to run the graph and not to export it."""
     return tensor.device.type == "cpu" and is_compiling() and not is_exporting()
 
 
@@ -117,13 +117,13 @@ def is_autocasting(device_type: str) -> bool:
 
 
 def warn_of_constants(what: str) -> None:
-    """TracerWarning of what a program that torch.jit.trace records will hold for constant."""
+    """Warns that torch.jit.trace records something as a constant of the program."""
     if is_jit_tracing():
         warnings.warn(f"torch.jit.trace records {what}", torch.jit.TracerWarning, stacklevel=3)
 
 
 def without_derivative(change: Callable[..., None]) -> Callable[..., None]:
-    """`change`, whose writes to tensors have no derivative: torch.no_grad alone stops no tangent."""
+    """`change` without derivatives of its writes to tensors. torch.no_grad alone stops no tangent."""
 
     @functools.wraps(change)
     @torch.no_grad()

@@ -19,17 +19,17 @@ BITS = {
 }
 
 # Elements for each thread that `gate` takes at a time. Its steps need no memory but the result's, and the cache that
-# the cores share holds more than their own: blocks of 2^17 take 1.05 to 1.7 times as long, 2^24 elements whole 1.3.
+# the cores share holds more than their own. Blocks of 2^17 take 1.05 to 1.7 times as long, one of 2^24 1.3 times.
 GATE_BLOCK = 2**20
 
 
 def gate(values: Tensor, output: Tensor) -> Tensor:
-    """`values` where `output` ≥ 0 is positive or NaN, and 0 elsewhere, be they infinite or NaN there.
+    """`values` where `output` ≥ 0 is positive or NaN, and 0 elsewhere, whatever the values are there.
 
-    torch.where branches on each element in CPU memory: 4.5 ns where the signs are random, 16 times what
-    vectorised arithmetic takes. So the bits are taken for integers there, and multiplied by 0 or 1. A float is 0
-    or −0 exactly if its bits are 0 or the smallest integer, which `abs` leaves negative. So it is in compiled
-    code, which would keep the comparison's truth values for the way back, and writes those slowly.
+    In CPU memory torch.where branches on each element: 4.5 ns where the signs are random, 16 times what vectorised
+    arithmetic takes. So this multiplies the bits, as integers, by 0 or 1. A float is 0 or −0 exactly if its bits are 0
+    or the smallest integer, which `abs` leaves negative. Compiled code does the same: it would save the truth values
+    of a comparison for the backward pass, and it writes those slowly.
     """
     bits, values = BITS.get(output.dtype), values.resolve_neg()
     kernels = None if is_compiling() else triton.kernels("elementwise", values, output)
@@ -44,7 +44,7 @@ def gate(values: Tensor, output: Tensor) -> Tensor:
 
 
 def where_equal(values: Tensor, numbers: Tensor, number: int, out: Tensor | None = None) -> Tensor:
-    """`values` where `numbers`, made `wide_enough`, equal a number, and 0 elsewhere; in memory `out` of their type."""
+    """`values` where `numbers`, as `match_bits` returns them, equal a number, and 0 elsewhere; written to `out`."""
     bits = numbers.dtype
     if bits == BITS.get(values.dtype) and in_cpu_memory(values, numbers):
         equal = torch.eq(numbers, number, out=torch.empty_like(numbers))
@@ -55,7 +55,7 @@ def where_equal(values: Tensor, numbers: Tensor, number: int, out: Tensor | None
 
 
 def replace_up_to(bound: float, values: Tensor, value: float) -> Tensor:
-    """One value in the place of those that are at most the bound, compared in float32 or wider."""
+    """The values, with one value for those that are at most the bound. They are compared in float32 or wider."""
     bits, wide = BITS.get(values.dtype), widen(values)
     if bits and in_cpu_memory(values):
         is_replaced = torch.le(wide, bound, out=torch.empty_like(values, dtype=bits))
@@ -66,7 +66,7 @@ def replace_up_to(bound: float, values: Tensor, value: float) -> Tensor:
 
 
 def match_bits(numbers: Tensor, values: Tensor) -> Tensor:
-    """`numbers` in the type of the values' bits, where `where_equal` multiplies by those."""
+    """`numbers` in the type of the bits of `values`, for `where_equal`."""
     return numbers.to(BITS.get(values.dtype, numbers.dtype))
 
 

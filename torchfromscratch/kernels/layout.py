@@ -35,7 +35,7 @@ def copy_to_memory_format(tensor: Tensor, channels_last: bool) -> Tensor:
 def to_memory_format(tensor: Tensor, channels_last: bool) -> Tensor:
     """(N, C, *spatial) in the memory format asked for: the tensor, or a copy.
 
-    A gradient from behind a Flatten is contiguous, whatever the format of what it belongs to.
+    Behind a Flatten, a gradient is contiguous, whatever the format of its tensor.
     """
     return tensor if is_channels_last(tensor) == channels_last else copy_to_memory_format(tensor, channels_last)
 
@@ -43,8 +43,8 @@ def to_memory_format(tensor: Tensor, channels_last: bool) -> Tensor:
 def empty(shape: Sequence[int], channels_last: bool, like: Tensor) -> Tensor:
     """An empty (N, C, *spatial) tensor in the memory format asked for.
 
-    It is no view of one in the other format: autograd forbids to overwrite a view that a Function made,
-    and a ReLU(inplace=True) behind a layer is to work.
+    It is no view of a tensor in the other format. Autograd forbids to overwrite a view that a Function made, and a
+    ReLU(inplace=True) may stand behind a layer.
     """
     if not channels_last:
         return like.new_empty(tuple(shape))

@@ -10,15 +10,15 @@ from torchfromscratch.kernels.execution import is_dynamo_compiling, is_jit_traci
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Of each function so many are kept, those that were asked for last: a network has a few for each layer.
+# The latest plans of each function that are kept. A network has a few for each layer.
 PLANS = 512
 
 
 def cache_plans(make: F) -> F:
-    """`make`, a function of numbers and of tuples of them, whose results are kept. They hold no tensor.
+    """`make` with its results cached: a function of numbers and of tuples of them, which returns no tensor.
 
-    What is traced is made anew: to Dynamo and to torch.jit.trace sizes are no plain numbers. Nor are the symbols of
-    tensors without elements, which have no hash.
+    Dynamo and torch.jit.trace hand it sizes that are no plain numbers: it makes their plans anew. Symbols of tensors
+    without elements have no hash, so their plans are made anew, too.
     """
     cached = functools.lru_cache(maxsize=PLANS)(make)
 

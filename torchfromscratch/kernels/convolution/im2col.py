@@ -1,8 +1,8 @@
 """Convolution as matrix multiplication: every window becomes a row, every filter a column.
 
-The matrix of windows is built for a few samples at a time, so that it stays in the processor's cache
-between being written and being multiplied. It lies in memory in whichever order copies longer runs: row by
-row, where the channels of a pixel lie together, or column by column, where the outputs of a tap do.
+The matrix of windows is built for a few samples at a time, so that it is still in the cache when it is multiplied. It
+is written in the order that copies longer runs: row by row where the channels of a pixel lie together, or column by
+column where the outputs of a tap do.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ def multiply(left: Tensor, right: Tensor, bias: Tensor | None, out: Tensor) -> N
 def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
     """dL/dx, shapes as in the package.
 
-    A stride would put s − 1 zeros between the elements of dL/dy; rather than multiply by them, each window's
-    share, dL/dy times the filters, is sent back to where the window was. So it is where the kernel is larger than
-    dL/dy, and rotating it would take longer than that. Narrow types are summed there in float32.
+    A stride would put s − 1 zeros between the elements of dL/dy. Rather than multiply by them, this adds the share of
+    each window, dL/dy times the filters, to its place in dL/dx. It does the same where the kernel is larger than dL/dy,
+    as rotating the kernel would take longer. Narrow types are summed in float32.
     """
     if set(windows.stride) == {1} and weight.numel() <= grad_output.numel():
         return correlate(*as_correlation(grad_output, weight, windows, input_size))
@@ -119,10 +119,10 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
 
 
 def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Tensor:
-    """dL/dw: the sum over all windows of dL/dy there times the window's row.
+    """dL/dw: the sum over all windows of their dL/dy times their row.
 
-    It is summed up with the filters as columns where there are more windows than numbers in a row: their number,
-    often a multiple of sixteen, is what a product is quick along, and turning the sum is little work then.
+    Where there are more windows than numbers in a row, the filters are the columns of the sum. Their number is often a
+    multiple of sixteen, along which products are fast, and transposing the sum is little work.
     """
     size, groups, out_channels = tuple(grad_output.shape[2:]), windows.groups, grad_output.shape[1]
     row_length = input.shape[1] // groups * math.prod(windows.kernel_size)
@@ -138,7 +138,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
                 total = torch.bmm(*factors)
             else:
                 total = total.baddbmm_(*factors) if in_memory else total.baddbmm(*factors)
-        else:  # column by column: a product for each sample, as joining them would turn the matrix
+        else:  # column by column: a product for each sample, as joining them would copy the matrix
             by_group = gradients.reshape(-1, groups, out_channels // groups, matrix.shape[2]).transpose(0, 1)
             factors = (matrix.mT, by_group.mT) if as_columns else (by_group, matrix)
             share = torch.matmul(*factors).sum(1)
@@ -153,9 +153,9 @@ Blocks = list[tuple[slice, list[slice]]]  # samples, and bands of their outputs
 
 
 def blocks_of(batch: Tensor, output_size: Sequence[int], row_length: int, in_memory: bool) -> Blocks:
-    """The windows in blocks that fit the cache, in a CPU's memory; else whole.
+    """The windows in blocks that fit the cache; one block elsewhere than in CPU memory.
 
-    Narrow types stay whole too: they would round once more with every block of a weight's gradient.
+    One block of narrow types, too: the gradient of a weight would be rounded once more with every block.
     """
     if not in_memory or batch.element_size() < 4:
         return [(slice(0, batch.shape[0]), [slice(0, output_size[0])])]
@@ -165,7 +165,7 @@ def blocks_of(batch: Tensor, output_size: Sequence[int], row_length: int, in_mem
 
 @cache_plans
 def blocks(batch: int, output_size: Sequence[int], row_bytes: int, block_bytes: int, cores: int) -> Blocks:
-    """Several samples at a time, or one and bands of its outputs: for numbers, which symbols are made here."""
+    """Blocks of several samples, or of one and a band of its outputs. Symbolic sizes become numbers."""
     batch, output_size = int(batch), tuple(map(int, output_size))
     band_bytes = math.prod(output_size[1:]) * row_bytes
     bands = blocking.even_blocks(output_size[0], block_bytes // max(1, band_bytes), cores)
@@ -176,7 +176,7 @@ def blocks(batch: int, output_size: Sequence[int], row_bytes: int, block_bytes: 
 def window_matrices(
     input: Tensor, windows: Windows, output_size: Sequence[int], in_memory: bool
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Samples, a band of their outputs, and the matrix of the windows there."""
+    """Some samples, a band of their outputs, and the matrix of their windows: one block after the other."""
     for samples, bands in blocks_of(input, output_size, input.shape[1] * windows.tap_count, in_memory):
         view = (view_in_memory if in_memory else window_view)(take_block(input, samples), windows, output_size)
         for band in bands:
@@ -184,7 +184,7 @@ def window_matrices(
 
 
 def prefers_channels_last(channels: int, windows: Windows, output_size: Sequence[int]) -> bool:
-    """Whether that makes the longer runs to copy, of channels rather than of outputs."""
+    """Whether runs of channels are longer than runs of outputs."""
     run_of_outputs = output_size[-1] if windows.stride[-1] == 1 else 1
     is_run = windows.dilation[-1] == 1 and windows.groups == 1
     return channels * (windows.kernel_size[-1] if is_run else 1) >= run_of_outputs
@@ -194,7 +194,7 @@ def window_view(samples: Tensor, windows: Windows, output_size: Sequence[int]) -
     """The windows over some samples (n, C, *input), as a view (G, n, *output, *k, C/G)."""
     groups, channels = windows.groups, samples.shape[1] // windows.groups
     padded = windows.pad(samples)
-    if is_exporting() or prefers_channels_last(channels, windows, output_size):  # what is exported is for all sizes
+    if is_exporting() or prefers_channels_last(channels, windows, output_size):  # an exported graph is for all sizes
         padded = padded.movedim(1, -1).contiguous().movedim(-1, 1)
     by_group = padded.contiguous().view(samples.shape[0], groups, channels, *padded.shape[2:])
     view = crop_to(windows.slide(by_group, at=3), output_size, at=3)  # (n, G, C/G, *output, *k)
@@ -202,7 +202,7 @@ def window_view(samples: Tensor, windows: Windows, output_size: Sequence[int]) -
 
 
 def view_in_memory(samples: Tensor, windows: Windows, output_size: Sequence[int]) -> Tensor:
-    """The same view, of samples that are padded and turned at once."""
+    """The same view, of samples that are padded and transposed in one copy."""
     channels_last, shape, interior, size, stride = view_plan(samples.shape, windows, output_size)
     samples = samples.movedim(1, -1) if channels_last else samples
     padded = samples.contiguous() if interior is None else samples.new_zeros(shape)
@@ -245,12 +245,12 @@ def window_matrix(view: Tensor, band: slice, windows: Windows) -> Tensor:
 
 
 def filter_rows(weight: Tensor, windows: Windows) -> Tensor:
-    """The filters (O, C/G, *k) as rows (G, O/G, *k·C/G), in the order in which a window's row is written."""
+    """The filters (O, C/G, *k) as rows (G, O/G, *k·C/G), in the order of a window's row."""
     return weight.movedim(1, -1).reshape(windows.groups, weight.shape[0] // windows.groups, math.prod(weight.shape[1:]))
 
 
 def output_rows(grad_output: Tensor, windows: Windows) -> Tensor:
-    """dL/dy (n, O, *output) as rows (G, n·output, O/G), one a window."""
+    """dL/dy (n, O, *output) as rows (G, n·output, O/G), one for each window."""
     last = grad_output.movedim(1, -1)
     return last.reshape(math.prod(last.shape[:-1]), windows.groups, last.shape[-1] // windows.groups).transpose(0, 1)
 

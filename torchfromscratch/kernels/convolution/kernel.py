@@ -1,4 +1,4 @@
-"""What an algorithm of convolution says of itself."""
+"""A convolution to compute, and what an algorithm of convolution states of itself."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Task:
 
     @property
     def multiplications(self) -> int:
-        """Of the definition: one for each output, each tap and each channel that it sees."""
+        """The multiplications of the definition: one for each output, tap and channel that it sees."""
         outputs = self.batch * math.prod(self.windows.output_size(self.input_size))
         return outputs * self.windows.tap_count * math.prod(self.channels) // self.windows.groups
 
@@ -46,12 +46,12 @@ class Task:
 
     @property
     def may_round(self) -> bool:
-        """Whether slightly larger rounding errors are no loss: those who ask for float64 want the last digit."""
+        """Whether slightly larger rounding errors are allowed. In float64 a caller wants the last digit."""
         return self.dtype == torch.float32 and self.on_cpu
 
     @property
     def cost_of_matrices(self) -> int:
-        """What the definition costs as products of matrices, in multiplications."""
+        """The cost of the definition as products of matrices, in multiplications."""
         return self.multiplications * (COLUMN_COST if self.is_depthwise else 1)
 
 

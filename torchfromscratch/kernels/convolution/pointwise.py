@@ -1,6 +1,6 @@
-"""Convolution with a kernel of one tap: one product of matrices, of which nothing is copied.
+"""Convolution with a kernel of one tap: one product of matrices, without copies.
 
-What the tap sees of the input is a strided view x₀ of the padded input. With the kernel's matrix w₀,
+The tap sees a strided view x₀ of the padded input. With the kernel's matrix w₀,
 
     y = w₀ · x₀        dL/dx₀ = w₀ᵀ · dL/dy        dL/dw₀ = dL/dy · x₀ᵀ
 """

@@ -1,7 +1,6 @@
 """Convolution by its definition: one tap of the kernel after the other, for all windows at once.
 
-What tap k sees of the input is a strided view of the padded input, xₖ, (N, C, *output). With the kernel's matrix wₖ
-at that tap, (O, C),
+Tap k sees a strided view xₖ (N, C, *output) of the padded input. With the kernel's matrix wₖ (O, C) at that tap,
 
     y = Σₖ wₖ · xₖ        (dL/dx)ₖ += wₖᵀ · dL/dy        dL/dwₖ = Σₙᵢ dL/dy · xₖᵀ
 

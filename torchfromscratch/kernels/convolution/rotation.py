@@ -14,7 +14,7 @@ from torchfromscratch.kernels.windows import Windows, spatial
 def as_correlation(
     grad_output: Tensor, weight: Tensor, windows: Windows, input_size: Sequence[int]
 ) -> tuple[Tensor, Tensor, None, Windows]:
-    """What to correlate for dL/dx[n, c, j] = Σ_{o,k} w[o, c, k] · dL/dy[n, o, i], i·s = j + p − k·d.
+    """The operands whose correlation is dL/dx[n, c, j] = Σ_{o,k} w[o, c, k] · dL/dy[n, o, i], i·s = j + p − k·d.
 
     dL/dy, its elements s apart and padded by d(k − 1) − p, is correlated with the rotated kernel.
     """
@@ -53,10 +53,10 @@ def insert_zeros(data: Tensor, steps: Sequence[int]) -> Tensor:
 
 
 def rotate180(weight: Tensor, groups: int = 1) -> Tensor:
-    """The kernel (O, C/G, *k) turned by 180° in space, its channels exchanged: (C, O/G, *k).
+    """The kernel (O, C/G, *k) rotated by 180° in space, its channels exchanged: (C, O/G, *k).
 
-    Turned, because the input position that tap k saw lies k before the output position, not behind it;
-    exchanged, because an output channel is now what goes in, and an input channel what comes out.
+    It is rotated, as tap k of output i saw the input at i + k: to the input at j belongs the output at j − k. Its
+    channels are exchanged, as the output channels go in and the input channels come out.
     """
     out_channels, in_channels, *kernel_size = weight.shape
     rotated = weight.flip(tuple(range(2, weight.dim())))

@@ -1,8 +1,8 @@
-"""Dilated convolution by Winograd's method: of the samples that are left where only every d-th pixel is kept.
+"""Dilated convolution by Winograd's method: of samples of every d-th pixel.
 
 The taps of a window with dilation d lie d pixels apart. With stride 1, windows that lie d pixels apart see the same
-pixels as windows without gaps over a sample of those alone. There are d of these along each dimension, one for
-each pixel r to begin with, and what is seen of them are the outputs, d pixels apart:
+pixels as windows without gaps over a sample of every d-th pixel. There are d such samples along each dimension, one for
+each first pixel r, and each gives every d-th output:
 
     y[a·d + r] = Σₖ w[k] · x[(a + k)·d + r − p] = Σₖ w[k] · xᵣ[a + k]        xᵣ[a] = x[a·d + r − p]
 """
@@ -20,8 +20,8 @@ from torchfromscratch.kernels.convolution.kernel import Kernel, Task
 from torchfromscratch.kernels.layout import any_channels_last, empty, to_memory_format
 from torchfromscratch.kernels.windows import Windows, phases
 
-# That dilated windows see of one: 2×2 take 0.5 to 0.9 times as long as windows, of 64 channels 4×4 as long and 8×8 up
-# to 1.6 times.
+# Samples that one sample is split into. 2×2 take 0.5 to 0.9 times as long as im2col; of 64 channels 4×4 take as long,
+# and 8×8 up to 1.6 times as long.
 MOST_SAMPLES = 4
 
 
@@ -30,7 +30,7 @@ def fits(task: Task) -> bool:
 
 
 def cost(task: Task) -> float:
-    """That of the samples, which are to save half of the multiplications, as they have to be made first."""
+    """The cost of the samples. Copying them pays if they save half of the multiplications."""
     samples = math.prod(task.windows.dilation)
     if samples > MOST_SAMPLES or not winograd.pays(task):
         return math.inf
@@ -71,7 +71,7 @@ def gradients(input: Tensor, weight: Tensor, grad_output: Tensor, windows: Windo
 
 
 class SpaceToBatch:
-    """Samples of every d-th pixel, d from each row and each column to begin with, as a batch."""
+    """The samples of every d-th pixel of a sample, d along each dimension, as a batch."""
 
     def __init__(self, windows: Windows, input_size: Sequence[int]) -> None:
         self.dilation, self.padding = windows.dilation, windows.padding
@@ -98,7 +98,7 @@ class SpaceToBatch:
         return phase_batch
 
     def merge(self, phase_batch: Tensor, size: Sequence[int], padding: Sequence[int], channels_last: bool) -> Tensor:
-        """The samples that these are of, without the padding: (N·∏d, C, *split) → (N, C, *size)."""
+        """The inverse of splitting, without the padding: (N·∏d, C, *split) → (N, C, *size)."""
         shape = (phase_batch.shape[0] // math.prod(self.dilation), phase_batch.shape[1], *size)
         merged = empty(shape, channels_last, like=phase_batch)
         by_phase = self._by_phase(phase_batch)
