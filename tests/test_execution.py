@@ -81,7 +81,7 @@ def truth_table() -> dict[tuple[str, str], bool]:
 
 def test_the_table_has_every_predicate() -> None:
     predicates = {name for name in vars(execution) if name.split("_")[0] in ("is", "has", "in", "needs")}
-    assert {name for name, _ in truth_table()} == predicates - {"is_autocasting"}
+    assert {name for name, _ in truth_table()} == predicates - {"is_autocasting", "is_any_autocast_enabled"}
 
 
 @functools.cache
@@ -113,7 +113,9 @@ def test_each_cell_of_the_table(name: str, mode: str) -> None:
 def test_autocasting() -> None:
     assert not execution.is_autocasting("cpu")
     assert not execution.is_autocasting("meta")
+    assert not execution.is_any_autocast_enabled()
     with torch.autocast("cpu", torch.bfloat16):
+        assert execution.is_any_autocast_enabled()
         assert execution.is_autocasting("cpu")
         assert not execution.is_autocasting("cuda")
 

@@ -151,6 +151,9 @@ else:
 # Forward mode on or off, as in a `jvp`, which torch calls with it off. Else by inference mode, which has none.
 set_forward_mode = _find("autograd.forward_ad._set_fwd_grad_enabled", _set_forward_mode)
 
+# Whether autocast is on for some kind of device. Else each is asked.
+is_any_autocast_enabled = _found("_C._is_any_autocast_enabled", lambda: True)
+
 # The node whose backward runs. Else audit names none.
 current_autograd_node = _find("_C._current_autograd_node", lambda: None)
 

@@ -7,7 +7,6 @@ vmap where torch cannot generate the rule, jvp. `differentiable` turns a Functio
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,11 +16,13 @@ from torch.autograd import forward_ad
 
 from torchfromscratch import _torch_private as private
 from torchfromscratch.kernels.execution import (
+    is_any_autocast_enabled,
     is_autocasting,
     is_compiling,
     is_differentiating,
     is_forward_mode,
     is_jit_tracing,
+    running_transform,
 )
 
 
@@ -29,32 +30,6 @@ class Function(torch.autograd.Function):
     """A layer as torch.autograd sees it: y = f(x) with its own dL/dx, under every transform of torch.func."""
 
     generate_vmap_rule = True
-
-    def __init_subclass__(cls) -> None:
-        """Keeps the signature of `forward`: torch reads it at every call, which takes longer than a ReLU."""
-        if "forward" in vars(cls):
-            cls.forward.__signature__ = _Signature.from_callable(cls.forward)  # type: ignore[attr-defined]
-
-
-class _Signature(inspect.Signature):
-    """A signature without defaults binds positional arguments at no cost."""
-
-    @functools.cached_property
-    def has_defaults(self) -> bool:
-        return any(parameter.default is not parameter.empty for parameter in self.parameters.values())
-
-    def bind(self, *args: Any, **kwargs: Any) -> Any:
-        return super().bind(*args, **kwargs) if kwargs or self.has_defaults else _Bound(args)
-
-
-class _Bound:
-    """What torch asks of bound arguments."""
-
-    def __init__(self, args: tuple) -> None:
-        self.args, self.kwargs = args, dict[str, Any]()
-
-    def apply_defaults(self) -> None:
-        """None is missing."""
 
 
 class OpaqueTuple(tuple):
@@ -82,12 +57,16 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     Under torch.compile it applies a subclass without `jvp`, as the compiler traces no Function that has one: forward
     mode is for eager code. Under torch.jit.trace it runs the forward pass: the tracer cannot save a Function, nor hand
     it a tuple of sizes, which are tensors to it. Where nobody differentiates, as in most backward passes, it runs the
-    forward pass, too. `torchfromscratch.functional` makes autocast's casts; here arithmetic keeps the types it gets.
+    forward pass, too. Where autograd differentiates and torch.func does not, forward and setup_context are one step:
+    to call two, torch reads a signature, which takes longer than a ReLU. `torchfromscratch.functional` makes
+    autocast's casts; here arithmetic keeps the types it gets.
     """
     compute_gradient, compute_tangent = function.backward, function.jvp
 
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        return _without_autocast(compute_gradient, ctx, *grad_outputs)
+        if is_any_autocast_enabled():
+            return _without_autocast(compute_gradient, ctx, *grad_outputs)
+        return compute_gradient(ctx, *grad_outputs)
 
     def jvp(ctx: Any, *tangents: Any) -> Any:
         # torch calls it with forward mode off, and the tangent of a tangent, as in jvp of jvp, would be zero
@@ -102,15 +81,32 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
         {"forward": staticmethod(_with_own_outputs(function.forward)), "jvp": torch.autograd.Function.jvp},
     )
 
+    def forward_with_context(ctx: Any, *args: Any) -> Any:
+        output = function.forward(*args)
+        function.setup_context(ctx, args, output)
+        return output
+
+    eager: Any = type(
+        function.__name__,
+        (function,),
+        {
+            "forward": staticmethod(forward_with_context),
+            "setup_context": staticmethod(torch.autograd.Function.setup_context),
+        },
+    )
+
+    def transformed(*args: Any) -> Any:
+        return function.apply(*[OpaqueTuple(arg) if isinstance(arg, (tuple, list)) else arg for arg in args])
+
     @functools.wraps(function, updated=())
     def apply(*args: Any) -> Any:
         if is_compiling():
-            return _without_autocast(traced.apply, *args)
-        if is_jit_tracing() or not is_differentiating():
-            return _without_autocast(function.forward, *args)
-        return _without_autocast(
-            function.apply, *[OpaqueTuple(arg) if isinstance(arg, (tuple, list)) else arg for arg in args]
-        )
+            compute = traced.apply
+        elif is_jit_tracing() or not is_differentiating():
+            compute = function.forward
+        else:
+            compute = eager.apply if running_transform() is None else transformed
+        return _without_autocast(compute, *args) if is_any_autocast_enabled() else compute(*args)
 
     return apply
 
@@ -142,13 +138,10 @@ def save(ctx: Any, tensors: Sequence[Tensor | None], needed: Sequence[bool] | No
     forward_mode = is_forward_mode()
     if needed is not None and not forward_mode:
         tensors = [tensor if need else None for tensor, need in zip(tensors, needed, strict=True)]
-    ctx.is_saved, kept = [], []
-    for tensor in tensors:
-        ctx.is_saved.append(tensor is not None)
-        kept += [] if tensor is None else [tensor]
-    ctx.save_for_backward(*kept)
+    ctx.saved_count, ctx.saves_none = len(tensors), all([tensor is None for tensor in tensors])
+    ctx.save_for_backward(*tensors)
     if forward_mode:
-        ctx.save_for_forward(*kept)
+        ctx.save_for_forward(*tensors)
 
 
 def restore(ctx: Any) -> tuple[Any, ...]:
@@ -156,8 +149,7 @@ def restore(ctx: Any) -> tuple[Any, ...]:
 
     Where none was saved, it does not ask torch for any: then backward may run twice without retain_graph.
     """
-    kept = iter(ctx.saved_tensors if True in ctx.is_saved else ())
-    return tuple([next(kept) if is_saved else None for is_saved in ctx.is_saved])
+    return (None,) * ctx.saved_count if ctx.saves_none else ctx.saved_tensors
 
 
 def bilinear_tangent(
@@ -174,7 +166,7 @@ def bilinear_tangent(
 
 
 def _without_autocast(compute: Callable[..., Any], *args: Any) -> Any:
-    """`compute(*args)` with autocast's casts off."""
+    """`compute(*args)` with autocast's casts off, which may be on for some kind of device."""
     for arg in args:
         if isinstance(arg, Tensor):
             if not is_autocasting(arg.device.type):

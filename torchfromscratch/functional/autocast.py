@@ -13,7 +13,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.execution import is_autocasting
+from torchfromscratch.kernels.execution import is_any_autocast_enabled, is_autocasting
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,6 +26,8 @@ def autocast(*, cpu: Policy, cuda: Policy) -> Callable[[Callable[P, R]], Callabl
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def with_casts(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not is_any_autocast_enabled():
+                return function(*args, **kwargs)
             given = (*args, *kwargs.values())
             device_type = _device_type(given)
             policy = cpu if device_type == "cpu" else cuda

@@ -57,9 +57,10 @@ def overridable(function: Callable[..., Any], home: str) -> Callable[..., Any]:
         given: Any = (*args, *kwargs.values()) if kwargs else args
         if has_sequences:
             given = _flat(given)
-        if _is_asked_for(given):
+        wants_to_answer = _wants_to_answer_in_compiler if is_compiling() else has_torch_function
+        if wants_to_answer(given):
             given = tuple([value for value in given if not is_causal_bias(value)])
-            if _is_asked_for(given):
+            if wants_to_answer(given):
                 return _hand_over(call, given, args, kwargs)
         for (name, kind), value in zip(in_order, args):  # noqa: B905, as torch 2.6 compiles strict=False to True
             if not isinstance(value, kind):
@@ -73,12 +74,10 @@ def overridable(function: Callable[..., Any], home: str) -> Callable[..., Any]:
     return call
 
 
-def _is_asked_for(given: tuple) -> bool:
-    """Whether a mode or one of the arguments wants to answer."""
-    if is_compiling():  # whose has_torch_function knows neither modes nor that subclasses are off
-        in_mode = CAN_TRACE_MODES and private.is_torch_function_mode_enabled()
-        return in_mode or (private.is_torch_function_enabled() and has_torch_function(given))
-    return has_torch_function(given)
+def _wants_to_answer_in_compiler(given: tuple) -> bool:
+    """has_torch_function, whether a mode or one of the arguments does, where it knows neither modes nor disabling."""
+    in_mode = CAN_TRACE_MODES and private.is_torch_function_mode_enabled()
+    return in_mode or (private.is_torch_function_enabled() and has_torch_function(given))
 
 
 def is_causal_bias(value: Any) -> bool:

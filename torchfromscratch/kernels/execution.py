@@ -40,6 +40,10 @@ AUTOCAST_DEVICES = {name for name in ("cpu", "cuda", "mps", "xpu") if torch.amp.
 is_compiling = torch.compiler.is_compiling
 is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 is_jit_tracing = torch.jit.is_tracing
+is_any_autocast_enabled = private.is_any_autocast_enabled
+
+# The transform of torch.func that maps or differentiates what is computed now, or None. Not to be traced by Dynamo.
+running_transform = private.peek_interpreter_stack
 
 
 def is_exporting() -> bool:
@@ -75,7 +79,7 @@ def is_differentiating() -> bool:
     """Whether somebody differentiates what is computed now: autograd, torch.func or forward mode."""
     if is_compiling():
         return False
-    return torch.is_grad_enabled() or private.peek_interpreter_stack() is not None or private.is_in_forward_mode()
+    return torch.is_grad_enabled() or running_transform() is not None or private.is_in_forward_mode()
 
 
 def is_forward_mode() -> bool:
