@@ -206,10 +206,12 @@ def test_bytes_kept_for_each_window(return_indices: bool, most: int) -> None:
     assert sum(tensor.numel() * tensor.element_size() for tensor in kept) == most * windows
 
 
-@pytest.mark.parametrize("few", [0, 3, 32])
+@pytest.mark.parametrize(("few", "few_seen"), [(0, 0), (3, 0), (32, 0), (32, kernel.FEW_SEEN)])
 @pytest.mark.parametrize(
     ("name", "options"),
     [
+        ("max_pool2d", {"kernel_size": (2, 3)}),
+        ("max_pool2d", {"kernel_size": (5, 6), "stride": (1, 3), "dilation": (2, 1)}),
         ("max_pool2d", {"kernel_size": (7, 5), "stride": 1, "padding": 2}),
         ("max_pool2d", {"kernel_size": (5, 6), "stride": (2, 6), "padding": (0, 3), "ceil_mode": True}),
         ("max_pool2d", {"kernel_size": (4, 3), "stride": 2, "padding": 1, "dilation": 2}),
@@ -220,10 +222,16 @@ def test_bytes_kept_for_each_window(return_indices: bool, most: int) -> None:
 )
 @pytest.mark.parametrize("values", [(0.0, 1.0), (math.nan, 1.0, 2.0), (-math.inf, -math.inf, 0.0)], ids=str)
 def test_winners_in_every_way(
-    name: str, options: dict[str, Any], values: tuple[float, ...], few: int, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    options: dict[str, Any],
+    values: tuple[float, ...],
+    few: int,
+    few_seen: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Tap by tap where they are few, in rows or by doubling where not: among equals, NaN and infinities."""
+    """Tap by tap where they are few, in rows or by doubling where not, or all at once: equals, NaN and infinities."""
     monkeypatch.setattr(kernel, "MOST_TAPS", few)
+    monkeypatch.setattr(kernel, "FEW_SEEN", few_seen)
     chosen = torch.randint(len(values), (2, 3, 11, 12), generator=torch.Generator().manual_seed(0))
     input = torch.tensor(values, dtype=torch.float64)[chosen].requires_grad_()
     assert_as_torch(name, [input], {**options, "return_indices": True})
@@ -283,10 +291,12 @@ def test_every_element_of_the_gradient_is_written(options: dict[str, int], monke
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "last"])
 @pytest.mark.parametrize("options", [(2,), (3, 2, 1), (3, 1, 0, 2), (3, 3)], ids=str)
+@pytest.mark.parametrize("few_seen", [0, kernel.FEW_SEEN])
 def test_a_batch_in_parts(
-    options: tuple[int, ...], memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+    few_seen: int, options: tuple[int, ...], memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of which the last is shorter, another holds NaN, all hold equals: each computes in the memory of the first."""
+    monkeypatch.setattr(kernel, "FEW_SEEN", few_seen)
     x = torch.randint(0, 3, (5, 3, 8, 9), generator=torch.Generator().manual_seed(0)).double()
     x[3, 1, 4, 4] = math.nan
     x = x.contiguous(memory_format=memory_format).requires_grad_()

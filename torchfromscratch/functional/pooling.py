@@ -16,6 +16,7 @@ from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import has_concrete_values
 from torchfromscratch.kernels.layout import any_channels_last
+from torchfromscratch.kernels.planning import planned
 from torchfromscratch.kernels.spans import Spans, as_windows, dividing_spans, sliding_spans
 from torchfromscratch.kernels.windows import Windows
 
@@ -373,8 +374,8 @@ def _max_pool(
     name = f"max_pool{dims}d"
     windows = _windows(dims, kernel_size, stride, padding, dilation, ceil_mode)
     batch = _batch(name, dims, input)
-    _require_room(name, dims, batch, windows)
-    _require_winners(name, batch, windows)
+    _require_room(name, dims, batch.shape, windows)
+    _require_winners(name, batch.shape, windows)
     if input.dtype == torch.bool or input.is_complex():
         raise NotImplementedError(f"{name} is not defined for {input.dtype}")
     pool = autograd.max_position if return_indices else autograd.max_pool
@@ -403,7 +404,7 @@ def _avg_pool(
     if divisor_override == 0:
         raise RuntimeError("divisor must be not zero, but got divisor_override=0")
     batch = _batch(name, dims, input)
-    _require_room(name, dims, batch, windows)
+    _require_room(name, dims, batch.shape, windows)
     if dims == 3 and any([k > size for k, size in zip(windows.kernel_size, batch.shape[2:], strict=True)]):
         raise RuntimeError(
             f"{name}: the input {tuple(batch.shape[2:])} must not be smaller than the kernel {windows.kernel_size}"
@@ -579,6 +580,18 @@ def _windows(
     strides = per_dimension("stride", stride, dims) if own_stride else kernel
     paddings = per_dimension("padding", padding, dims)
     dilations = per_dimension("dilation", dilation, dims)
+    return _checked_windows(kernel, strides, paddings, dilations, ceil_mode)
+
+
+@planned
+def _checked_windows(
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    paddings: tuple[int, ...],
+    dilations: tuple[int, ...],
+    ceil_mode: bool,
+) -> Windows:
+    """Windows of these options; in one dimension, over pictures of one row."""
     for what, values in (("kernel_size", kernel), ("stride", strides), ("dilation", dilations)):
         if min(values) <= 0:
             raise RuntimeError(f"{what} must be greater than zero, but got {min(values)} in {values}")
@@ -589,7 +602,7 @@ def _windows(
             f"pad should be at most half of effective kernel size, but got pad={paddings}, kernel_size={kernel} "
             f"and dilation={dilations}"
         )
-    if dims == 1:
+    if len(kernel) == 1:
         kernel, strides, paddings, dilations = (1, *kernel), (1, *strides), (0, *paddings), (1, *dilations)
     return Windows(kernel, strides, paddings, dilations, ceil_mode=ceil_mode)
 
@@ -599,16 +612,16 @@ def _batch(name: str, dims: int, input: Tensor) -> Tensor:
     if input.dim() not in (dims + 1, dims + 2):
         raise RuntimeError(
             f"{name}: non-empty {dims + 1}D or {dims + 2}D (batch mode) tensor expected for input: "
-            f"{_expected_shape(dims, input)}"
+            f"{_expected_shape(dims, input.shape)}"
         )
     batch = as_batch(name, input, dims)
     return batch.unsqueeze(2) if dims == 1 else batch
 
 
-def _expected_shape(dims: int, input: Tensor) -> str:
+def _expected_shape(dims: int, shape: torch.Size) -> str:
     return (
         f"Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with optional 0 dim batch size for input, "
-        f"but got: {list(input.shape)}"
+        f"but got: {list(shape)}"
     )
 
 
@@ -619,26 +632,28 @@ def _unbatch(output: Tensor, input: Tensor, dims: int) -> Tensor:
     return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 
 
-def _require_room(name: str, dims: int, batch: Tensor, windows: Windows) -> None:
+@planned
+def _require_room(name: str, dims: int, shape: torch.Size, windows: Windows) -> None:
     """RuntimeError unless there is at least one window."""
-    if 0 in batch.shape[1:]:
+    if 0 in shape[1:]:
         raise RuntimeError(
-            f"{name}: Expected input's non-batch dimensions to have positive length: {_expected_shape(dims, batch)}"
+            f"{name}: Expected input's non-batch dimensions to have positive length: {_expected_shape(dims, shape)}"
         )
-    output_size = windows.output_size(batch.shape[2:])
+    output_size = windows.output_size(shape[2:])
     if min(output_size) < 1:
         raise RuntimeError(
-            f"{name}: Given input size: {tuple(batch.shape[2:])} and kernel_size {windows.kernel_size}. Invalid "
+            f"{name}: Given input size: {tuple(shape[2:])} and kernel_size {windows.kernel_size}. Invalid "
             f"computed output size: {min(output_size)} in {output_size}. Output size is too small; pad more or use a "
             "smaller kernel"
         )
 
 
-def _require_winners(name: str, batch: Tensor, windows: Windows) -> None:
+@planned
+def _require_winners(name: str, shape: torch.Size, windows: Windows) -> None:
     """RuntimeError where all of a window's taps lie in the padding: torch sends its gradient anywhere in memory."""
     each = zip(
-        batch.shape[2:],
-        windows.output_size(batch.shape[2:]),
+        shape[2:],
+        windows.output_size(shape[2:]),
         windows.stride,
         windows.padding,
         windows.dilation,
@@ -649,7 +664,7 @@ def _require_winners(name: str, batch: Tensor, windows: Windows) -> None:
         if any([(o * s - p) % d >= size for o in in_padding]):  # the first position that is not in the padding
             raise RuntimeError(
                 f"{name}: with dilation {windows.dilation} and padding {windows.padding}, a window over an input "
-                f"of size {tuple(batch.shape[2:])} sees nothing but padding; pad less or dilate less"
+                f"of size {tuple(shape[2:])} sees nothing but padding; pad less or dilate less"
             )
 
 
