@@ -28,7 +28,7 @@ from torchfromscratch.kernels.execution import is_batched, is_tracing
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.planning import cache_plans
 from torchfromscratch.kernels.precision import NARROW_TYPES, products_as_of_convolutions
-from torchfromscratch.kernels.triton import can_run
+from torchfromscratch.kernels.triton import IS_INTERPRETED, can_run
 from torchfromscratch.kernels.windows import Windows
 
 # Of those that cost the same, the first is taken.
@@ -153,7 +153,8 @@ def choose(
     if is_batched(*operands):
         return IM2COL
     first, tracing, channels_last = operands[0], is_tracing(), any_channels_last(*operands[:2])
-    on_cpu, by_triton = first.is_cpu and not tracing, can_run(*operands, algorithm=algorithm)
+    on_cpu = first.is_cpu and not tracing
+    by_triton = (IS_INTERPRETED or not first.is_cpu) and can_run(*operands, algorithm=algorithm)
     fields = channels, input_size, windows, first.dtype, channels_last, on_cpu, tracing, by_triton
     return kernel_for(algorithm, first.shape[0], *fields)
 
