@@ -152,7 +152,7 @@ else:
 set_forward_mode = _find("autograd.forward_ad._set_fwd_grad_enabled", _set_forward_mode)
 
 # Whether autocast is on for some kind of device. Else each is asked.
-is_any_autocast_enabled = _found("_C._is_any_autocast_enabled", lambda: True)
+is_any_autocast_enabled = _find("_C._is_any_autocast_enabled", lambda: True)
 
 # The node whose backward runs. Else audit names none.
 current_autograd_node = _find("_C._current_autograd_node", lambda: None)
