@@ -16,7 +16,7 @@ from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import has_concrete_values
 from torchfromscratch.kernels.layout import any_channels_last
-from torchfromscratch.kernels.planning import planned
+from torchfromscratch.kernels.planning import cache_plans
 from torchfromscratch.kernels.spans import Spans, as_windows, dividing_spans, sliding_spans
 from torchfromscratch.kernels.windows import Windows
 
@@ -583,7 +583,7 @@ def _windows(
     return _checked_windows(kernel, strides, paddings, dilations, ceil_mode)
 
 
-@planned
+@cache_plans
 def _checked_windows(
     kernel: tuple[int, ...],
     strides: tuple[int, ...],
@@ -632,7 +632,7 @@ def _unbatch(output: Tensor, input: Tensor, dims: int) -> Tensor:
     return output if input.dim() == dims + 2 else no_view(output, output.shape[1:])
 
 
-@planned
+@cache_plans
 def _require_room(name: str, dims: int, shape: torch.Size, windows: Windows) -> None:
     """RuntimeError unless there is at least one window."""
     if 0 in shape[1:]:
@@ -648,7 +648,7 @@ def _require_room(name: str, dims: int, shape: torch.Size, windows: Windows) -> 
         )
 
 
-@planned
+@cache_plans
 def _require_winners(name: str, shape: torch.Size, windows: Windows) -> None:
     """RuntimeError where all of a window's taps lie in the padding: torch sends its gradient anywhere in memory."""
     each = zip(
