@@ -20,6 +20,7 @@ from torch import Tensor
 from torchfromscratch.autograd.elementwise import elementwise
 from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.kernels.blocking import batch_blocks
+from torchfromscratch.kernels.execution import has_concrete_values, in_cpu_memory, is_differentiating
 from torchfromscratch.kernels.precision import widen
 
 quotient = elementwise(
@@ -133,8 +134,7 @@ class PairDistances(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         x, n = restore(ctx)
         g, n = _of_both_orders(grad_output, len(x)), _of_both_orders(n, len(x))
-        blocks = _blocks_of_rows(x)
-        return torch.cat([_pairs_dx(g[rows], x[rows, None] - x, n[rows], ctx.p) for rows in blocks]), None
+        return torch.cat([_pairs_dx(g[rows], d, n[rows], ctx.p) for rows, d in _differences_to_all(x)]), None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
 
@@ -171,8 +171,21 @@ def _differences(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield rows, x[rows, None] - x[None, rows.start :]
 
 
+def _differences_to_all(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """xᵢ − xⱼ for a block of rows i at a time, and all rows j; on a CPU each block overwrites the one before."""
+    memory: Tensor | None = None
+    for rows in _blocks_of_rows(x):
+        if is_differentiating() or not in_cpu_memory(x):
+            yield rows, x[rows, None] - x
+            continue
+        memory = x.new_empty(len(x[rows]), *x.shape) if memory is None else memory
+        yield rows, torch.sub(x[rows, None], x, out=memory[: len(x[rows])])
+
+
 def _above_diagonal(matrix: Tensor) -> Tensor:
     """The elements of the columns behind the row's own, row after row."""
+    if has_concrete_values(matrix):  # indices take longer to compute than the distances
+        return matrix.masked_select(torch.ones_like(matrix, dtype=torch.bool).triu_(1))
     rows, columns = matrix.shape
     i, j = torch.triu_indices(rows, columns, 1, device=matrix.device)
     return matrix[i, j]

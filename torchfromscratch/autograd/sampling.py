@@ -39,6 +39,7 @@ from torchfromscratch.autograd.function import (
 )
 from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import sampling as kernel
+from torchfromscratch.kernels import shifted_sampling as shifted_kernel
 from torchfromscratch.kernels.blocking import batch_blocks
 from torchfromscratch.kernels.positions import Axis, Taps
 from torchfromscratch.kernels.precision import widen
@@ -54,6 +55,8 @@ class GridSample(Function):
 
     @staticmethod
     def forward(input: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool) -> Tensor:
+        if shifted_kernel.fits(input, grid, mode, padding):
+            return shifted_kernel.sample(input, grid, mode, padding, align_corners).to(input.dtype)
         places = math.prod(grid.shape[1:-1])
         blocks = []
         for block in batch_blocks(input, BUFFERS * places * 2 ** len(input.shape[2:])):
@@ -65,6 +68,12 @@ class GridSample(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, grid = restore(ctx)
         needs_input, needs_grid, *_ = ctx.needs_input_grad
+        mode, padding, align_corners = ctx.options
+        if shifted_kernel.fits(grad_output, grid, mode, padding):
+            needs = needs_input, needs_grid
+            options = mode, padding, align_corners, needs
+            grads = shifted_kernel.gradients(input, grid, grad_output, ctx.spatial, *options)
+            return *[None if grad is None else grad.to(grid.dtype) for grad in grads], None, None, None
         index, weights, slopes = _positions(ctx.spatial, grid, *ctx.options)
         g = widen(grad_output)
         grad_input = grad_grid = None

@@ -11,6 +11,9 @@ from torchfromscratch.kernels.execution import is_differentiating
 
 A = -0.75  # of Keys' cubic convolution, as torch has it
 
+# The first of the pixels around a position from ⌊u⌋, or from the nearest, and how many there are.
+SPAN = {"nearest": (0, 1), "bilinear": (0, 2), "bicubic": (-1, 4)}
+
 
 class Taps(NamedTuple):
     """The pixels around each position, (N, k, P): their numbers, weights, and d weight / d coordinate if asked for."""
@@ -30,12 +33,7 @@ class Axis(NamedTuple):
 
     def taps(self, coordinate: Tensor, with_slopes: bool) -> Taps:
         """Of coordinates (N, P), which are −1 and 1 at the axis' ends: the outer pixels' centres or their edges."""
-        scale = (self.length - 1) / 2 if self.align_corners else self.length / 2
-        position = (coordinate + 1) * scale - (0 if self.align_corners else 0.5)
-        slope: Tensor | float = scale
-        if self.mode != "bicubic" and self.padding != "zeros":  # bicubic moves each of its pixels inside
-            position, factor = self._inside(position)
-            slope = (factor * scale).unsqueeze(1)
+        position, slope = self._locate(coordinate)
         first = position.detach().round() if self.mode == "nearest" else position.detach().floor()
         weights = _weights(position - first, self.mode)
         slopes = _slopes(position - first, self.mode) * slope if with_slopes else None
@@ -47,6 +45,28 @@ class Axis(NamedTuple):
             is_inside = (index == pixels).to(weights.dtype)
             weights, slopes = weights * is_inside, None if slopes is None else slopes * is_inside
         return Taps(index.nan_to_num(nan=0.0).round().long(), weights, slopes)  # NaN is anywhere
+
+    def run(self, coordinate: Tensor, with_slopes: bool) -> Taps:
+        """The same of an axis with k zeros at either end, but of k pixels side by side their first alone, (N, P).
+
+        Outside, all of them are zeros, so that none needs a mask.
+        """
+        position, slope = self._locate(coordinate)
+        nearest = position.round() if self.mode == "nearest" else position.floor()
+        weights = _weights(position - nearest, self.mode)
+        slopes = _slopes(position - nearest, self.mode) * slope if with_slopes else None
+        offset, count = SPAN[self.mode]
+        first = (nearest + (offset + count)).clamp_(0, self.length + count).nan_to_num_(nan=0.0)
+        return Taps(first.long(), weights, slopes)
+
+    def _locate(self, coordinate: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Positions among the pixels, and d position / d coordinate."""
+        scale = (self.length - 1) / 2 if self.align_corners else self.length / 2
+        position = (coordinate + 1) * scale - (0 if self.align_corners else 0.5)
+        if self.mode == "bicubic" or self.padding == "zeros":  # bicubic moves each of its pixels inside
+            return position, scale
+        position, factor = self._inside(position)
+        return position, (factor * scale).unsqueeze(1)
 
     def _inside(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """Positions moved inside by padding, and the derivative: ±1, or 0 where they are at the end."""
@@ -77,7 +97,7 @@ class Axis(NamedTuple):
 
 def _offsets(mode: str, like: Tensor) -> Tensor:
     """Of the pixels around a position from ⌊u⌋, or the nearest."""
-    first, count = {"nearest": (0, 1), "bilinear": (0, 2), "bicubic": (-1, 4)}[mode]
+    first, count = SPAN[mode]
     return torch.arange(first, first + count, dtype=like.dtype, device=like.device).view(-1, 1)
 
 
