@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests import lacks
 from torchfromscratch import optim
@@ -47,6 +49,17 @@ OPTIONS = [
 ]
 
 
+class Operations(TorchDispatchMode):
+    """Counts operations on tensors that are not in CPU memory, but for views and their like."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        tensors = [arg for arg in tree_leaves(args) if isinstance(arg, Tensor)]
+        self.count += any(tensor.is_meta for tensor in tensors) and "detach" not in str(function)
+        return function(*args, **(kwargs or {}))
+
+
 def parameters(dtype: torch.dtype = torch.float32) -> list[Tensor]:
     generator = torch.Generator().manual_seed(0)
     shapes = [(3, 4), (5,), ()]
@@ -83,6 +96,40 @@ def test_every_step_is_bit_equal_to_torch(name: str, options: dict, rate: dict) 
     ours, theirs = both(name, **options, **rate)
     for _ in range(STEPS):
         assert_equal(train(ours, 1), train(theirs, 1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_one_operation_of_all_parameters_after_the_other(
+    name: str, options: dict, maximize: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As foreach=True asks for, and a GPU gets by default; bit-equal to torch.optim's foreach."""
+    if any(isinstance(beta, Tensor) for beta in options.get("betas", ())):
+        pytest.skip("torch's constructors take no such betas with foreach")
+    monkeypatch.setattr(getattr(optim, name), "_update", None)
+    ours, theirs = [
+        getattr(namespace, name)(parameters(dtype), foreach=True, **options, maximize=maximize)
+        for namespace in (optim, torch.optim)
+    ]
+    assert_equal(train(ours), train(theirs))
+
+
+def test_a_gpu_gets_one_operation_of_all_parameters() -> None:
+    """As counted on meta tensors, of torch.optim and ours."""
+    counts = []
+    for name, options in [("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}), ("Adam", {})]:
+        for amount in (1, 20):
+            tensors = [torch.empty(3, 4, device="meta", requires_grad=True) for _ in range(amount)]
+            for tensor in tensors:
+                tensor.grad = torch.empty_like(tensor)
+            optimizer = getattr(optim, name)(tensors, **options)
+            optimizer.step()
+            with Operations() as operations:
+                optimizer.step()
+            counts.append(operations.count)
+    assert counts[0] == counts[1] <= 5
+    assert counts[2] == counts[3] <= 8
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.complex64], ids=str)

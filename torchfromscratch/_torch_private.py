@@ -105,6 +105,27 @@ def has_hooks(tensor: Tensor) -> bool:
 unsafe_view = _find("ops.aten._unsafe_view.default", lambda tensor, shape: tensor.reshape(shape).clone())
 
 
+def _one_by_one(name: str) -> Callable[..., list[Tensor]]:
+    def operation(tensors: list[Tensor], *operands: Any, **options: Any) -> list[Tensor]:
+        each = [operand if isinstance(operand, (list, tuple)) else [operand] * len(tensors) for operand in operands]
+        return [getattr(tensor, name)(*args, **options) for tensor, *args in zip(tensors, *each, strict=True)]
+
+    return operation
+
+
+# An operation of many tensors, in a few launches on a GPU. Else one after the other.
+foreach_add = _find("_foreach_add", _one_by_one("add"))
+foreach_add_ = _find("_foreach_add_", _one_by_one("add_"))
+foreach_addcdiv_ = _find("_foreach_addcdiv_", _one_by_one("addcdiv_"))
+foreach_addcmul_ = _find("_foreach_addcmul_", _one_by_one("addcmul_"))
+foreach_div_ = _find("_foreach_div_", _one_by_one("div_"))
+foreach_lerp_ = _find("_foreach_lerp_", _one_by_one("lerp_"))
+foreach_maximum_ = _find("_foreach_maximum_", _one_by_one("clamp_min_"))
+foreach_mul_ = _find("_foreach_mul_", _one_by_one("mul_"))
+foreach_neg = _find("_foreach_neg", _one_by_one("neg"))
+foreach_sqrt = _find("_foreach_sqrt", _one_by_one("sqrt"))
+
+
 def causal_mask(bias: Any, device: torch.device) -> Tensor:
     """The mask that a bias of torch.nn.attention.bias stands for. Else from what it says of itself."""
     if hasattr(bias, "_materialize"):

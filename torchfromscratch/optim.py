@@ -3,8 +3,9 @@
     from torchfromscratch import optim
 
 Constructors, parameter groups, hooks and state_dict are torch.optim's own, so schedulers and checkpoints
-work in both directions. The updates are arithmetic in place, one parameter after the other; torch.optim's
-faster ways of doing the same arithmetic, `foreach` and `fused`, are accepted and make no difference.
+work in both directions. The updates are arithmetic in place: one parameter after the other or, with `foreach` and by
+default on a GPU, one operation of all parameters after the other, which there are few launches. torch.optim's `fused`
+is accepted and makes no difference.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfromscratch import _torch_private as private
+
 __all__ = ["SGD", "Adam", "AdamW"]
 
 
 class _ByHand(torch.optim.Optimizer):
-    """The walk over all parameters with a gradient; a subclass says how one of them is updated."""
+    """The walk over all parameters with a gradient; a subclass says how one of them, or all together, are updated."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter once; `closure`, if given, computes the loss first, which is returned."""
@@ -30,13 +33,23 @@ class _ByHand(torch.optim.Optimizer):
         with torch.set_grad_enabled(self.defaults["differentiable"]):
             if not self._has_overflow():
                 for group in self.param_groups:
-                    for parameter in group["params"]:
-                        if parameter.grad is not None:
-                            grad = self._unscale(parameter.grad)
-                            self._update(parameter, -grad if group["maximize"] else grad, group)
+                    self._update_group(group)
         return loss
 
+    def _update_group(self, group: dict[str, Any]) -> None:
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        grads = [self._unscale(parameter.grad) for parameter in parameters]
+        if parameters and _are_updated_together(parameters, grads, group):
+            self._update_together(parameters, private.foreach_neg(grads) if group["maximize"] else grads, group)
+            return
+        for parameter, grad in zip(parameters, grads, strict=True):
+            self._update(parameter, -grad if group["maximize"] else grad, group)
+
     def _update(self, parameter: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _update_together(self, parameters: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        """`_update` of each, one operation of all after the other."""
         raise NotImplementedError
 
     # torch.amp.GradScaler unscales for every optimiser but those with fused=True, where it leaves these two.
@@ -86,6 +99,29 @@ class SGD(_ByHand, torch.optim.SGD):
         else:
             parameter.add_(grad, alpha=-lr)
 
+    def _update_together(self, parameters: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        momentum = group["momentum"]
+        if group["weight_decay"] != 0:
+            grads = private.foreach_add(grads, parameters, alpha=group["weight_decay"])
+        if momentum != 0:
+            grads = self._with_momentum(parameters, grads, group)
+        private.foreach_add_(parameters, grads, alpha=-group["lr"])
+
+    def _with_momentum(self, parameters: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        buffers, old, new = [], [], []
+        for parameter, grad in zip(parameters, grads, strict=True):
+            buffer = self.state[parameter].get("momentum_buffer")
+            if buffer is None:
+                buffer = self.state[parameter]["momentum_buffer"] = grad.detach().clone()
+            else:
+                old.append(buffer)
+                new.append(grad)
+            buffers.append(buffer)
+        if old:
+            private.foreach_mul_(old, group["momentum"])
+            private.foreach_add_(old, new, alpha=1 - group["dampening"])
+        return private.foreach_add(grads, buffers, alpha=group["momentum"]) if group["nesterov"] else buffers
+
 
 class _AdamStep(_ByHand):
     """The step that `Adam` describes, with the weight decay inside the gradient or decoupled from it."""
@@ -127,6 +163,35 @@ class _AdamStep(_ByHand):
         else:
             w.addcdiv_(m, denominator, value=-step_size)
 
+    def _update_together(self, parameters: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> None:
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:
+                state.update(_zero_moments(parameter, group))
+        private.foreach_add_([state["step"] for state in states], 1)
+        lr, weight_decay = group["lr"], group["weight_decay"]
+        if weight_decay != 0 and group.get("decoupled_weight_decay", isinstance(self, torch.optim.AdamW)):
+            private.foreach_mul_(parameters, 1 - lr * weight_decay)
+        elif weight_decay != 0:
+            grads = private.foreach_add(grads, parameters, alpha=weight_decay)
+
+        w, g = [_real(t) for t in parameters], [_real(t) for t in grads]
+        m, v = [[_real(state[name]) for state in states] for name in ("exp_avg", "exp_avg_sq")]
+        beta1, beta2 = group["betas"]
+        private.foreach_lerp_(m, g, 1 - beta1)
+        private.foreach_mul_(v, beta2)
+        private.foreach_addcmul_(v, g, g, 1 - beta2)
+        if group["amsgrad"]:
+            largest = [_real(state["max_exp_avg_sq"]) for state in states]
+            private.foreach_maximum_(largest, v)
+            v = largest
+
+        steps = [state["step"].item() for state in states]
+        denominators = private.foreach_sqrt(v)
+        private.foreach_div_(denominators, [(1 - beta2**t) ** 0.5 for t in steps])
+        private.foreach_add_(denominators, group["eps"])
+        private.foreach_addcdiv_(w, m, denominators, [-lr / (1 - beta1**t) for t in steps])
+
 
 class Adam(_AdamStep, torch.optim.Adam):
     """Steps divided by the root of a running mean of g², for the gradient g = dL/dw + λ·w.
@@ -167,6 +232,23 @@ class AdamW(_AdamWBase, torch.optim.AdamW):
 
     Source: I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", 2019.
     """
+
+
+def _are_updated_together(parameters: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> bool:
+    """Whether `foreach` says so or, as torch decides, nobody says anything of parameters on a GPU.
+
+    Not where the update is recorded, for autograd or in a CUDA graph, nor of sparse gradients, nor with rates that are
+    tensors, which may lie on the GPU and would be waited for.
+    """
+    foreach = group.get("foreach")
+    if foreach is None:
+        foreach = not group.get("fused") and all(
+            [parameter.device.type in ("cuda", "meta") for parameter in parameters]
+        )
+    recorded = group["differentiable"] or group.get("capturable", False)
+    numbers = [group["lr"], *group.get("betas", ())]
+    plain = not any([isinstance(number, Tensor) for number in numbers])
+    return bool(foreach) and not recorded and plain and not any([grad.is_sparse for grad in grads])
 
 
 def _with_decay(grad: Tensor, parameter: Tensor, weight_decay: Any) -> Tensor:
