@@ -77,6 +77,7 @@ FITS: list[tuple[Kernel, dict[str, tuple[int, int]]]] = [
     (WINOGRAD_3D, {**OF_WINOGRAD, "dims": (3, 3), "dilation": (1, 1)}),
     (FFT, {}),  # of nothing but padding it computes 0 but for rounding
     (IM2COL, {"sees": (0, 1)}),
+    (IM2COL, {"groups": (1, 1), "per_group": (1, 1), "stride": (1, 1)}),  # columns longer than rows
 ]
 
 

@@ -1,7 +1,7 @@
 """Bags: consecutive members of a list, whose rows of a table are reduced to one. A bag ends where the next begins.
 
-On a CPU a sum over bags is a product of a sparse matrix, of the weights of the members, with the table: each row is
-read where it lies. Elsewhere rows are fetched and added to those of their bags.
+On a CPU a sum over bags is a product of two matrices: a sparse one of the members' weights, and the table. No row is
+copied. Elsewhere rows are fetched and added to the sums of their bags.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def bag_lengths(members: Tensor, offsets: Tensor) -> Tensor:
 
 
 def count_members(is_member: Tensor, offsets: Tensor) -> Tensor:
-    """How many of those that are members at all are in each bag."""
+    """How many members each bag has of those that `is_member` marks."""
     return torch.zeros_like(offsets).index_add(0, bag_index(is_member, offsets), is_member.to(offsets.dtype))
 
 

@@ -1,4 +1,4 @@
-"""Resizing along one dimension: which input positions an output is a weighted sum of.
+"""Resizing along one dimension: an output is a weighted sum of inputs.
 
 Output o of O lies among I inputs at u = (o + ½)·scale − ½ with scale = I / O, or, with the corners aligned, at
 u = o·scale with scale = (I − 1) / (O − 1). Its weights are w(u − i) for the inputs i around it, where what lies
@@ -82,7 +82,7 @@ FILTERS = {
 def nearest(axis: Axis, exact: bool, precision: torch.dtype, device: torch.device) -> Tensor:
     """Positions (1, O) of the inputs at ⌊o·scale⌋, or ⌊(o + ½)·scale⌋ if exact.
 
-    Where that is whole but for rounding, `precision` decides between two inputs.
+    Where the position is a whole number but for rounding, `precision` decides between two inputs.
     """
     outputs = torch.arange(axis.outputs, device=device)
     scale = torch.tensor(axis.scale, dtype=precision, device=device)

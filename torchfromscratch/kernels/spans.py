@@ -1,9 +1,9 @@
 """Sums over pooling windows: along one dimension after the other, whatever the windows' size and number.
 
-Average pooling sums over spans [start, end) of each dimension. There are two kinds: those that slide over the
-input, cut off where they reach over it, and those that divide it, of adaptive pooling, which overlap and vary in
-length by one. Each kind has its sums and their transpose, which adds to each position the shares of all spans that
-hold it. Positions are arithmetic, in slices or in tensors: no Python loop runs over spans or positions.
+Average pooling sums over spans [start, end) of each dimension. There are two kinds. Sliding spans have one length, and
+are cut off at the ends of the input. Dividing spans, those of adaptive pooling, overlap and vary in length by one. Each
+kind has its sums and their transpose, which adds to each position the shares of all spans that hold it. Positions are
+computed in slices or in tensors: no Python loop runs over spans or positions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torchfromscratch.kernels.layout import (
 from torchfromscratch.kernels.precision import widen
 from torchfromscratch.kernels.windows import Windows
 
-# Up to so many views are added one by one, 0.2 to 0.4 ms for 10⁶ elements; torch.sum over so few takes up to 6.
+# Up to so many views are added one by one, 0.2 to 0.4 ms for 10⁶ elements. torch.sum over so few takes up to 6 ms.
 FEW = 8
 
 
@@ -49,7 +49,7 @@ class Sliding:
 
     @property
     def is_whole(self) -> bool:
-        """Whether there is one window, over all of the input; not known where sizes are left open."""
+        """Whether one window covers all of the input. Where sizes are open, nobody can know."""
         return not sizes_are_open() and self.outputs == 1 and self.kernel - self.padding >= self.inputs
 
     def divisors(self, device: torch.device) -> int | Tensor:
@@ -107,16 +107,16 @@ class Sliding:
         return total
 
     def _transpose_around(self, shares: Tensor, dim: int) -> Tensor:
-        """Over the input and what is around it, which is cut off then: for any size."""
+        """For any size: over the input and a margin, which is cut off at last."""
         total = _zeros(shares, dim, self.padding + self.inputs + self.padding + self.kernel)
         for tap in range(self.kernel):
             strided_taps(total, dim, tap, self.stride, self.outputs).add_(shares)
         return total.narrow(dim, self.padding, self.inputs).clone()
 
     def _transpose_in_blocks(self, shares: Tensor, dim: int) -> Tensor:
-        """In blocks of `stride` positions: a window covers so many of them whole, and the beginning of one more.
+        """In blocks of `stride` positions. A window covers some blocks whole, and the beginning of one more.
 
-        All positions that a block shares between these two have the same sum of shares.
+        So the beginning of a block has one sum of shares at all its positions, and the rest of it has another.
         """
         covered, remainder = divmod(self.kernel, self.stride)
         margin = max(0, covered - 1)
@@ -185,7 +185,7 @@ class Dividing:
         return [periods.narrow(dim + 1, start, end - start) for start, end in bounds]
 
     def gather(self, data: Tensor, dim: int, beyond: float) -> Tensor:
-        """The spans written out, (…, longest, outputs, …): where one is shorter than the longest, `beyond`."""
+        """The spans copied, (…, longest, outputs, …), with `beyond` where one is shorter than the longest."""
         start, end = self.bounds(data.device)
         position = (start + torch.arange(self.longest, device=data.device).unsqueeze(1)).minimum(end - 1)
         shape = *data.shape[:dim], self.longest, self.outputs, *data.shape[dim + 1 :]
@@ -292,8 +292,8 @@ def average_transpose(
 def sums_of_neighbours(data: Tensor, dim: int, count: int, step: int, outputs: int) -> Tensor:
     """Sums over `count` neighbours along a dimension, each beginning `step` positions after the previous one.
 
-    Sums of two are made of neighbours, sums of four of sums of two, and so on, and what is asked for of these: that is
-    exact where cumulative sums, one taken from the other, are not.
+    Neighbours give sums of two, these give sums of four, and so on; the binary digits of `count` say which to add.
+    Differences of cumulative sums would round more.
     """
     if count <= FEW:
         return functools.reduce(torch.add, [strided_taps(data, dim, tap, step, outputs) for tap in range(count)])
@@ -320,18 +320,18 @@ def strided_taps(data: Tensor, dim: int, start: int, step: int, outputs: int) ->
 
 
 def sum_along(data: Tensor, dim: int) -> Tensor:
-    """data.sum(dim), also quick where that is over few."""
+    """data.sum(dim), fast also for a short dimension."""
     is_short = not sizes_are_open() and data.shape[dim] <= FEW
     return functools.reduce(torch.add, data.unbind(dim)) if is_short else data.sum(dim)
 
 
 def interleave(views: list[Tensor], dim: int) -> Tensor:
-    """What was computed of each of the `views`, in the order of the outputs."""
+    """The results of each of the `views`, in the order of the outputs."""
     return views[0] if len(views) == 1 else _merge(torch.stack(views, dim + 1), dim)
 
 
 def sizes_are_open() -> bool:
-    """Whether what is recorded is to be run with other sizes as well: no decision may follow from a size."""
+    """Whether the traced graph is for other sizes as well: then no decision may follow from a size."""
     return is_jit_tracing() or is_exporting()
 
 
@@ -341,7 +341,7 @@ def _whole_dims(spans: Sequence[Spans]) -> list[int]:
 
 
 def _divisors(spans: Sequence[Spans], device: torch.device) -> int | Tensor:
-    """What each output's sum is divided by, (*outputs) or less: the product over the dimensions."""
+    """The divisor of each output's sum, (*outputs) or less: the product over the dimensions."""
     product: int | Tensor = 1
     for dim, span in enumerate(spans, 1):
         divisor = span.divisors(device)
@@ -352,7 +352,7 @@ def _divisors(spans: Sequence[Spans], device: torch.device) -> int | Tensor:
 
 
 def _pad(data: Tensor, dim: int, before: int, after: int) -> Tensor:
-    """Zeros around the data along a dimension; less of it where they are fewer than none."""
+    """The data with zeros around them along a dimension. A negative number of zeros crops them."""
     if before == 0 and after == 0:
         return data
     return torch.constant_pad_nd(data, [0, 0] * (data.dim() - dim - 1) + [before, after])

@@ -31,9 +31,9 @@ def spatial(index: Iterable[int | slice]) -> tuple[int | slice, ...]:
 def phases(
     steps: Sequence[int], padding: Sequence[int], size: Sequence[int]
 ) -> Iterator[tuple[Tap, tuple[int | slice, ...], tuple[int | slice, ...]]]:
-    """(N, C, *size) split into the positions that lie s apart: a phase r for each position −p + r to begin with.
+    """(N, C, *size) split into phases: phase r has the positions −p + r, −p + r + s, −p + r + 2s and so on.
 
-    Of each phase its number, and which of its positions lie inside: an index of the phase and one of the whole.
+    For each phase its number, and two indices of its positions that lie inside: one of the phase, one of the whole.
     """
     for phase in itertools.product(*map(range, steps)):
         axes = zip(steps, phase, padding, size, strict=True)
@@ -42,16 +42,16 @@ def phases(
 
 
 def strided_overlap(step: int, start: int, padding: int, size: int) -> tuple[slice, slice]:
-    """Of positions −padding + start, a step apart, those within a size: their numbers, and the positions."""
+    """Those of the positions −padding + start + n · step that lie within a size: their numbers n, and the positions."""
     first = max(0, -((start - padding) // step))
     position = first * step + start - padding
     return slice(first, first + max(0, -((position - size) // step))), slice(position, None, step)
 
 
 def crop_to(tensor: Tensor, size: Sequence[int], at: int = 2) -> Tensor:
-    """The first positions of `tensor`, as many as `size` has, a view.
+    """The first positions of `tensor`, as many as `size` has: a view.
 
-    A wide output_padding makes room for further windows than there are outputs.
+    A wide output_padding makes room for more windows than there are outputs.
     """
     for dim, length in enumerate(size, at):
         tensor = tensor.narrow(dim, 0, length) if tensor.shape[dim] > length else tensor
@@ -179,9 +179,9 @@ class Windows:
 
 
 def _smaller(a: Any, b: Any) -> Any:
-    """The smaller of two sizes; torch.jit.trace has tensors for them, and records no branch.
+    """The smaller of two sizes, which are tensors to torch.jit.trace: it records no branch.
 
-    Dynamo knows Python's min of symbolic sizes, and older ones torch.sym_min of none but those.
+    Dynamo traces Python's min of symbolic sizes; an older one traces torch.sym_min of nothing else.
     """
     if isinstance(a, Tensor):
         return torch.minimum(a, b)
@@ -189,7 +189,7 @@ def _smaller(a: Any, b: Any) -> Any:
 
 
 def _larger(a: Any, least: int) -> Any:
-    """A size, or what it is at least; likewise."""
+    """The larger of a size and of a number, likewise."""
     if isinstance(a, Tensor):
         return a.clamp(min=least)
     return max(a, least) if is_dynamo_compiling() else torch.sym_max(a, least)
