@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 from torchfromscratch.training.checkpoint import load_checkpoint
 from torchfromscratch.training.cli import build_parser, main
@@ -69,3 +70,13 @@ def test_what_was_not_given_is_none_and_takes_the_default() -> None:
 def test_defaults_teach_every_model_the_digits(model: str, in_directory: Path) -> None:
     assert main(["--dataset", "digits", "--device", "cpu", "--model", model, "--name", "run"]) == 0
     assert load_checkpoint(Path("runs/run/last.pt"))["rows"][-1]["test_accuracy"] >= 0.95
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_channels_lie_last_on_cuda(is_there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run takes a GPU, and the user has not said otherwise."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_there)
+    assert resolve({"device": "cuda"}).channels_last
+    assert resolve({}).channels_last == is_there
+    assert not resolve({"device": "cpu"}).channels_last
+    assert not resolve({"device": "cuda", "channels_last": False}).channels_last

@@ -152,7 +152,7 @@ def build_parser() -> Parser:
     where.add_argument(
         "--channels-last",
         action=BooleanOptionalAction,
-        help=f"memory format of images and weights; {_usually('channels_last')}",
+        help=f"memory format of images and weights; {_usually('channels_last')}, yes on CUDA",
     )
     where.add_argument("--amp", action=BooleanOptionalAction, help=f"mixed precision; {_usually('amp')}")
     where.add_argument(
