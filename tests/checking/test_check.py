@@ -51,6 +51,11 @@ def test_two_mistakes_are_both_named() -> None:
     }
 
 
+@pytest.mark.parametrize("dim", [1, -2])
+def test_a_module_that_works_along_a_dimension_is_given_inputs_that_have_it(dim: int) -> None:
+    assert check(nn.Softmax(dim), "softmax").right
+
+
 FAULTS = {
     "WritesIntoGradOutput": ("relu", "memory", "writes into dL/dy"),
     "WritesIntoInput": ("relu", "memory", "writes into input"),

@@ -183,7 +183,8 @@ def elementwise(draws: Draws) -> None:
 
 def softmax(draws: Draws) -> None:
     """Any dimension, counted from either end."""
-    shape = draws.draw(SHAPES.filter(len))
+    dim = draws.fixed.get("dim") or 0
+    shape = draws.draw(SHAPES.filter(lambda shape: -len(shape) <= dim < len(shape)))
     if "dim" in draws.takes or "dim" in draws.fixed:
         dims = len(shape)
         draws.option("dim", st.integers(-1, dims - 1).map(lambda dim: -dim if dim == 1 and dims == 1 else dim))
