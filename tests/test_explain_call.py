@@ -167,6 +167,23 @@ def test_a_module_of_ones_own_is_explained_with_the_parameters_that_it_holds() -
     assert torch.equal(explain(module, x, like="linear").grids["w"].values, module.weight.detach().double())
 
 
+class FailsInBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> Tensor:
+        raise ValueError("no idea")
+
+
+def test_where_a_function_fails_the_right_numbers_stand_alone_and_the_verdict_says_why() -> None:
+    explanation = explain(FailsInBackward.apply, whole(2, 2), like="relu")
+    assert explanation.verdict.startswith("FailsInBackward.apply fails here: ValueError: no idea\n")
+    assert all(grid.beside is None for grid in explanation.grids.values())
+    assert explanation.figure()
+
+
 def conv2d_by_two(input: Tensor, weight: Tensor) -> Tensor:
     return functional.conv2d(input, weight, stride=2)
 

@@ -43,9 +43,8 @@ def compare(
     else:
         raise CannotExplainError("say what it is called with, explain(function, (x, w)), or which layer it should be")
     trial = checker.attempt(case)
-    if trial.refusal:
-        raise CannotExplainError(f"{checker.subject.name} fails: {trial.refusal}")
-    return replace(_right(checker, trial), verdict=str(report))
+    failed = f"{checker.subject.name} fails here: {trial.refusal}\n" if trial.refusal else ""
+    return replace(_right(checker, trial), verdict=f"{failed}{report}")
 
 
 def _in_double(function: Any, options: dict[str, Any]) -> Any:
