@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchfromscratch.benchmark import OURS, THEIRS, Work, held, measure, works
+from torchfromscratch.benchmark import OURS, THEIRS, Work, measure, saved_bytes, works
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "benchmark.py"
 
@@ -65,7 +65,7 @@ def test_a_slow_work_is_measured_once() -> None:
 
 def test_bytes_held_are_those_of_the_activations() -> None:
     """torch.nn keeps every ReLU's and every pooling's output, and 8 bytes an index of the pooling."""
-    found = held(torch.device("cpu"))
+    found = saved_bytes(torch.device("cpu"))
     side, wide, batch = 32, 32, 128
     activations, indices = 3 * side**2, 0
     for _ in range(3):

@@ -1,7 +1,9 @@
 """The code is formatted, linted and typed, and its modules can be imported."""
 
+import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +38,17 @@ def test_no_function_hides_a_package() -> None:
     for name in packages:
         package = importlib.import_module(f"torchfromscratch.{name}")
         assert getattr(torchfromscratch, name) is package, name
+
+
+PARTICIPLE = re.compile(
+    "_*([a-z]+[^e]ed|seen|made|held|kept|said|found|given|done|known|told|left|built|shown|drawn|taken|written|put)"
+)
+
+
+def test_a_participle_names_no_function_and_a_deictic_no_variable() -> None:
+    """A function is a verb or a noun, as CONTRIBUTING.md says: `widen`, not `widened`."""
+    for file in (ROOT / "torchfromscratch").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                assert not PARTICIPLE.fullmatch(node.name), f"{file}: {node.name}"
+            assert not {getattr(node, "id", ""), getattr(node, "arg", "")} & {"here", "there"}, file

@@ -142,14 +142,14 @@ def audit(*, record: bool = False) -> Iterator[Report]:
     report = Report()
     thread = threading.get_ident()
 
-    def found(kernel: str, family: str) -> None:
+    def add_call(kernel: str, family: str) -> None:
         call = _describe(kernel, family, thread)
         report.calls[call] += 1
         if not record:
             raise BuiltinLayerError(call)
 
-    kernels = _Kernels(found)
-    with _Functions(found, report, kernels), kernels:
+    kernels = _Kernels(add_call)
+    with _Functions(add_call, report, kernels), kernels:
         yield report
 
 
@@ -170,15 +170,15 @@ class _Kernels(private.TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self, found: Callable[[str, str], None]) -> None:
+    def __init__(self, add_call: Callable[[str, str], None]) -> None:
         super().__init__()
-        self.found = found
+        self.add_call = add_call
         self.running: Any = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kernel, family = _identify(func)
         if family:
-            self.found(kernel, family)
+            self.add_call(kernel, family)
         outer, self.running = self.running, func
         try:
             return func(*args, **(kwargs or {}))
@@ -193,9 +193,9 @@ class _Functions(TorchFunctionMode):
     does, never gets to torch.
     """
 
-    def __init__(self, found: Callable[[str, str], None], report: Report, kernels: _Kernels) -> None:
+    def __init__(self, add_call: Callable[[str, str], None], report: Report, kernels: _Kernels) -> None:
         super().__init__()
-        self.found = found
+        self.add_call = add_call
         self.report = report
         self.kernels = kernels
 
@@ -218,7 +218,7 @@ class _Functions(TorchFunctionMode):
         seen = self.report.calls.total() if family else 0
         result = call_inside(self, func, args, kwargs or {})
         if family and self.report.calls.total() == seen:
-            self.found(kernel, family)
+            self.add_call(kernel, family)
         return result
 
 

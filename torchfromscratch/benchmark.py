@@ -94,7 +94,7 @@ def works() -> list[Work]:
             1.6,
             surroundings=busy_process,
         ),
-        Work("SmallVGG, bytes held for the backward pass", held, 0.9, "MiB"),
+        Work("SmallVGG, bytes held for the backward pass", saved_bytes, 0.9, "MiB"),
         Work("SmallVGG, peak memory of a step", peak, 1.0, "MiB"),
         Work("SmallVGG-BN, channels last", training("smallvgg-bn", torch.channels_last)),
         Work("wide network, channels last", wide, 1.0),
@@ -111,7 +111,7 @@ def works() -> list[Work]:
         found.append(
             Work(f"{size}×{size}, 64 channels at 64², contiguous", one_convolution((1, 64, 64, 64), 64, size), 0.5)
         )
-    found.append(Work("SmallVGG under torch.compile", compiled, 1.0))
+    found.append(Work("SmallVGG under torch.compile", compiled_training, 1.0))
     for batch in (16, 64, 256, 512):
         found.append(Work(f"growing batch: {batch}", one_convolution((batch, 64, 16, 16), 64, 3)))
     for side in (16, 32, 64, 128):
@@ -190,7 +190,7 @@ def resnet18(device: torch.device) -> Contenders:
     }
 
 
-def compiled(device: torch.device) -> Contenders:
+def compiled_training(device: torch.device) -> Contenders:
     """The training step of SmallVGG, each model compiled."""
 
     def build(nn: ModuleType) -> torch.nn.Module:
@@ -280,7 +280,7 @@ def einconv(padding: int) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, w: functionals.convNd(x, w, padding=padding)
 
 
-def held(device: torch.device) -> dict[str, Any]:
+def saved_bytes(device: torch.device) -> dict[str, Any]:
     """Bytes that SmallVGG's forward pass keeps for its backward pass, parameters not counted."""
 
     def bytes_held(layers: str) -> int:

@@ -107,7 +107,7 @@ def conversion_report(model: torch.nn.Module) -> ConversionReport:
             covered = any(_is_inside(name, outer) for outer in report.own_forward)
             if not (covered and obstacle in (_OVERRIDES, _SET, _INTEGERS)):
                 report.uncovered[name] = report.left[name]
-        elif converted is cls and _unconverted(cls) is not cls:
+        elif converted is cls and _original_class(cls) is not cls:
             report.own_forward[name] = cls.__name__
     return report
 
@@ -137,7 +137,7 @@ def _plan(module: torch.nn.Module, integers: bool) -> tuple[ModuleClass, str]:
 
 def _plan_back(module: torch.nn.Module) -> ModuleClass:
     cls = type(module)
-    return _rebase(cls, _unconverted(cls.__bases__[0])) if is_parametrized(module) else _unconverted(cls)
+    return _rebase(cls, _original_class(cls.__bases__[0])) if is_parametrized(module) else _original_class(cls)
 
 
 def _by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
@@ -146,7 +146,7 @@ def _by_hand(cls: ModuleClass) -> tuple[ModuleClass, str]:
         return cls, ""
     built_in = _first(cls, _BY_HAND)
     if built_in is None:
-        return _with_calls_by_hand(_unconverted(cls))
+        return _with_calls_by_hand(_original_class(cls))
     ours = _BY_HAND[built_in]
     if cls is built_in:
         return ours, ""
@@ -204,7 +204,7 @@ def _graph_methods(cls: ModuleClass) -> dict[str, Any]:
     return {"recompile": recompile, "__deepcopy__": deepcopy}
 
 
-def _unconverted(cls: ModuleClass) -> ModuleClass:
+def _original_class(cls: ModuleClass) -> ModuleClass:
     """The class that was converted into `cls`, or `cls` if it was not."""
     if cls in _BUILT_IN:
         return _BUILT_IN[cls]

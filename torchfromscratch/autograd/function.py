@@ -95,7 +95,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
         },
     )
 
-    def transformed(*args: Any) -> Any:
+    def apply_transformed(*args: Any) -> Any:
         return function.apply(*[OpaqueTuple(arg) if isinstance(arg, (tuple, list)) else arg for arg in args])
 
     @functools.wraps(function, updated=())
@@ -105,7 +105,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
         elif is_jit_tracing() or not is_differentiating():
             compute = function.forward
         else:
-            compute = eager.apply if running_transform() is None else transformed
+            compute = eager.apply if running_transform() is None else apply_transformed
         return _without_autocast(compute, *args) if is_any_autocast_enabled() else compute(*args)
 
     return apply

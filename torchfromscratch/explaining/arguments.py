@@ -211,7 +211,7 @@ EXPLAINED = {
 }
 
 
-def built(name: str, arguments: Mapping[str, Any], grad_output: GradOutput) -> Explanation | None:
+def build(name: str, arguments: Mapping[str, Any], grad_output: GradOutput) -> Explanation | None:
     """The layer's own explanation, in float64, or None where it has none for these arguments."""
     if name not in EXPLAINED:
         return None

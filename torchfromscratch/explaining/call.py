@@ -11,7 +11,7 @@ from torch import Tensor
 from torchfromscratch import functional
 from torchfromscratch.checking import layers, modules
 from torchfromscratch.explaining import command
-from torchfromscratch.explaining.arguments import CannotExplainError, Gradient, built, held_by
+from torchfromscratch.explaining.arguments import CannotExplainError, Gradient, build, held_by
 from torchfromscratch.explaining.comparison import compare
 from torchfromscratch.explaining.explanation import Explanation
 
@@ -57,7 +57,7 @@ def explain(
         return _example(name)
     arguments = held | options
     arguments |= _by_position(name, inputs, arguments)
-    explanation = built(name, arguments, gradient)
+    explanation = build(name, arguments, gradient)
     if explanation is not None:
         return explanation
     function = layer if isinstance(layer, torch.nn.Module) else getattr(functional, name)

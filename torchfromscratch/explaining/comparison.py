@@ -19,7 +19,7 @@ from torchfromscratch.checking.program import describe
 from torchfromscratch.checking.subject import as_function
 from torchfromscratch.checking.trial import Trial, close_elements
 from torchfromscratch.checking.truth import name_outputs
-from torchfromscratch.explaining.arguments import EXPLAINED, CannotExplainError, Gradient, built, held_by, in_double
+from torchfromscratch.explaining.arguments import EXPLAINED, CannotExplainError, Gradient, build, held_by, in_double
 from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, number
 
 CASES = 200  # drawn to check a function
@@ -98,7 +98,7 @@ def _right(checker: Check, trial: Trial) -> Explanation:
     explained = EXPLAINED.get(name)
     explanation = None
     if explained is not None and explained.symbols:
-        explanation = built(name, arguments, lambda shape: trial.truth.g.view(shape))
+        explanation = build(name, arguments, lambda shape: trial.truth.g.view(shape))
     names = explained.names() if explanation is not None and explained is not None else {}
     if explanation is None:
         explanation = _by_formula(checker, trial)
@@ -139,7 +139,7 @@ def _by_formula(checker: Check, trial: Trial) -> Explanation:
         operands = (*tensors, *incoming) if result.startswith("dL") else (*tensors,)
         moved = result.removeprefix("dL/d ")
         steps = [
-            Step(cell, {moved: [cell]} if moved in tensors else {}, [(_told(checker, value), None)])
+            Step(cell, {moved: [cell]} if moved in tensors else {}, [(_describe(checker, value), None)])
             for cell, value in enumerate(values.flatten().tolist())
         ]
         passes.append(Pass(result, f"{result}, {source}", _formula(checker, moved), operands, steps))
@@ -153,7 +153,7 @@ def _symbol(what: str) -> str:
     return f"dL/d {what.removesuffix('.grad')}" if what.endswith(".grad") else what
 
 
-def _told(checker: Check, value: float) -> str:
+def _describe(checker: Check, value: float) -> str:
     """How a number came about."""
     if isinstance(checker.layer, Unknown):
         return f"{number(value * STEP)} / {number(STEP)}"

@@ -591,7 +591,7 @@ def _checked_windows(
     dilations: tuple[int, ...],
     ceil_mode: bool,
 ) -> Windows:
-    """Windows of these options; in one dimension, over pictures of one row."""
+    """Windows of these options; in one dimension, over images of one row."""
     for what, values in (("kernel_size", kernel), ("stride", strides), ("dilation", dilations)):
         if min(values) <= 0:
             raise RuntimeError(f"{what} must be greater than zero, but got {min(values)} in {values}")

@@ -131,10 +131,10 @@ def without_derivative(change: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(change)
     @torch.no_grad()
-    def changed(*args: Any) -> None:
+    def call(*args: Any) -> None:
         if is_compiling():
             return change(*args)
         with private.set_forward_mode(False):
             return change(*args)
 
-    return changed
+    return call

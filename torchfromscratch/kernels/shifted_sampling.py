@@ -1,8 +1,8 @@
-"""Sampling of few channels on a CPU: each tap fetches from a picture that is shifted by some pixels.
+"""Sampling of few channels on a CPU: each tap fetches from an image that is shifted by some pixels.
 
-With k zeros around a picture, of as many taps as k, all taps of a place outside are zeros, and the place needs no mask.
-The pixels of a place lie side by side: one index names the first of them in the picture, and the next one in the same
-picture that begins a pixel, or a row, later. So an index is computed for each place, not for each tap of it.
+With k zeros around an image, of as many taps as k, all taps of a place outside are zeros, and the place needs no mask.
+The pixels of a place lie side by side: one index names the first of them in the image, and the next one in the same
+image that begins a pixel, or a row, later. So an index is computed for each place, not for each tap of it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def sample(input: Tensor, grid: Tensor, mode: str, padding: str, align_corners: 
     blocks = []
     for block in batch_blocks(input, BUFFERS * grid.shape[1]):
         x, places = (
-            _padded(input[block], mode),
+            _pad(input[block], mode),
             _Places(input.shape[2:], grid[block], mode, padding, align_corners, False),
         )
         index, y = places.index.expand(-1, x.shape[1], -1), None
@@ -69,7 +69,7 @@ def gradients(
         g = widen(grad_output[block])
         places = _Places(spatial, grid[block], mode, padding, align_corners, needs[1])
         index = places.index.expand(-1, g.shape[1], -1)
-        x = None if input is None else _padded(input[block], mode)
+        x = None if input is None else _pad(input[block], mode)
         grad_input = g.new_zeros(*g.shape[:2], math.prod(places.lengths)) if needs[0] else None
         grad_axes = [g.new_zeros(g.shape[0], g.shape[2]) for _ in spatial]
         for tap in places.taps():
@@ -96,7 +96,7 @@ class _Tap(NamedTuple):
 
 
 class _Places:
-    """The places of a grid in the padded picture."""
+    """The places of a grid in the padded image."""
 
     def __init__(
         self, spatial: Sequence[int], grid: Tensor, mode: str, padding: str, align_corners: bool, with_slopes: bool
@@ -126,7 +126,7 @@ class _Places:
             yield _Tap(offset, reduce(torch.mul, factors).unsqueeze(1), slopes)
 
 
-def _padded(x: Tensor, mode: str) -> Tensor:
+def _pad(x: Tensor, mode: str) -> Tensor:
     """(N, C, *spatial) with zeros around → (N, C, all pixels)."""
     _, count = SPAN[mode]
     padded = widen(x).new_zeros(*x.shape[:2], *[length + 2 * count for length in x.shape[2:]])

@@ -181,7 +181,7 @@ def mirrored_border(images: Tensor, padding: int) -> Tensor:
 FILLS: dict[str, Callable[[Tensor, int], Tensor]] = {"black": _black_border, "reflect": mirrored_border}
 
 
-def _unmirrored(count: int, draw: torch.Generator, seed: int, epoch: int) -> Tensor:
+def _no_mirroring(count: int, draw: torch.Generator, seed: int, epoch: int) -> Tensor:
     return torch.zeros(count, dtype=torch.bool)
 
 
@@ -199,7 +199,7 @@ def _mirrored_in_turn(count: int, draw: torch.Generator, seed: int, epoch: int) 
 
 # Which of `count` pictures are mirrored in an epoch, (count,) bool.
 FLIPS: dict[str, Callable[[int, torch.Generator, int, int], Tensor]] = {
-    "none": _unmirrored,
+    "none": _no_mirroring,
     "random": _mirrored_at_random,
     "alternating": _mirrored_in_turn,
 }

@@ -101,11 +101,11 @@ class Averages:
 VIEWS: dict[str, Callable[[Tensor], list[list[Tensor]]]] = {
     "single": lambda images: [[images]],
     "mirrored": lambda images: [[images, images.flip(3)]],
-    "shifted": lambda images: [[images, images.flip(3)], _shifted(images)],
+    "shifted": lambda images: [[images, images.flip(3)], _shift(images)],
 }
 
 
-def _shifted(images: Tensor) -> list[Tensor]:
+def _shift(images: Tensor) -> list[Tensor]:
     """The pictures and their mirror images, each shifted by a pixel to the lower right and to the upper left."""
     padded = mirrored_border(images, 1)
     crops = padded[:, :, :-2, :-2], padded[:, :, 2:, 2:]
