@@ -89,6 +89,16 @@ def test_both_derivations_have_the_same_sections(sheets: ModuleType) -> None:
     assert counts[0] == counts[1]
 
 
+def test_the_errata_are_the_same_in_both_languages() -> None:
+    english, vietnamese = (
+        path.read_text(encoding="utf-8") for path in (SITE.parent / "errata.md", SITE / "vi/errata.md")
+    )
+    for pattern in (r"^### .*$", r"`test_e\w+`"):
+        found = re.findall(pattern, english, re.MULTILINE)
+        assert found
+        assert re.findall(pattern, vietnamese, re.MULTILINE) == found
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("sphinx") is None, reason='sphinx is not installed: pip install ".[docs]"')
 def test_the_site_is_built_without_a_warning_and_its_links_lead_somewhere(tmp_path: Path) -> None:
