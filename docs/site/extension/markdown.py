@@ -25,6 +25,7 @@ PAGES = {
     "docs/derivations.en.md": "derivations",
     "docs/derivations.vi.md": "derivations",
     "docs/teaching.md": "exercises",
+    "docs/learn.md": "index",
     "exercises": "exercises",
 }
 

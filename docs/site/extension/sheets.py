@@ -405,6 +405,11 @@ def explanations() -> Iterator[tuple[str, str]]:
         yield layer, as_page(args.build(args)).replace("</head>", f"{EMBEDDED}</head>", 1)
 
 
-EMBEDDED = """<script>if (self !== top) document.documentElement.classList.add("embedded")</script>
+# Inside a sheet, a page is as light or as dark as the sheet says, whatever the system prefers.
+EMBEDDED = """<script>
+if (self !== top) document.documentElement.classList.add("embedded");
+const dark = [...document.styleSheets[0].cssRules].find(rule => rule.media?.mediaText.includes("dark"));
+addEventListener("message", ({ data }) => { dark.media.mediaText = data === "dark" ? "all" : "not all"; });
+</script>
 <style>.embedded :is(#derivation, #code, nav a, h2 a, h1) { display: none }</style>
 """
