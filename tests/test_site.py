@@ -41,8 +41,7 @@ def test_every_layer_by_hand_has_a_sheet(sheets: ModuleType, namespace: str, kin
     by_hand = {name for name, way in coverage(namespace) if way != "torch's own"}
     named = [name for one in sheets.SHEETS.values() for name in getattr(one, kind).split()]
     assert len(named) == len(set(named))
-    variants = re.compile(r"_$|_with_indices$")  # in place, and with what they return besides
-    assert {variants.sub("", name) for name in by_hand} == set(named)
+    assert {sheets.VARIANT.sub("", name) for name in by_hand} == set(named)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -13,6 +13,7 @@ from extension import formulas  # it lies beside this file
 project = "torchfromscratch"
 project_copyright = "torchfromscratch developers"
 language = "en"
+smartquotes = False  # an apostrophe is a prime
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinxcontrib.katex", "extension.setup"]
 nitpicky = True

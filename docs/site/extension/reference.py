@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torchfromscratch
+from extension import sheets
 from torchfromscratch import __main__, functional, nn, optim
 from torchfromscratch.coverage import coverage
 
@@ -56,14 +57,13 @@ def _is_own(name: str) -> bool:
 
 
 def _families(namespace: str, ours: Any) -> Iterator[str]:
-    """Names by the file that they are defined in, in the alphabet's order."""
-
-    def family(name: str) -> str:
-        return getattr(ours, name).__module__.rpartition(".")[2]
-
+    """The names by hand, sheet by sheet."""
     by_hand = [name for name, way in coverage(namespace) if way != "torch's own"]
-    for heading, names in itertools.groupby(sorted(by_hand, key=lambda name: (family(name), name)), family):
-        yield f"## {heading.replace('_', ' ')}\n\n{autodoc(ours.__name__, names)}"
+    for family, sheet in sheets.SHEETS.items():
+        listed = {*sheet.layers.split()} if namespace == "torch.nn" else {*sheet.functions.split()}
+        if names := [name for name in by_hand if sheets.VARIANT.sub("", name) in listed]:
+            title = sheets.title(family, "en")
+            yield f"## {title}\n\n[{title}: the sheet](../layers/{family}.md)\n\n{autodoc(ours.__name__, names)}"
 
 
 def autodoc(module: str, names: Iterable[str], *options: str) -> str:
@@ -88,7 +88,7 @@ def as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[s
     lines[:] = [
         line
         for indented, block in itertools.groupby(lines, lambda line: line.startswith(" "))
-        for line in (_block(list(block)) if indented else map(_prose, block))
+        for line in (_block(list(block)) if indented else "\n".join(map(_prose, block)).split("\n"))
     ]
 
 
@@ -98,4 +98,7 @@ def _block(lines: list[str]) -> list[str]:
 
 def _prose(line: str) -> str:
     parts = CODE.split(line)
-    return "".join(f"``{part}``" if i % 2 else re.sub(r"([*|_\\])", r"\\\1", part) for i, part in enumerate(parts))
+    begin = "\n" if line.startswith(("Shapes:", "Raises ", "Source:")) else ""  # a paragraph of its own
+    return begin + "".join(
+        f"``{part}``" if i % 2 else re.sub(r"([*|_\\])", r"\\\1", part) for i, part in enumerate(parts)
+    )

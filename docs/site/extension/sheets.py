@@ -205,6 +205,9 @@ SHEETS: dict[str, Sheet] = {
     ),
 }
 
+# what torch calls a function that works in place, or returns indices besides
+VARIANT = re.compile(r"_$|_with_indices$")
+
 # what the build writes, in both languages
 WORDS = {
     "en": {
@@ -371,11 +374,14 @@ def overview(language: str) -> str:
     words = WORDS[language]
     lines = [f"| {words['sheet']} | {words['layers']} | {words['functions']} |", "| --- | --- | --- |"]
     for name, sheet in SHEETS.items():
-        title = (SITE / language / "layers" / f"{name}.md").read_text(encoding="utf-8").splitlines()[0]
-        lines.append(
-            f"| [{title.removeprefix('# ')}]({name}.md) | {_names(sheet.layers)} | {_names(sheet.functions)} |"
-        )
+        lines.append(f"| [{title(name, language)}]({name}.md) | {_names(sheet.layers)} | {_names(sheet.functions)} |")
     return "\n".join(lines) + "\n"
+
+
+def title(name: str, language: str) -> str:
+    """How a sheet is called."""
+    first, *_ = (SITE / language / "layers" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+    return first.removeprefix("# ")
 
 
 def _names(names: str) -> str:
