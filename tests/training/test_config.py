@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from torchfromscratch.training.checkpoint import load_checkpoint
-from torchfromscratch.training.cli import build_parser, main
-from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, Config, resolve
+from torchfromscratch.training.cli import COLUMNS, build_parser, main
+from torchfromscratch.training.config import DATASET_DEFAULTS, MODEL_DEFAULTS, OPTIMIZER_DEFAULTS, Config, resolve
 from torchfromscratch.training.models import MODELS
 
 
@@ -43,6 +43,15 @@ def test_help_tells_of_every_setting_what_it_is_if_it_is_not_given() -> None:
     for action in build_parser()._actions:
         if action.dest in settings:
             assert "default: " in (action.help or ""), action.dest
+
+
+def test_help_tells_where_a_model_s_default_is_another_than_the_usual() -> None:
+    shown_in_the_table = set(COLUMNS)
+    helps = {action.dest: action.help or "" for action in build_parser()._actions}
+    for model, settings in MODEL_DEFAULTS.items():
+        for setting in set(settings) - shown_in_the_table:
+            value = getattr(resolve({"model": model}), setting)
+            assert f"{model}: {'yes' if value is True else value}" in helps[setting]
 
 
 @pytest.mark.parametrize(

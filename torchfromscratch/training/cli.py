@@ -20,6 +20,7 @@ from torchfromscratch.training.config import (
     COMMON_DEFAULTS,
     DATASET_DEFAULTS,
     LARGEST,
+    MODEL_DEFAULTS,
     OPTIMIZER_DEFAULTS,
     Config,
     resolve,
@@ -176,8 +177,10 @@ def build_parser() -> Parser:
 
 
 def _usually(setting: str) -> str:
-    """The default of a setting that is the same everywhere."""
-    return f"default: {_in_words(COMMON_DEFAULTS[setting])}"
+    """The default of a setting that is the same for all data sets, and for all models but those named."""
+    values = {"default": COMMON_DEFAULTS[setting]}
+    values |= {model: settings[setting] for model, settings in MODEL_DEFAULTS.items() if setting in settings}
+    return ", ".join(f"{name}: {_in_words(value)}" for name, value in values.items())
 
 
 def _defaults() -> str:
