@@ -28,12 +28,14 @@ from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.precision import convolutions_use_tf32
 from torchfromscratch.kernels.triton import IS_INTERPRETED
 from torchfromscratch.kernels.triton.launch import blocks_of, launch, operation
+from torchfromscratch.kernels.triton.tuning import Configuration, choose
 from torchfromscratch.kernels.windows import Windows
 
 # Programs that occupy a large GPU: two for each of an H100's 132 multiprocessors.
 PROGRAMS = 264
 
-INT32_ELEMENTS = 2**31
+# From so many positions on they are counted in int64; a last block or slice reaches beyond them, by less than 2²⁰.
+INT32_ELEMENTS = 2**31 - 2**20
 
 # Positions of a tile, channels of a step, warps.
 TILES = {
@@ -68,17 +70,21 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     output = empty_output(input, weight, bias, windows)
     channels, filters = weight.shape[1], weight.shape[0] // windows.groups
     positions = input.shape[0] * math.prod(output.shape[2:])
-    tile = tile_for(filters, channels, positions, input)
-    launch(
-        correlate_kernel,
-        windows.groups * blocks_of(filters, tile["block_rows"]) * blocks_of(positions, tile["block_positions"]),
-        *(input, weight, bias, output, positions, channels, filters),
-        *(*sizes(input), *sizes(output), *strides(input), *strides(weight), *strides(output)),
-        **numbers(windows),
-        **arithmetic(input),
-        **tile,
-        large=positions >= INT32_ELEMENTS,
-    )
+
+    def run(tile: Configuration) -> None:
+        launch(
+            correlate_kernel,
+            windows.groups * blocks_of(filters, tile["block_rows"]) * blocks_of(positions, tile["block_positions"]),
+            *(input, weight, bias, output, positions, channels, filters),
+            *(*sizes(input), *sizes(output), *strides(input), *strides(weight), *strides(output)),
+            **numbers(windows),
+            **arithmetic(input),
+            **tile,
+            large=positions >= INT32_ELEMENTS,
+        )
+
+    tiles = candidates(tile_for(filters, channels, positions, input))
+    run(choose("correlate", (*shapes(input, weight), windows), tiles, run, input))
     return output
 
 
@@ -90,20 +96,24 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     phases = math.prod(windows.stride)
     of_phase = [blocks_of(size, step) for size, step in zip(input_size, windows.stride, strict=True)]
     positions = grad_output.shape[0] * math.prod(of_phase)
-    tile = tile_for(channels, filters, positions, grad_output)
-    tiles = blocks_of(channels, tile["block_rows"]) * blocks_of(positions, tile["block_positions"])
-    launch(
-        full_convolution_kernel,
-        windows.groups * phases * tiles,
-        *(grad_output, weight, grad_input, positions, channels, filters),
-        *(*sizes(grad_input), *sizes(grad_output)),
-        *(*strides(grad_output), *strides(weight), *strides(grad_input)),
-        **numbers(windows),
-        **steps(windows),
-        **arithmetic(grad_output),
-        **tile,
-        large=positions >= INT32_ELEMENTS,
-    )
+
+    def run(tile: Configuration) -> None:
+        tiles = blocks_of(channels, tile["block_rows"]) * blocks_of(positions, tile["block_positions"])
+        launch(
+            full_convolution_kernel,
+            windows.groups * phases * tiles,
+            *(grad_output, weight, grad_input, positions, channels, filters),
+            *(*sizes(grad_input), *sizes(grad_output)),
+            *(*strides(grad_output), *strides(weight), *strides(grad_input)),
+            **numbers(windows),
+            **steps(windows),
+            **arithmetic(grad_output),
+            **tile,
+            large=positions >= INT32_ELEMENTS,
+        )
+
+    tiles = candidates(tile_for(channels, filters, positions, grad_output))
+    run(choose("full_convolution", (*shapes(grad_output, weight), windows, input_size), tiles, run, grad_output))
     return grad_input
 
 
@@ -147,17 +157,22 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     if slices > 1:
         sums = grad_weight.new_empty((slices, *grad_weight.shape), dtype=sum_type(input.dtype))
     slice_stride = sums.stride(0) if slices > 1 else 0
-    launch(
-        weight_gradient_kernel,
-        windows.groups * slices * blocks_of(filters, tile["block_rows"]) * blocks_of(columns, tile["block_columns"]),
-        *(input, grad_output, sums, positions, slices, slice_stride, channels, filters),
-        *(*sizes(input), *sizes(grad_output)),
-        *(*strides(input), *strides(grad_output), *strides(grad_weight if slices == 1 else sums[0])),
-        **numbers(windows),
-        **arithmetic(input),
-        **tile,
-        large=positions >= INT32_ELEMENTS,
-    )
+
+    def run(tile: Configuration) -> None:
+        tiles = blocks_of(filters, tile["block_rows"]) * blocks_of(columns, tile["block_columns"])
+        launch(
+            weight_gradient_kernel,
+            windows.groups * slices * tiles,
+            *(input, grad_output, sums, positions, slices, slice_stride, channels, filters),
+            *(*sizes(input), *sizes(grad_output)),
+            *(*strides(input), *strides(grad_output), *strides(grad_weight if slices == 1 else sums[0])),
+            **numbers(windows),
+            **arithmetic(input),
+            **tile,
+            large=positions >= INT32_ELEMENTS,
+        )
+
+    run(choose("weight_gradient", (*shapes(input, grad_output), windows), candidates(tile), run, input))
     if slices > 1:
         add_slices(sums, grad_weight)
     return grad_weight
@@ -175,6 +190,24 @@ def add_slices(sums: Tensor, total: Tensor) -> None:
 
 
 # ---------------- what a launch is told
+
+
+def candidates(tile: Configuration) -> list[Configuration]:
+    """The tile of the rule, and those that TORCHFROMSCRATCH_AUTOTUNE=1 measures beside it."""
+    half = max(16, tile["block_positions"] // 2)
+    changes: tuple[Configuration, ...] = (
+        {},
+        {"warps": 12 - tile["warps"]},
+        {"stages": 2},
+        {"stages": 4},
+        {"block_positions": half},
+    )
+    return [{**tile, **change} for change in changes]
+
+
+def shapes(*tensors: Tensor) -> list[object]:
+    """What the time of a launch depends on: sizes, and the order in memory."""
+    return [(tuple(tensor.shape), tensor.stride()) for tensor in tensors]
 
 
 def sizes(tensor: Tensor) -> tuple[int, ...]:
