@@ -178,9 +178,8 @@ def _max_of_many_taps(
         maxima = _larger_of(tap_view(0), tap_view(taps - width), (taps - width) * step, memory)
     number_of_first = _numbers_of_first(dim, first, windows, step, workspace)
     if windows.padding[dim] and maxima.numbers is not None and number_of_first is not None:
-        return Maxima(
-            maxima.values, maxima.numbers.maximum(number_of_first)
-        )  # where all are equal, padding is not first
+        # where all are equal, padding is not first
+        return Maxima(maxima.values, maxima.numbers.maximum(number_of_first))
     return maxima
 
 
@@ -243,7 +242,7 @@ def _counts(values: Tensor, workspace: Workspace | None) -> torch.dtype:
 
 
 def tap_views(dim: int, data: Tensor, windows: Windows, outputs: int, workspace: Workspace | None) -> list[Tensor]:
-    """What each tap along one dimension sees of the data, copied where no dimension of it is dense: that is slow."""
+    """What each tap along one dimension sees of the data. A view without a dense dimension is slow, so it is copied."""
     views = [windows.axis_tap_view(dim, number, data, outputs) for number in range(windows.kernel_size[dim])]
     if workspace is None:
         return [view if 1 in view.stride() else view.clone() for view in views]
@@ -274,9 +273,9 @@ def _max_spans(data: Tensor, spans: Sequence[Dividing], exact: bool) -> tuple[Te
     """The largest elements, and how many positions they lie behind the starts of their spans."""
     maxima, step, counts = Maxima(data, None), 1, torch.int32 if exact else data.dtype
     for dim, span in reversed(list(enumerate(spans, 2))):
-        per_view = [_max_along(dim_of_rows, rows, step, exact) for dim_of_rows, rows in _rows(dim, maxima, span)]
-        largest = interleave([each_maxima.values for each_maxima in per_view], dim)
-        numbers = interleave([_numbers(each_maxima, counts) for each_maxima in per_view], dim)
+        maxima_of_views = [_max_along(dim_of_rows, rows, step, exact) for dim_of_rows, rows in _rows(dim, maxima, span)]
+        largest = interleave([view_maxima.values for view_maxima in maxima_of_views], dim)
+        numbers = interleave([_numbers(view_maxima, counts) for view_maxima in maxima_of_views], dim)
         maxima, step = Maxima(largest, numbers), step * span.inputs
     return maxima.values, _numbers(maxima, counts)
 
@@ -287,8 +286,8 @@ def _rows(dim: int, data: Maxima, span: Dividing) -> list[tuple[int, Maxima]]:
     if values is None:
         numbers = None if data.numbers is None else span.gather(data.numbers, dim, beyond=0)
         return [(dim, Maxima(span.gather(data.values, dim, beyond=-math.inf), numbers))]
-    per_view = [None] * len(values) if data.numbers is None else span.views(data.numbers, dim)
-    return [(dim + 1, Maxima(*each_maxima)) for each_maxima in zip(values, per_view or [], strict=True)]
+    numbers_of_views = [None] * len(values) if data.numbers is None else span.views(data.numbers, dim)
+    return [(dim + 1, Maxima(*view)) for view in zip(values, numbers_of_views or [], strict=True)]
 
 
 def _max_along(dim: int, rows: Maxima, step: int, exact: bool) -> Maxima:

@@ -49,7 +49,7 @@ class Sliding:
 
     @property
     def is_whole(self) -> bool:
-        """Whether one window covers all of the input. Where sizes are open, nobody can know."""
+        """Whether one window covers all of the input; False where sizes are open, as nobody knows."""
         return not sizes_are_open() and self.outputs == 1 and self.kernel - self.padding >= self.inputs
 
     def divisors(self, device: torch.device) -> int | Tensor:

@@ -38,18 +38,18 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
     in_memory = in_cpu_memory(input, weight, bias)
     if windows.groups == 1 and in_memory:
         output = empty(shape, channels_last, like=input)
-        for samples, band, matrix in window_matrices(input, windows, size, in_memory):
-            y = take_block(take_block(output, samples), band, 2)
+        for samples, row_block, matrix in window_matrices(input, windows, size, in_memory):
+            y = take_block(take_block(output, samples), row_block, 2)
             multiply_into(y, matrix[0], filters[0, 0], bias, channels_last)
         return output
-    for samples, band, matrix in window_matrices(input, windows, size, in_memory):
+    for samples, row_block, matrix in window_matrices(input, windows, size, in_memory):
         by_row = matrix.stride(-1) == 1
         product = torch.matmul(matrix, filters.mT).mT if by_row else torch.matmul(filters, matrix.mT)
         if bias is not None:
             product = product + bias.view(windows.groups, 1, -1, 1)
         if output is None:
             output = empty(shape, channels_last, like=product)
-        y = take_block(take_block(output, samples), band, 2)
+        y = take_block(take_block(output, samples), row_block, 2)
         y.copy_(product.transpose(0, 1).reshape(y.shape))  # from (G, n, O/G, outputs)
     assert output is not None
     return output
@@ -98,16 +98,18 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
     size = tuple(grad_output.shape[2:])
     filters = filter_rows(weight, windows)
     shape, output = (grad_output.shape[0], groups * channels, *input_size), None
-    for samples, bands in blocks_of(grad_output, size, groups * filters.shape[2], in_cpu_memory(grad_output, weight)):
+    for samples, row_blocks in blocks_of(
+        grad_output, size, groups * filters.shape[2], in_cpu_memory(grad_output, weight)
+    ):
         gradients = take_block(grad_output, samples)
         padded_shape, padded = (groups, gradients.shape[0], *windows.padded_size(input_size), channels), None
-        for band in bands:
-            in_band = take_block(gradients, band, 2)
-            shares = torch.bmm(output_rows(in_band, windows), filters)
-            shares = shares.view(groups, gradients.shape[0], *in_band.shape[2:], *kernel_size, channels)
+        for row_block in row_blocks:
+            block_gradients = take_block(gradients, row_block, 2)
+            shares = torch.bmm(output_rows(block_gradients, windows), filters)
+            shares = shares.view(groups, gradients.shape[0], *block_gradients.shape[2:], *kernel_size, channels)
             padded = widen(shares.new_zeros(padded_shape)) if padded is None else padded
             for tap in windows.taps:
-                tap_view = take_block(windows.tap_view(tap, padded, size, at=2), band, 2)
+                tap_view = take_block(windows.tap_view(tap, padded, size, at=2), row_block, 2)
                 tap_view += shares[(slice(None),) * (2 + windows.dims) + tap]
         assert padded is not None
         dx = windows.unpad(padded, input_size, at=2)
@@ -128,8 +130,8 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     row_length = input.shape[1] // groups * math.prod(windows.kernel_size)
     as_columns = grad_output.shape[0] * math.prod(size) >= row_length
     total, in_memory = None, in_cpu_memory(input, grad_output)
-    for samples, band, matrix in window_matrices(input, windows, size, in_memory):
-        gradients = take_block(take_block(grad_output, samples), band, 2)
+    for samples, row_block, matrix in window_matrices(input, windows, size, in_memory):
+        gradients = take_block(take_block(grad_output, samples), row_block, 2)
         if matrix.stride(-1) == 1:
             matrix = matrix.reshape(groups, math.prod(matrix.shape[1:3]), row_length)
             gradients = output_rows(gradients, windows)
@@ -149,7 +151,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     return copy_to_memory_format(filters_last.movedim(-1, 1), any_channels_last(input, grad_output))
 
 
-Blocks = list[tuple[slice, list[slice]]]  # samples, and bands of their outputs
+Blocks = list[tuple[slice, list[slice]]]  # samples, and rows of their outputs
 
 
 def blocks_of(batch: Tensor, output_size: Sequence[int], row_length: int, in_memory: bool) -> Blocks:
@@ -165,22 +167,22 @@ def blocks_of(batch: Tensor, output_size: Sequence[int], row_length: int, in_mem
 
 @cache_plans
 def blocks(batch: int, output_size: Sequence[int], row_bytes: int, block_bytes: int, cores: int) -> Blocks:
-    """Blocks of several samples, or of one and a band of its outputs. Symbolic sizes become numbers."""
+    """Blocks of several samples, or of some rows of outputs of one sample. Symbolic sizes become numbers."""
     batch, output_size = int(batch), tuple(map(int, output_size))
-    band_bytes = math.prod(output_size[1:]) * row_bytes
-    bands = blocking.even_blocks(output_size[0], block_bytes // max(1, band_bytes), cores)
-    samples = blocking.even_blocks(batch, block_bytes // max(1, band_bytes * output_size[0]), cores)
-    return [(block_samples, bands) for block_samples in samples]
+    output_row_bytes = math.prod(output_size[1:]) * row_bytes
+    row_blocks = blocking.even_blocks(output_size[0], block_bytes // max(1, output_row_bytes), cores)
+    samples = blocking.even_blocks(batch, block_bytes // max(1, output_row_bytes * output_size[0]), cores)
+    return [(block_samples, row_blocks) for block_samples in samples]
 
 
 def window_matrices(
     input: Tensor, windows: Windows, output_size: Sequence[int], in_memory: bool
 ) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Some samples, a band of their outputs, and the matrix of their windows: one block after the other."""
-    for samples, bands in blocks_of(input, output_size, input.shape[1] * windows.tap_count, in_memory):
+    """Block by block: some samples, some rows of their outputs, and the matrix of their windows."""
+    for samples, row_blocks in blocks_of(input, output_size, input.shape[1] * windows.tap_count, in_memory):
         view = (view_in_memory if in_memory else window_view)(take_block(input, samples), windows, output_size)
-        for band in bands:
-            yield samples, band, window_matrix(view, band, windows)
+        for row_block in row_blocks:
+            yield samples, row_block, window_matrix(view, row_block, windows)
 
 
 def prefers_channels_last(channels: int, windows: Windows, output_size: Sequence[int]) -> bool:
@@ -233,9 +235,9 @@ def view_plan(shape: torch.Size, windows: Windows, output_size: Sequence[int]) -
     return channels_last, padded, tuple(index) if any(w.padding) else None, size, view_strides
 
 
-def window_matrix(view: Tensor, band: slice, windows: Windows) -> Tensor:
-    """The windows of a band of outputs, a row each: (G, n, outputs, *k·C/G)."""
-    view = take_block(view, band, 2)
+def window_matrix(view: Tensor, row_block: slice, windows: Windows) -> Tensor:
+    """The windows of some rows of outputs, each window a row: (G, n, outputs, *k·C/G)."""
+    view = take_block(view, row_block, 2)
     groups, samples, *size = view.shape
     outputs, row = size[: windows.dims], size[windows.dims :]
     if view.stride(1 + windows.dims) == 1 and view.stride(-1) > 1:
