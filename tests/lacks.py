@@ -38,6 +38,12 @@ def has_kernel(name: str) -> bool:
     return hasattr(torch.ops.aten, name)
 
 
+def bounds_without_gradient() -> str:
+    bound = torch.zeros(1, requires_grad=True)
+    (grad,) = torch.autograd.grad(bound.clamp(min=0), bound)
+    return "torch's clamp lets a gradient through at its bound" if grad.item() else ""
+
+
 def decoupled_weight_decay() -> str:
     takes = "decoupled_weight_decay" in inspect.signature(torch.optim.Adam).parameters
     return "" if takes else "torch.optim.Adam takes no decoupled_weight_decay"

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from tests import lacks
 from tests.subjects import assert_as_torch
 from torchfromscratch import functional as F
 
@@ -33,3 +34,52 @@ def test_second_derivative_of_nothing_is_a_number() -> None:
 
 def test_cosine_of_nothing() -> None:
     assert_as_torch("cosine_similarity", [ZEROS.clone().requires_grad_(), ZEROS.flip(1).requires_grad_()], {})
+
+
+ONES, BASIS = torch.ones(2, 3), torch.eye(2, 3)
+AT_THE_MARGIN = {
+    "hinge_embedding_loss": ((ONES,), {"target": -ONES}),
+    "margin_ranking_loss": ((ONES, ONES.clone()), {"target": ONES}),
+    "cosine_embedding_loss": ((BASIS, BASIS.flip(0)), {"target": torch.tensor([-1, -1])}),
+    "triplet_margin_loss": ((ONES, ONES.clone(), ONES + torch.eye(2, 3)), {"eps": 0.0}),
+    "multi_margin_loss": ((BASIS,), {"target": torch.tensor([0, 1])}),
+    "multilabel_margin_loss": ((BASIS,), {"target": torch.tensor([[0, -1, 0], [1, -1, 0]])}),
+    "normalize": ((BASIS,), {"eps": 1.0}),
+}
+
+
+@lacks.marked(lacks.bounds_without_gradient())
+@pytest.mark.parametrize("name", AT_THE_MARGIN)
+def test_at_a_bound_itself_nothing_moves(name: str) -> None:
+    tensors, options = AT_THE_MARGIN[name]
+    assert_as_torch(name, [tensor.double().requires_grad_() for tensor in tensors], options)
+
+
+@pytest.mark.parametrize("p", [1.0, math.inf])
+def test_a_distance_that_is_infinite_has_a_slope(p: float) -> None:
+    """Of p = 1, the sign of each difference, as of a finite one."""
+    points = torch.tensor([[torch.inf, 0.0], [1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    F.pdist(points, p).sum().backward()
+    assert points.grad is not None
+    torch.testing.assert_close(
+        points.grad, torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).double() * torch.tensor([1, p == 1])
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex128])
+@pytest.mark.parametrize("name", ["pdist", "fractional_max_pool2d"])
+def test_types_that_have_no_order_or_no_root(name: str, dtype: torch.dtype) -> None:
+    shape, options = ((4, 3), {}) if name == "pdist" else ((1, 1, 5, 5), {"kernel_size": 2, "output_size": 2})
+    for library in (F, torch.nn.functional):
+        with pytest.raises(RuntimeError if name == "pdist" else NotImplementedError) as raised:
+            getattr(library, name)(torch.ones(shape, dtype=dtype), **options)
+        assert raised.type is (RuntimeError if name == "pdist" else NotImplementedError)
+
+
+def test_ranking_losses_lie_as_their_targets() -> None:
+    first, second = torch.randn(3, 2).mT, torch.randn(3, 2).mT
+    ours, theirs = (
+        library.margin_ranking_loss(first, second, torch.ones(2, 3), reduction="none")
+        for library in (F, torch.nn.functional)
+    )
+    assert ours.stride() == theirs.stride()

@@ -32,7 +32,7 @@ quotient = elementwise(
 clamped = elementwise(
     "Clamped",  # max(n, ε)
     lambda n, least: n.clamp(min=least),
-    dn=lambda g, n, least: g.masked_fill(n < least, 0),
+    dn=lambda g, n, least: g.masked_fill(n <= least, 0),
     exact=True,
 )
 at_least = elementwise(
@@ -76,11 +76,11 @@ def _norm_dx(g: Tensor, x: Tensor, n: Tensor, p: float, dim: int | tuple[int, ..
     if math.isinf(p):
         winners = x.abs() == n
         return x.sgn() * (g / winners.sum(dim, keepdim=True) * winners)
+    if p == 1:
+        return x.sgn() * g
     g, n = _over_length(g, n), n.masked_fill(n == 0, 1)
     if p == 2:
         return x * g
-    if p == 1:
-        return x.sgn() * (g * n)
     slope = (x.abs() / n).pow(p - 1)
     return x.sgn() * (g * n * (slope.masked_fill(x == 0, 0) if p < 1 else slope))
 

@@ -21,9 +21,9 @@ from torchfromscratch.autograd.linear_map import linear_map, linear_pair
 from torchfromscratch.kernels.blocking import batch_blocks
 
 hinge = elementwise(
-    "Hinge",  # max(0, z), which lets a gradient through at 0 as well
+    "Hinge",  # max(0, z), which lets no gradient through at 0: torch's did up to 2.11
     lambda z: z.clamp(min=0),
-    dz=lambda g, z: g.masked_fill(z < 0, 0),
+    dz=lambda g, z: g.masked_fill(z <= 0, 0),
     exact=True,
 )
 squared_hinge = elementwise(

@@ -70,9 +70,8 @@ class GridSample(Function):
         needs_input, needs_grid, *_ = ctx.needs_input_grad
         mode, padding, align_corners = ctx.options
         if shifted_kernel.fits(grad_output, grid, mode, padding):
-            needs = needs_input, needs_grid
-            options = mode, padding, align_corners, needs
-            grads = shifted_kernel.gradients(input, grid, grad_output, ctx.spatial, *options)
+            given = input, grid, grad_output, ctx.spatial
+            grads = shifted_kernel.gradients(*given, mode, padding, align_corners, needs_input, needs_grid)
             return *[None if grad is None else grad.to(grid.dtype) for grad in grads], None, None, None
         index, weights, slopes = _positions(ctx.spatial, grid, *ctx.options)
         g = widen(grad_output)

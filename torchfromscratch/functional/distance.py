@@ -61,12 +61,12 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
 
     dL/dxᵢ = Σⱼ dL/dyᵢⱼ · sgn(d) · (|d| / yᵢⱼ)^(p−1) with d = xᵢ − xⱼ.
 
-    Shapes: input (N, D) → (N·(N − 1) / 2). Raises RuntimeError for another number of dimensions and p < 0.
+    Shapes: input (N, D) → (N·(N − 1) / 2). Raises RuntimeError for another number of dimensions, p < 0 and integers.
     """
     if input.dim() != 2:
         raise RuntimeError(f"pdist only supports 2D tensors, got: {input.dim()}D")
     if p < 0:
         raise RuntimeError(f"pdist only supports non-negative p values, but got {p}")
     if not input.is_floating_point():
-        raise NotImplementedError(f"pdist needs floating-point numbers, but got {input.dtype}")
+        raise RuntimeError(f"pdist only supports floating-point dtypes, but got {input.dtype}")
     return autograd.pair_distances(widen(input), float(p)).to(input.dtype)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.pooling import fetch
-from torchfromscratch.functional.arguments import Size, as_batch, per_dimension
+from torchfromscratch.functional.arguments import Size, as_batch, not_implemented, per_dimension
 from torchfromscratch.kernels import fractional as kernel
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import warn_of_constants
@@ -125,7 +125,7 @@ def _fractional(
 
 def _check_sizes(name: str, x: Tensor, window: Sequence[int], outputs: Sequence[int]) -> None:
     if not x.is_floating_point():
-        raise RuntimeError(f"{name} needs floating-point numbers, but got {x.dtype}")
+        raise not_implemented(name, x.dtype)
     if 0 in x.shape[2:]:
         raise RuntimeError(
             f"{name}(): Expected input to have non-zero size for non-batch dimensions, but got {list(x.shape)}"

@@ -110,7 +110,7 @@ def margin_ranking_loss(
             f"input1: {list(input1.shape)}, input2: {list(input2.shape)}, target: {list(target.shape)}"
         )
     (x1, x2, y), dtype = in_common_type(input1, input2, target)
-    return reduce_losses(table.hinge(table.product(x1 - x2, -y) + margin), reduction).to(dtype)
+    return reduce_losses(table.hinge(table.product(-y, x1 - x2) + margin), reduction).to(dtype)
 
 
 @autocast(cpu="float32", cuda="float32")

@@ -40,10 +40,8 @@ def sample(input: Tensor, grid: Tensor, mode: str, padding: str, align_corners: 
     """y[n, c, p] = Σ_k w_k · x[n, c, i_k]: input (N, C, *spatial), grid (N, P, dims) → (N, C, P), widened."""
     blocks = []
     for block in batch_blocks(input, BUFFERS * grid.shape[1]):
-        x, places = (
-            _pad(input[block], mode),
-            _Places(input.shape[2:], grid[block], mode, padding, align_corners, False),
-        )
+        x = _pad(input[block], mode)
+        places = _Places(input.shape[2:], grid[block], mode, padding, align_corners, False)
         index, y = places.index.expand(-1, x.shape[1], -1), None
         for tap in places.taps():
             pixels = x.narrow(2, tap.offset, x.shape[2] - tap.offset).gather(2, index)
@@ -61,30 +59,32 @@ def gradients(
     mode: str,
     padding: str,
     align_corners: bool,
-    needs: tuple[bool, bool],
+    needs_input: bool,
+    needs_grid: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """dL/dx (N, C, *spatial) and dL/dgrid (N, P, dims), those that are needed, of dL/dy (N, C, P)."""
     grads_input, grads_grid = [], []
     for block in batch_blocks(grad_output, BUFFERS * grid.shape[1]):
         g = widen(grad_output[block])
-        places = _Places(spatial, grid[block], mode, padding, align_corners, needs[1])
+        places = _Places(spatial, grid[block], mode, padding, align_corners, needs_grid)
         index = places.index.expand(-1, g.shape[1], -1)
-        x = None if input is None else _pad(input[block], mode)
-        grad_input = g.new_zeros(*g.shape[:2], math.prod(places.lengths)) if needs[0] else None
+        x = _pad(input[block], mode) if needs_grid and input is not None else None
+        grad_input = g.new_zeros(*g.shape[:2], math.prod(places.lengths)) if needs_input else None
         grad_axes = [g.new_zeros(g.shape[0], g.shape[2]) for _ in spatial]
         for tap in places.taps():
             if grad_input is not None:
                 shifted = grad_input.narrow(2, tap.offset, grad_input.shape[2] - tap.offset)
                 shifted.scatter_add_(2, index, g * tap.weight)
-            if needs[1] and x is not None:
+            if x is not None:
                 pixels = x.narrow(2, tap.offset, x.shape[2] - tap.offset).gather(2, index)
                 dots = pixels.mul_(g).sum(1)
                 for grad_axis, slope in zip(grad_axes, tap.slopes, strict=True):
                     grad_axis.addcmul_(dots, slope)
         if grad_input is not None:
             grads_input.append(_inner(grad_input.view(*g.shape[:2], *places.lengths), mode))
-        grads_grid.append(torch.stack(grad_axes, -1))
-    return torch.cat(grads_input) if needs[0] else None, torch.cat(grads_grid) if needs[1] else None
+        if needs_grid:
+            grads_grid.append(torch.stack(grad_axes, -1))
+    return torch.cat(grads_input) if needs_input else None, torch.cat(grads_grid) if needs_grid else None
 
 
 class _Tap(NamedTuple):
