@@ -167,6 +167,15 @@ def test_a_module_of_ones_own_is_explained_with_the_parameters_that_it_holds() -
     assert torch.equal(explain(module, x, like="linear").grids["w"].values, module.weight.detach().double())
 
 
+def wrong_for_nothing(input: Tensor) -> Tensor:
+    """ReLU, but for an empty input."""
+    return functional.relu(input) if input.numel() else input.new_ones(3) * input.sum()
+
+
+def test_a_case_without_numbers_is_not_shown() -> None:
+    assert all(grid.values.numel() for grid in explain(wrong_for_nothing, like="relu").grids.values())
+
+
 class FailsInBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -251,6 +260,7 @@ def test_what_has_no_explanation_of_its_own_is_explained_by_finite_differences(
         (lambda: explain("relu", (whole(3), whole(3))), "relu takes input, and 2 inputs were given"),
         (lambda: explain("conv2d", (whole(1, 1, 90, 90), whole(1, 1, 3, 3))), "too many to read"),
         (lambda: explain(torch.relu, "relu"), "say like='relu'"),
+        (lambda: explain("relu", (torch.ones(0, 2),)), "no numbers to show in an empty tensor"),
         (lambda: explain("sigmoid"), "no example: give inputs"),
         (lambda: explain(lambda x: x), "say what it is called with"),
         (lambda: explain(lambda x: x, (1, 2), like="relu"), "takes input, and 2 were given"),

@@ -61,6 +61,11 @@ class Gradient:
         return self.given.detach().double()
 
 
+def has_numbers(arguments: Mapping[Any, Any]) -> bool:
+    """Whether every tensor has elements."""
+    return all(x.numel() for x in arguments.values() if isinstance(x, Tensor))
+
+
 def require_readable(products: int, smaller: str = "the tensors") -> None:
     """Refuse what no one could read, before it takes time and memory."""
     if products > MOST_PRODUCTS:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchfromscratch import functional
 from torchfromscratch.checking import layers, modules
 from torchfromscratch.explaining import command
-from torchfromscratch.explaining.arguments import CannotExplainError, Gradient, build, held_by
+from torchfromscratch.explaining.arguments import CannotExplainError, Gradient, build, has_numbers, held_by
 from torchfromscratch.explaining.comparison import compare
 from torchfromscratch.explaining.explanation import Explanation
 
@@ -48,6 +48,8 @@ def explain(
     if isinstance(inputs, str):
         raise CannotExplainError(f"inputs are tensors, as (x, w), but got {inputs!r}: say like={inputs!r}")
     inputs = (inputs,) if isinstance(inputs, Tensor) else inputs
+    if inputs is not None and not has_numbers(dict(enumerate(inputs))):
+        raise CannotExplainError("there are no numbers to show in an empty tensor")
     options, gradient = dict(options or {}), Gradient(grad_output, seed)
     known = None if like is not None else _library_layer(layer)
     if known is None:

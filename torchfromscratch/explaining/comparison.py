@@ -19,7 +19,15 @@ from torchfromscratch.checking.program import describe
 from torchfromscratch.checking.subject import as_function
 from torchfromscratch.checking.trial import Trial, close_elements
 from torchfromscratch.checking.truth import name_outputs
-from torchfromscratch.explaining.arguments import EXPLAINED, CannotExplainError, Gradient, build, held_by, in_double
+from torchfromscratch.explaining.arguments import (
+    EXPLAINED,
+    CannotExplainError,
+    Gradient,
+    build,
+    has_numbers,
+    held_by,
+    in_double,
+)
 from torchfromscratch.explaining.explanation import Explanation, Grid, Pass, Step, number
 
 CASES = 200  # drawn to check a function
@@ -84,12 +92,12 @@ def _case_of(checker: Check, inputs: Sequence[Any], held: dict[str, Any], gradie
 
 
 def _shown_case(checker: Check) -> Case:
-    """The smallest case that shows what is wrong; if nothing is, the largest that is read at a glance."""
-    if checker.least:
-        return checker.least[0].case
-    answered = sorted((trial.case for trial in checker.answered), key=lambda case: case.size())
-    readable = [case for case in answered if case.size() <= SHOWN]
-    return readable[-1] if readable else answered[0]
+    """The smallest case with numbers that shows what is wrong; if none does, the largest that is read at a glance."""
+    wrong = [trial.case for trial in checker.least if has_numbers(trial.case.arguments)]
+    if wrong:
+        return wrong[0]
+    answered = [trial.case for trial in checker.answered if has_numbers(trial.case.arguments)]
+    return max(answered, key=lambda case: (case.size() <= SHOWN, case.size() if case.size() <= SHOWN else -case.size()))
 
 
 def _right(checker: Check, trial: Trial) -> Explanation:
