@@ -1,18 +1,143 @@
-"""Every kernel, as it is launched, compiles for graphics cards: no spills, no more memory than there is."""
+"""Every kernel, as it is launched, compiles for graphics cards: no spills, no more memory than there is.
+
+Of the layers but convolution. Each operation is compiled for one card and type by default, all others with -m slow.
+"""
+
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.triton.ahead_of_time import CARDS, assert_fits, launches
 
 pytest.importorskip("triton", reason="the compiler is Triton's, which not every build of torch brings")
 
-from torchfromscratch.kernels.triton import elementwise  # noqa: F401  defines the operations
+from torchfromscratch.kernels.triton import (  # noqa: F401  define the operations
+    attention,
+    elementwise,
+    normalization,
+    pooling,
+    softmax,
+)
+from torchfromscratch.kernels.windows import Windows
+
+WINDOWS = Windows((3, 3), (2, 2), (1, 1), (1, 1))
+SPANS = ([1, 1, 1, 1, 0, 1, 32, 16, 3, 2, 1, 2, 32, 16, 3, 2, 1, 0], 0)  # sliding, and counting padding, and dividing
 
 
+def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
+    """By operation, what it is called with: sizes of networks, and some that no block divides."""
+
+    def of(*shape: int, type: torch.dtype = dtype) -> Tensor:
+        return torch.empty(shape, device="meta", dtype=type)
+
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    images = of(8, 64, 32, 32)
+    pooled = of(8, 64, 16, 16)
+    winners = of(8, 64, 16, 16, type=torch.int8)
+    gamma = of(1, 64, 1, 1)
+    statistics = of(1, 64, 1, 1, type=wide)
+    rows, weight = of(8192, 128), of(1, 128)
+    of_rows = of(8192, 1, type=wide)
+    groups, of_groups = of(16, 4, 8, 30, 30), of(1, 4, 8, 1, 1)
+    logits, classes = of(512, 1000), of(512, 1, type=torch.int64)
+    queries, keys = of(4, 4, 100, 32), of(4, 4, 77, 32)
+    wide_heads = of(2, 4, 100, 128 if dtype in (torch.float16, torch.bfloat16) else 64)
+    bias, logarithms = of(100, 77, type=wide).expand(4, 4, 100, 77), of(4, 4, 100, type=wide)
+    wide_logarithms = of(2, 4, 100, type=wide)
+    return {
+        "elementwise": ("GELU.dx", [rows, rows], []),
+        "max_windows": (images, WINDOWS),
+        "max_windows in space": (of(2, 8, 9, 17, 17), Windows((2, 3, 3), (2, 2, 2), (0, 1, 1), (1, 1, 1))),
+        "fetch": (images, winners, WINDOWS),
+        "fetch_transpose": (pooled, winners, WINDOWS, (32, 32)),
+        "average": (images, *SPANS),
+        "average_transpose": (pooled, *SPANS, (32, 32), True),
+        "normalize_batch": (images, gamma, gamma, 1e-5),
+        "normalize_batch last": (images.to(memory_format=torch.channels_last), gamma, None, 1e-5),
+        "batch_gradients": (images, images, gamma, statistics, statistics, 1e-5),
+        "batch_gradients last": (
+            *[images.to(memory_format=torch.channels_last)] * 2,
+            *(gamma, statistics, statistics, 1e-5),
+        ),
+        "normalize_rows": (rows, weight, weight, 128, 1, 1, 1e-5, True),
+        "normalize_rows long": (of(64, 2**14), of(1, 2**14), None, 2**14, 1, 1, 1e-5, False),
+        "normalize_rows of groups": (groups, of_groups, of_groups, 8 * 900, 4, 900, 1e-5, True),
+        "row_gradients": (rows, rows, weight, of_rows, of_rows, 128, 1, 1, 1e-5, True),
+        "row_gradients long": (
+            *[of(64, 2**14)] * 2,
+            *(of(1, 2**14), of(64, 1, type=wide), of(64, 1, type=wide), 2**14, 1, 1, 1e-5, False),
+        ),
+        "row_gradients of groups": (
+            *(groups, groups, of_groups, of(64, type=wide), of(64, type=wide)),
+            *(8 * 900, 4, 900, 1e-5, True),
+        ),
+        "update_running": (of(64), of(64), of(64, type=wide), of(64, type=wide), 0.1, 1.001),
+        "softmax": (logits, 1, False),
+        "softmax long": (of(16, 2**14), 1, True),
+        "softmax_gradient": (logits, logits, 1, True),
+        "softmax_gradient long": (*[of(16, 2**14)] * 2, 1, False),
+        "cross_entropy": (logits, classes, of(1000), None, 1, 0.9, -100, 0.1),
+        "cross_entropy long": (of(16, 2**14), of(16, 1, type=torch.int64), None, None, 1, 1.0, -100, 0.0),
+        "cross_entropy_gradient": (of(512, 1, type=wide), logits, classes, None, None, 1, 1.0, -100, 0.0),
+        "cross_entropy_gradient long": (
+            *(of(16, 1, type=wide), of(16, 2**14), of(16, 1, type=torch.int64)),
+            *(of(2**14), None, 1, 0.9, -100, 0.1),
+        ),
+        "attend": (queries, keys, keys, bias, 0.2, False),
+        "attend wide": (wide_heads, wide_heads, wide_heads, None, 0.2, True),
+        "attend_gradients": (queries, queries, queries, keys, keys, logarithms, bias, 0.2, False),
+        "attend_gradients wide": (*[wide_heads] * 5, wide_logarithms, None, 0.2, True),
+    }
+
+
+# Those whose registers are fewest beside what they hold, and what the networks' steps take most time in.
+BY_DEFAULT = [
+    "elementwise",
+    "max_windows",
+    "batch_gradients last",
+    "row_gradients",
+    "cross_entropy",
+    "attend_gradients",
+]
+
+
+def assert_all_fit(name: str, dtype: torch.dtype, card: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = launches(monkeypatch, name.partition(" ")[0], *given(dtype)[name])
+    assert found
+    narrow = dtype in (torch.float16, torch.bfloat16)
+    for launch in found:
+        assert_fits(card, launch, products=narrow and name.startswith("attend"))
+
+
+@pytest.mark.parametrize("name", BY_DEFAULT)
+def test_a_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_all_fit(name, torch.float32, 90, monkeypatch)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("card", CARDS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gate(card: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = torch.empty(4, 5, device="meta", dtype=dtype)
-    (only,) = launches(monkeypatch, "elementwise", "Gate", [values, values], [])
-    assert_fits(card, only)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("name", given(torch.float32))
+def test_every_kernel(name: str, dtype: torch.dtype, card: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name.startswith("attend") and dtype == torch.float64:
+        pytest.skip("attention in float64 is plain arithmetic on a GPU")
+    assert_all_fit(name, dtype, card, monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("card", CARDS)
+@pytest.mark.parametrize("name", elementwise.FORMULAS)
+def test_every_formula(name: str, card: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inspect import signature
+
+    kernel = elementwise.FORMULAS[name]
+    names = [*signature(kernel.fn).parameters]
+    constants = [n for n in names if n in CONSTANTS]
+    tensors = [torch.empty(4, 5, device="meta") for n in names if n not in CONSTANTS]
+    for launch in launches(monkeypatch, "elementwise", name, tensors, [0.5] * len(constants)):
+        assert_fits(card, launch)
+
+
+CONSTANTS = {"slope", "low", "high", "bound", "value", "beta", "alpha", "scale", "inner", "delta"}

@@ -31,14 +31,16 @@ from torchfromscratch.kernels.triton import IS_INTERPRETED
 from torchfromscratch.kernels.triton.launch import blocks_of, is_dense, launch, operation
 from torchfromscratch.kernels.triton.mathematics import exp, log
 
-WIDEST_HEAD = 128  # features
+# Features of a head, of narrow types and of others: wider ones spill registers.
+WIDEST_NARROW, WIDEST = 128, 64
 
 
 def fits(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether there is a kernel for tensors of this size and type: a program holds whole rows of features."""
     features = (query.shape[-1], value.shape[-1])
     sizes = (*query.shape, *key.shape, *value.shape)
-    return 0 not in sizes and max(features) <= WIDEST_HEAD and (query.dtype != torch.float64 or IS_INTERPRETED)
+    widest = WIDEST_NARROW if query.dtype in NARROW_TYPES else WIDEST
+    return 0 not in sizes and max(features) <= widest and (query.dtype != torch.float64 or IS_INTERPRETED)
 
 
 def attend(
@@ -131,15 +133,15 @@ def _blocks(query: Tensor, value: Tensor) -> dict[str, Any]:
     """
     features, values = [max(16, triton.next_power_of_2(tensor.shape[-1])) for tensor in (query, value)]
     narrow = query.dtype in NARROW_TYPES
-    rows = 64 if narrow or max(features, values) <= 64 else 32
+    block = 64 if narrow else 32
     return {
-        "queries": rows,
-        "keys": rows if narrow or max(features, values) <= 32 else 32,
+        "queries": block,
+        "keys": block,
         "features": features,
         "values": values,
         "precision": "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
         "widen": IS_INTERPRETED,  # whose products of bfloat16 are wrong
-        "warps": 4,
+        "warps": 8,
         "stages": 2,
     }
 
@@ -166,16 +168,17 @@ def _dot(a, b, precision: tl.constexpr):
 
 
 @triton.jit
-def _scores(q, k, bias, query, key, length, sources, b_l, b_s, scale: tl.constexpr, is_causal: tl.constexpr,
-            precision: tl.constexpr):  # fmt: skip
-    """S of a block, −∞ where a query may not attend to a key."""
-    scores = _dot(q, tl.trans(k), precision) * scale
-    inside = (query < length)[:, None] & (key < sources)[None, :]
+def _scores(
+    products, bias, query, key, length, sources, b_l, b_s, scale: tl.constexpr, is_causal: tl.constexpr
+):  # fmt: skip
+    """S of a block, or Sᵀ, from q·k and the numbers of queries and keys; −∞ where one may not attend to the other."""
+    inside = (query < length) & (key < sources)
+    scores = products * scale
     if bias is not None:
-        at = query.to(tl.int64)[:, None] * b_l + key.to(tl.int64)[None, :] * b_s
+        at = query.to(tl.int64) * b_l + key.to(tl.int64) * b_s
         scores += tl.load(bias + at, mask=inside, other=0).to(scores.dtype)
     if is_causal:
-        inside = inside & (query[:, None] >= key[None, :])
+        inside = inside & (query >= key)
     return tl.where(inside, scores, float("-inf"))
 
 
@@ -209,7 +212,8 @@ def attend_kernel(
         column = start + tl.arange(0, keys)
         k = _load_rows(key, column, sources, e, size_e, k_s, k_e, widen)
         v = _load_rows(value, column, sources, f, size_f, v_s, v_f, widen)
-        scores = _scores(q, k, bias, row, column, length, sources, b_l, b_s, scale, is_causal, precision)
+        products = _dot(q, tl.trans(k), precision)
+        scores = _scores(products, bias, row[:, None], column[None, :], length, sources, b_l, b_s, scale, is_causal)
         higher = tl.maximum(greatest, tl.max(scores, 1))
         shift = tl.where(higher == float("-inf"), 0, higher)  # of a row that attends to nothing yet
         p = exp(scores - shift[:, None])
@@ -318,7 +322,8 @@ def query_gradient_kernel(
         column = start + tl.arange(0, keys)
         k = _load_rows(key, column, sources, e, size_e, k_s, k_e, widen)
         v = _load_rows(value, column, sources, f, size_f, v_s, v_f, widen)
-        scores = _scores(q, k, bias, row, column, length, sources, b_l, b_s, scale, is_causal, precision)
+        products = _dot(q, tl.trans(k), precision)
+        scores = _scores(products, bias, row[:, None], column[None, :], length, sources, b_l, b_s, scale, is_causal)
         ds = exp(scores - lam[:, None]) * (_dot(g, tl.trans(v), precision) - row_delta[:, None])
         dq += _dot(ds.to(k.dtype), k, precision)
     _store_rows(grad_query + z * dq_z + h * dq_h, dq * scale, row, length, e, size_e, dq_l, dq_e)
@@ -352,10 +357,11 @@ def key_gradients_kernel(
         of_row = (z * heads + h) * length + row
         lam = tl.load(logarithms + of_row, mask=row < length, other=float("inf"))
         row_delta = tl.load(delta + of_row, mask=row < length, other=0)
-        scores = _scores(q, k, bias, row, column, length, sources, b_l, b_s, scale, is_causal, precision)
-        p = exp(scores - lam[:, None])
-        dv += _dot(tl.trans(p).to(g.dtype), g, precision)
-        ds = p * (_dot(g, tl.trans(v), precision) - row_delta[:, None])
-        dk += _dot(tl.trans(ds).to(q.dtype), q, precision)
+        products = _dot(k, tl.trans(q), precision)  # of the transpose, which a product then takes as it lies
+        scores = _scores(products, bias, row[None, :], column[:, None], length, sources, b_l, b_s, scale, is_causal)
+        p = exp(scores - lam[None, :])
+        dv += _dot(p.to(g.dtype), g, precision)
+        ds = p * (_dot(v, tl.trans(g), precision) - row_delta[None, :])
+        dk += _dot(ds.to(q.dtype), q, precision)
     _store_rows(grad_key + z * dk_z + h * dk_h, dk * scale, column, sources, e, size_e, dk_s, dk_e)
     _store_rows(grad_value + z * dv_z + h * dv_h, dv, column, sources, f, size_f, dv_s, dv_f)

@@ -52,7 +52,7 @@ def _rows(input: Tensor, dim: int) -> tuple[int, int, int]:
 def _blocks(count: int, length: int) -> dict[str, int]:
     columns = triton.next_power_of_2(length)
     rows = max(1, min(TILE // columns, triton.next_power_of_2(count)))
-    return {"rows": rows, "columns": columns, "warps": min(16, max(4, rows * columns // 512))}
+    return {"rows": rows, "columns": columns, "warps": min(16, max(4, rows * columns // 256))}
 
 
 @operation(like=lambda input, dim, logarithm: torch.empty_like(input))
