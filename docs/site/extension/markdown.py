@@ -1,8 +1,8 @@
 """The documents of the repository, as a page of the site includes them.
 
 They are written to be read where the repository is shown: formulas as $`x`$ and ```math, links to files. A page asks
-for one in a comment, `<!-- include docs/errata.md -->`, or for a section of it, `<!-- include README.md "Train" -->`;
-titles are the page's own. What else can be asked for stands in `ASKED`.
+for one in a comment, `<!-- include docs/errata.md -->`, or for a section of it, `<!-- include docs/use.md "Four" -->`;
+titles are the page's own. `Page._answer` has what else can be asked for.
 """
 
 from __future__ import annotations
@@ -40,11 +40,10 @@ LINES = re.compile(r"L(\d+)(-L\d+)?")
 
 
 class Page:
-    """A page of the site, and the files that it is made of."""
+    """A page of the site."""
 
     def __init__(self, docname: str, language: str) -> None:
         self.docname, self.language = docname, language
-        self.read: set[Path] = set()
 
     def expanded(self, text: str, folder: str | None = None) -> str:
         """Text that lies in a folder of the repository (the page's own if None), for MyST."""
@@ -60,14 +59,12 @@ class Page:
         """What a comment asks for."""
         what, which = asked["what"], asked["which"]
         if what == "include":
-            path = ROOT / which
-            self.read.add(path)
-            return self.expanded(section(path.read_text(encoding="utf-8"), asked["section"]), posixpath.dirname(which))
+            text = section((ROOT / which).read_text(encoding="utf-8"), asked["section"])
+            return self.expanded(text, posixpath.dirname(which))
         if what == "notebook":
             return self._dialect(notebooks.as_markdown(ROOT / which), posixpath.dirname(which))
         if what == "program":
             path, _, number = which.rpartition(" ")
-            self.read.add(ROOT / path)
             return PROGRAM.findall((ROOT / path).read_text(encoding="utf-8"))[int(number) - 1]
         if what == "parameters":
             return sheets.parameters(posixpath.basename(self.docname), self.language)

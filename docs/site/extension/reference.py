@@ -18,6 +18,7 @@ from torchfromscratch import __main__, functional, nn, optim
 from torchfromscratch.coverage import coverage
 
 CODE = re.compile(r"`([^`]+)`")
+MARKUP = re.compile(r"([*|_\\])")
 
 # what the tools give back
 RESULTS = {
@@ -85,20 +86,16 @@ def help_of(command: str | None) -> str:
 
 def as_rst(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """A docstring in place: prose whose every sign is meant as it stands, and indented formulas as blocks."""
-    lines[:] = [
-        line
-        for indented, block in itertools.groupby(lines, lambda line: line.startswith(" "))
-        for line in (_block(list(block)) if indented else "\n".join(map(_prose, block)).split("\n"))
-    ]
-
-
-def _block(lines: list[str]) -> list[str]:
-    return ["", "::", "", *lines, ""]
+    rst: list[str] = []
+    for indented, block in itertools.groupby(lines, lambda line: line.startswith(" ")):
+        if indented:
+            rst += ["", "::", "", *block, ""]
+        else:
+            for line in block:
+                rst += ["", _prose(line)] if line.startswith(("Shapes:", "Raises ", "Source:")) else [_prose(line)]
+    lines[:] = rst
 
 
 def _prose(line: str) -> str:
     parts = CODE.split(line)
-    begin = "\n" if line.startswith(("Shapes:", "Raises ", "Source:")) else ""  # a paragraph of its own
-    return begin + "".join(
-        f"``{part}``" if i % 2 else re.sub(r"([*|_\\])", r"\\\1", part) for i, part in enumerate(parts)
-    )
+    return "".join(f"``{part}``" if i % 2 else MARKUP.sub(r"\\\1", part) for i, part in enumerate(parts))

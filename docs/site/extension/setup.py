@@ -22,12 +22,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
 
 def read(app: Sphinx, docname: str, content: list[str]) -> None:
     """A page as it stands, to what MyST reads: with what the page asks for, and, for a layer, the rest of its sheet."""
-    text, page = content[0], markdown.Page(docname, app.config.language)
+    text, language = content[0], app.config.language
     if docname.startswith("layers/") and docname != "layers/index":
-        text += sheets.rest(docname.removeprefix("layers/"), app.config.language)
-    content[0] = page.expanded(text)
-    for path in page.read:
-        app.env.note_dependency(str(path), docname=docname)
+        text += sheets.rest(docname.removeprefix("layers/"), language)
+    content[0] = markdown.Page(docname, language).expanded(text)
 
 
 def offer_other_language(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
