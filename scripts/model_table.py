@@ -262,40 +262,52 @@ def torchvision_models() -> Library:
     )
 
 
-# timm: a model or more of each of its files ---------------------------------------------------------------------------
+# timm: small models of distinct families -----------------------------------------------------------------------------
 
 TIMM = """\
-The models are small ones of distinct families, one or more of each file of timm's, without weights to download.
+The models are small ones of distinct families, one or more of each of timm's files but two: of `deepseek_vit` and
+`mobilenetv5` the smallest have 412 and 294 million parameters. Their weights are random, and nothing is downloaded.
 """
 # fmt: off
 ANY_SIZE = [
     "bat_resnext26ts", "caformer_s18", "convformer_s18", "convmixer_768_32", "convnext_atto", "convnextv2_atto",
-    "cpubone_nano", "crossvit_9_240", "cs3darknet_focus_s", "csatv2", "cspdarknet53", "cspnext_tiny", "cspresnet50",
-    "darknet17", "davit_tiny", "densenet121", "dla46_c", "dpn48b", "ecaresnet26t", "edgenext_xx_small",
+    "cpubone_nano", "crossvit_9_240", "crossvit_9_dagger_240", "cs3darknet_focus_s", "csatv2", "cspdarknet53",
+    "cspnext_tiny", "cspresnet50", "darknet17", "davit_tiny", "densenet121", "dla46_c", "dm_nfnet_f0", "dpn48b",
+    "eca_halonext26ts", "eca_nfnet_l0", "ecaresnet26t", "ecaresnet50t", "edgenext_xx_small", "efficientformer_l1",
     "efficientnet_b0", "efficientnet_b0_gn", "efficientnetv2_rw_t", "efficientvim_m1", "efficientvit_b0",
-    "ese_vovnet19b_slim_dw", "fasternet_t0", "fastvit_t8", "fbnetc_100", "fbnetv3_b", "ghostnet_050", "ghostnetv2_100",
-    "ghostnetv3_050", "hardcorenas_a", "hgnet_tiny", "hgnetv2_b0", "hrnet_w18_small", "iformer_t",
-    "inception_next_atto", "lcnet_035", "lcnetv2_small", "legacy_seresnet18", "lowformer_b0", "mambaout_femto",
-    "mixnet_s", "mnasnet_small", "mobilenet_edgetpu_100", "mobilenetv1_100", "mobilenetv2_035", "mobilenetv3_small_050",
-    "mobilenetv4_conv_small_035", "nf_regnet_b0", "nf_resnet26", "poolformer_s12", "poolformerv2_s12", "pvt_v2_b0",
-    "regnetv_040", "regnetx_002", "regnety_002", "repghostnet_050", "resnest14d", "resnet10t", "resnet26t",
-    "resnetv2_18", "rexnet_100", "rexnetr_100", "semnasnet_050", "seresnext26d_32x4d", "shvit_s1", "skresnet18",
-    "spnasnet_100", "starnet_s050", "tf_efficientnet_b0", "tiny_vit_5m_224", "tinynet_e",
+    "ese_vovnet19b_slim_dw", "fasternet_t0", "fastvit_t8", "fbnetc_100", "fbnetv3_b", "focalnet_tiny_srf",
+    "ghostnet_050", "ghostnetv2_100", "ghostnetv3_050", "halonet26t", "haloregnetz_b", "hardcorenas_a", "hgnet_tiny",
+    "hgnetv2_b0", "hieradet_small", "hrnet_w18_small", "iformer_t", "inception_next_atto", "inception_resnet_v2",
+    "inception_v3", "inception_v4", "lcnet_035", "lcnetv2_small", "legacy_seresnet18", "legacy_xception",
+    "lowformer_b0", "mambaout_femto", "mixnet_s", "mnasnet_small", "mobilenet_edgetpu_100", "mobilenetv1_100",
+    "mobilenetv2_035", "mobilenetv3_small_050", "mobilenetv4_conv_small_035", "nasnetalarge", "nextvit_small",
+    "nf_regnet_b0", "nf_resnet26", "nfnet_f0", "pnasnet5large", "poolformer_s12", "poolformerv2_s12", "pvt_v2_b0",
+    "rdnet_tiny", "regnetv_040", "regnetx_002", "regnety_002", "repghostnet_050", "res2net50_14w_8s", "resnest14d",
+    "resnet10t", "resnet26t", "resnetaa50", "resnetrs50", "resnetv2_18", "resnetv2_50x1_bit", "rexnet_100",
+    "rexnetr_100", "sam2_hiera_tiny", "sehalonet33ts", "selecsls42", "semnasnet_050", "seresnext26d_32x4d", "shvit_s1",
+    "skresnet18", "spnasnet_100", "starnet_s050", "tf_efficientnet_b0", "tiny_vit_5m_224", "tinynet_e", "tresnet_m",
+    "vgg11", "vgg11_bn", "wide_resnet50_2", "xception41",
 ]
 RESIZED = [
     "beit_base_patch16_224", "botnet26t_256", "cait_xxs24_224", "coat_tiny", "coatnet_nano_rw_224", "convit_tiny",
     "deit3_small_patch16_224", "deit_tiny_distilled_patch16_224", "eca_botnext26ts_256", "efficientformerv2_s0",
-    "efficientvit_m0", "eva02_tiny_patch14_224", "gcresnext26ts", "gcvit_xxtiny", "gernet_s", "gmixer_12_224",
-    "gmlp_ti16_224", "lambda_resnet26t", "levit_128s", "levit_conv_128s", "maxxvit_rmlp_nano_rw_256", "mixer_s32_224",
-    "mobileone_s0", "mobilevit_xxs", "mobilevitv2_050", "nest_tiny", "pit_ti_224", "regnetz_b16", "repvgg_a0",
-    "repvit_m0_9", "resmlp_12_224", "resnext26ts", "sebotnet33ts_256", "seresnet33ts", "seresnext26ts",
-    "swiftformer_xs", "visformer_tiny", "vit_relpos_small_patch16_224", "vit_tiny_patch16_224", "vit_tiny_r_s16_p8_224",
-    "xcit_nano_12_p16_224", "xcit_nano_12_p8_224",
+    "efficientvit_m0", "eva02_tiny_patch14_224", "gcresnext26ts", "gcvit_xxtiny", "gemma4_vit_167m", "gernet_s",
+    "gmixer_12_224", "gmlp_ti16_224", "hiera_tiny_224", "lambda_resnet26t", "levit_128s", "levit_conv_128s",
+    "maxvit_tiny_tf_224", "maxxvit_rmlp_nano_rw_256", "mixer_s32_224", "mobileone_s0", "mobilevit_xxs",
+    "mobilevitv2_050", "mvitv2_tiny", "naflexvit_base_patch16_gap", "nest_tiny", "pit_ti_224", "qwen3_vit_88m",
+    "regnetz_b16", "repvgg_a0", "repvit_m0_9", "resmlp_12_224", "resnext26ts", "samvit_base_patch16_224",
+    "sebotnet33ts_256", "sequencer2d_s", "seresnet33ts", "seresnext26ts", "swiftformer_xs",
+    "swin_tiny_patch4_window7_224", "swinv2_cr_tiny_224", "swinv2_tiny_window8_256", "tnt_s_patch16_224",
+    "twins_pcpvt_small", "twins_svt_small", "visformer_tiny", "vit_relpos_small_patch16_224",
+    "vit_srelpos_small_patch16_224", "vit_tiny_patch16_224", "vit_tiny_r_s16_p8_224", "vitamin_small_224",
+    "volo_d1_224", "xcit_nano_12_p16_224", "xcit_nano_12_p8_224",
 ]
 # fmt: on
 LARGER: dict[str, int] = {
-    "crossvit_9_240": 240,
-    "bat_resnext26ts": 256,
+    **dict.fromkeys(['inception_resnet_v2', 'inception_v3', 'inception_v4'], 128),
+    **dict.fromkeys(['efficientformer_l1', 'haloregnetz_b'], 224),
+    **dict.fromkeys(['crossvit_9_240', 'crossvit_9_dagger_240'], 240),
+    **dict.fromkeys(['bat_resnext26ts', 'eca_halonext26ts', 'halonet26t', 'sehalonet33ts'], 256),
 }
 
 
