@@ -31,8 +31,8 @@ ACCURACY = """# Accuracy
 
 The error of the hand-written layers as a multiple of torch's, both against torch's answer in float64 to the same
 rounded inputs, over PyTorch's own samples: the mean of each sample's largest error, relative to the largest magnitude
-in the answer. Empty where neither errs, where torch has no kernel for the type, and where the answer is a matter of
-chance. What is required is at most 2, but for convolutions in float32 at most 8. This file is written by
+in the answer. Empty where neither errs, where torch has no kernel for the type or overflows in it, and where the answer
+is a matter of chance. What is required is at most 2, but for convolutions in float32 at most 8. This file is written by
 
     python scripts/conformance.py --accuracy
 

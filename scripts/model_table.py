@@ -304,10 +304,10 @@ RESIZED = [
 ]
 # fmt: on
 LARGER: dict[str, int] = {
-    **dict.fromkeys(['inception_resnet_v2', 'inception_v3', 'inception_v4'], 128),
-    **dict.fromkeys(['efficientformer_l1', 'haloregnetz_b'], 224),
-    **dict.fromkeys(['crossvit_9_240', 'crossvit_9_dagger_240'], 240),
-    **dict.fromkeys(['bat_resnext26ts', 'eca_halonext26ts', 'halonet26t', 'sehalonet33ts'], 256),
+    **dict.fromkeys(["inception_resnet_v2", "inception_v3", "inception_v4"], 128),
+    **dict.fromkeys(["efficientformer_l1", "haloregnetz_b"], 224),
+    **dict.fromkeys(["crossvit_9_240", "crossvit_9_dagger_240"], 240),
+    **dict.fromkeys(["bat_resnext26ts", "eca_halonext26ts", "halonet26t", "sehalonet33ts"], 256),
 }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +25,7 @@ from torchfromscratch.conformance import (
     operators,
 )
 
+DOCS = Path(__file__).parents[1] / "docs"
 QUICK = 6  # samples of an operator
 
 
@@ -111,3 +115,26 @@ def test_accuracy_is_a_multiple_of_torchs_error() -> None:
     assert accuracy_as_markdown([row]).count("| 1.00 ") == 2 * 6
     (row,) = rows(lambda x: x * torch.rand(5), lambda x: x * torch.rand(5))
     assert row.ratio(torch.float32, "values") is None
+
+
+def test_accuracy_tells_of_overflow_unless_torch_overflows() -> None:
+    def overflow(x: torch.Tensor) -> torch.Tensor:
+        return x if x.dtype == torch.float64 else x / 0
+
+    def ratio(ours: Callable[..., torch.Tensor], theirs: Callable[..., torch.Tensor]) -> float | None:
+        sample = Sample(lambda tree: ours(*tree[0]), lambda tree: theirs(*tree[0]), ((torch.full((1,), 0.1),), {}))
+        (row,) = accuracy([Operator("x", lambda: [sample], list)])
+        return row.ratio(torch.float16, "values")
+
+    assert ratio(overflow, lambda x: x * x) == float("inf")
+    assert ratio(lambda x: x * x, overflow) is None
+
+
+@pytest.mark.parametrize("document", ["conformance", "accuracy"])
+def test_the_document_has_every_operator_and_none_differs(document: str) -> None:
+    text = (DOCS / f"{document}.md").read_text(encoding="utf-8")
+    if f"Measured with torch {metadata.version('torch')}," not in text:
+        pytest.skip("the installed torch has other samples than the one of the table")
+    _, *rows, _ = re.findall(r"^\| (?!---)(.*?) \|", text, re.MULTILINE)  # between the head and the sums
+    assert rows == [operator.name for operator in operators()]
+    assert document == "accuracy" or "\n## Differing\n\nNone.\n" in text

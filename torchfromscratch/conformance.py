@@ -34,6 +34,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from torchfromscratch import _torch_private as private
 from torchfromscratch import functional, nn
@@ -381,7 +382,7 @@ def _difference(actual: list[Tensor], expected: list[Tensor], rounding: float) -
 
 
 def _add_errors(row: Errors, sample: Sample, dtype: torch.dtype) -> None:
-    """The sample's errors in a narrow type, unless torch has no kernel for it or the answer is a matter of chance."""
+    """The sample's errors in a narrow type, unless torch has no kernel for it, overflows, or the answer is chance."""
     narrow = private.tree_map(lambda leaf: _in_type(leaf, dtype), sample.arguments)
     exact = private.tree_map(lambda leaf: _in_type(leaf, DTYPE), narrow)
     for column, check in (("values", _values), ("gradients", _gradients)):
@@ -391,7 +392,8 @@ def _add_errors(row: Errors, sample: Sample, dtype: torch.dtype) -> None:
             continue
         if _difference(truth, again, ROUNDING) is None:
             pair = (_relative_error(ours, truth), _relative_error(theirs, truth))
-            row.pairs.setdefault((dtype, column), []).append(pair)
+            if pair[1] < math.inf:
+                row.pairs.setdefault((dtype, column), []).append(pair)
 
 
 def _in_type(leaf: Any, dtype: torch.dtype) -> Any:
@@ -401,10 +403,12 @@ def _in_type(leaf: Any, dtype: torch.dtype) -> Any:
 
 
 def _relative_error(tensors: list[Tensor], truth: list[Tensor]) -> float:
-    """The largest error among the tensors, as a fraction of the largest magnitude in the truth."""
+    """The largest error among the tensors, as a fraction of the largest magnitude in the truth; ∞ if one overflows."""
     error = scale = 0.0
     for tensor, true in zip(tensors, truth, strict=True):
-        finite = true.isfinite() & tensor.isfinite()
+        finite = true.isfinite()
+        if _continuous(true) and not tensor[finite].isfinite().all():
+            return math.inf
         if _continuous(true) and finite.any():
             exact = true.detach()[finite]
             error = max(error, (tensor.detach()[finite].to(exact.dtype) - exact).abs().max().item())
@@ -428,6 +432,8 @@ def _our_function(name: str) -> Callable[..., Any] | None:
 def _our_class(info: Any) -> type[torch.nn.Module] | None:
     name = info.module_cls.__name__
     found = vars(nn).get(name)
+    if issubclass(info.module_cls, LazyModuleMixin):
+        return None  # is no function of its parameters before they are there; after that it is another module
     return found if isinstance(found, type) and found.__module__.startswith("torchfromscratch") else None
 
 
