@@ -284,13 +284,14 @@ def tile_for(rows: int, depth: int, positions: int, like: Tensor) -> dict[str, i
 
 
 def weight_tile_for(filters: int, columns: int, like: Tensor) -> dict[str, int]:
-    """A tile of filters × (channel, tap), of sums over positions."""
+    """A tile of filters × (channel, tap), of sums over positions; the whole tile takes as many warps as y's."""
     most = 32 if like.dtype == torch.float64 else 64
+    block_rows, block_columns = power_of_two(filters, 16, most), power_of_two(columns, 16, most)
     return {
-        "block_rows": power_of_two(filters, 16, most),
-        "block_columns": power_of_two(columns, 16, most),
+        "block_rows": block_rows,
+        "block_columns": block_columns,
         "block_positions": 32 if like.element_size() > 2 else 64,
-        "warps": 4,
+        "warps": TILES[kind_of(like)][2] if block_rows == block_columns == most else 4,
         "stages": 3,
     }
 
