@@ -40,11 +40,7 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path) -> None:
         resources={"metadata": {"path": str(EXAMPLES)}},
     ).execute()
     assert time.monotonic() - begun < MOST_SECONDS
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
-    assert (
-        any("text/html" in output["data"] or "image/png" in output["data"] for output in shown)
-        or "measured" in path.stem
-    )
+    assert any("data" in output for cell in notebook.cells for output in cell.get("outputs", []))
 
 
 def test_there_are_six() -> None:
