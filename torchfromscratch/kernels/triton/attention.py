@@ -28,7 +28,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.precision import NARROW_TYPES, wide_type
 from torchfromscratch.kernels.triton import IS_INTERPRETED
-from torchfromscratch.kernels.triton.launch import blocks_of, is_dense, launch, operation
+from torchfromscratch.kernels.triton.launch import blocks_of, is_dense, launch, operation, two_launches
 from torchfromscratch.kernels.triton.mathematics import exp, log
 
 # Features of a head, of narrow types and of others: wider ones spill registers.
@@ -243,7 +243,11 @@ def _empty_gradients(
     return dq, dk, dv
 
 
-@operation(like=_empty_gradients)
+def _bytes_of_delta(grad_output: Tensor, *_: Any) -> int:
+    return grad_output.shape[:-1].numel() * wide_type(grad_output.dtype).itemsize
+
+
+@operation(like=_empty_gradients, traffic=two_launches(0, 2, 3, 4, 5, 6, between=_bytes_of_delta))
 def _attend_gradients(
     grad_output: Tensor,
     output: Tensor,

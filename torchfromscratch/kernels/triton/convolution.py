@@ -27,7 +27,7 @@ from torch import Tensor
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.precision import convolutions_use_tf32
 from torchfromscratch.kernels.triton import IS_INTERPRETED
-from torchfromscratch.kernels.triton.launch import blocks_of, launch, operation
+from torchfromscratch.kernels.triton.launch import as_bytes, blocks_of, launch, operation
 from torchfromscratch.kernels.triton.tuning import Configuration, choose
 from torchfromscratch.kernels.windows import Windows
 
@@ -249,11 +249,6 @@ def arithmetic(tensor: Tensor) -> dict[str, Any]:
         "precision": "tf32" if tensor.dtype == torch.float32 and convolutions_use_tf32() else "ieee",
         "widen": IS_INTERPRETED and tensor.dtype == torch.bfloat16,
     }
-
-
-def as_bytes(*tensors: Tensor) -> int:
-    """How many bytes the tensors have."""
-    return sum([tensor.numel() * tensor.element_size() for tensor in tensors])
 
 
 def sum_type(dtype: torch.dtype) -> torch.dtype:

@@ -47,6 +47,22 @@ def operation(
     return decorate
 
 
+def as_bytes(*tensors: Tensor) -> int:
+    """How many bytes the tensors have."""
+    return sum([tensor.numel() * tensor.element_size() for tensor in tensors])
+
+
+def two_launches(*read_twice: int, between: Callable[..., int] = lambda *_: 0) -> Traffic:
+    """Of an operation that reads these arguments in both of two launches, and writes and reads bytes `between` them."""
+
+    def traffic(args: Sequence[Any], results: Sequence[Tensor]) -> tuple[int, int]:
+        read = [*args, *[args[position] for position in read_twice]]
+        once = as_bytes(*[arg for arg in read if isinstance(arg, Tensor)], *results)
+        return 2, once + 2 * between(*args)
+
+    return traffic
+
+
 # The functions behind the operations: what a test compiles ahead of time is what these launch.
 LAUNCHERS: dict[str, Callable[..., Any]] = {}
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -26,7 +26,7 @@ from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.triton import IS_INTERPRETED
-from torchfromscratch.kernels.triton.launch import blocks_of, is_dense, launch, operation
+from torchfromscratch.kernels.triton.launch import blocks_of, is_dense, launch, operation, two_launches
 
 # Elements that a program holds at a time, and those of the longest row.
 TILE = 2**14 if IS_INTERPRETED else 2**11
@@ -209,7 +209,30 @@ def _empty_row_gradients(
     return torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
 
 
-@operation(like=_empty_row_gradients)
+def _shares(input: Tensor, length: int, groups: int, run: int) -> tuple[_Tile, int, int]:
+    """The tile of a program, how many it takes, and how many programs each of the groups has."""
+    count = input.numel() // length
+    tile = _tile(blocks_of(count, groups), length, run)
+    each = blocks_of(blocks_of(count // groups, tile.rows), max(1, PROGRAMS // groups))
+    return tile, each, blocks_of(count // groups, tile.rows * each)
+
+
+def _bytes_of_shares(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    length: int,
+    groups: int,
+    run: int,
+    *_: Any,
+) -> int:
+    programs = _shares(input, length, groups, run)[-1]
+    return 2 * programs * weight.numel() * wide_type(input.dtype).itemsize
+
+
+@operation(like=_empty_row_gradients, traffic=two_launches(between=_bytes_of_shares))
 def _row_gradients(
     grad_output: Tensor,
     input: Tensor,
@@ -225,9 +248,7 @@ def _row_gradients(
     """Each program adds up its rows' shares of dL/dγ and dL/dβ; a second launch adds up the programs'."""
     grad_input, grad_weight, grad_bias = torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
     count = input.numel() // length
-    tile = _tile(blocks_of(count, groups), length, run)
-    each = blocks_of(blocks_of(count // groups, tile.rows), max(1, PROGRAMS // groups))
-    programs = blocks_of(count // groups, tile.rows * each)
+    tile, each, programs = _shares(input, length, groups, run)
     shares = input.new_empty(2, programs, weight.numel(), dtype=wide_type(input.dtype))
     launch(
         row_gradients_kernel,
@@ -358,7 +379,11 @@ def _empty_batch(input: Tensor, weight: Tensor, bias: Tensor | None, eps: float)
     return torch.empty_like(input), statistics, torch.empty_like(statistics)
 
 
-@operation(like=_empty_batch)
+def _bytes_of_sums(input: Tensor, *_: Any) -> int:
+    return 2 * _parts(input).number * input.shape[1] * wide_type(input.dtype).itemsize
+
+
+@operation(like=_empty_batch, traffic=two_launches(0, between=_bytes_of_sums))
 def _normalize_batch(input: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     output, mean, variance = _empty_batch(input, weight, bias, eps)
     parts, channels = _parts(input), input.shape[1]
@@ -457,7 +482,7 @@ def _empty_batch_gradients(
     return torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
 
 
-@operation(like=_empty_batch_gradients)
+@operation(like=_empty_batch_gradients, traffic=two_launches(0, 1, between=_bytes_of_sums))
 def _batch_gradients(
     grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
