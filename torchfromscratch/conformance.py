@@ -76,11 +76,13 @@ ROUNDED_IN_TORCH |= {
 
 # What torch computes wrong, as docs/torch.md shows, so that there is nothing to compare with.
 WRONG_IN_TORCH = {
-    (
-        f"nn.functional.linear_cross_entropy {variant}",
-        column,
-    ): "torch is wrong, since it takes its gradient for constant"
-    for variant, column in (("chunked", "second"), ("chunked", "forward"), ("chunked_none", "forward"))
+    (name, column): "torch is wrong, since it takes the gradient of chunks for constant"
+    for name, columns in {
+        "nn.functional.linear_cross_entropy chunked": ("second", "forward"),
+        "nn.functional.linear_cross_entropy chunked_none": ("forward",),
+        "nn.LinearCrossEntropyLoss": ("second", "forward"),
+    }.items()
+    for column in columns
 }
 
 
