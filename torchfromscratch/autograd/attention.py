@@ -29,6 +29,7 @@ from torchfromscratch.autograd.function import Function, differentiable, restore
 from torchfromscratch.autograd.softmax import through_softmax
 from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.buffers import call_out
+from torchfromscratch.kernels.execution import is_compiling
 from torchfromscratch.kernels.precision import widen
 
 LARGEST_KEPT = 2**24  # elements of P that are kept for the backward pass: 64 MB in float32
@@ -176,7 +177,7 @@ block_of_queries = differentiable(BlockOfQueries)
 
 def is_fused(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether there are kernels that attend without the matrix of scores."""
-    if not triton.can_run(query, key, value):
+    if is_compiling() or not triton.can_run(query, key, value):
         return False
     from torchfromscratch.kernels.triton import attention as kernels
 

@@ -26,7 +26,6 @@ from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.kernels import gate as gate_kernels
 from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.blocking import compute_in_blocks
-from torchfromscratch.kernels.execution import is_compiling
 from torchfromscratch.kernels.precision import widen
 
 
@@ -106,11 +105,8 @@ def elementwise(
 
 
 def _by_triton(name: str, *args: Any) -> Tensor | None:
-    """The formula of this name in one launch, where there is a kernel for it and nobody differentiates the result.
-
-    A compiler fuses what it sees: it gets the formula.
-    """
-    kernels = None if is_compiling() else triton.kernels("elementwise", *[a for a in args if isinstance(a, Tensor)])
+    """The formula of this name in one launch, where there is a kernel for it and nobody differentiates the result."""
+    kernels = triton.kernels("elementwise", *[arg for arg in args if isinstance(arg, Tensor)])
     return None if kernels is None else kernels.compute(name, *args)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.blocking import elementwise_blocks
-from torchfromscratch.kernels.execution import in_compiled_cpu_code, in_cpu_memory, is_compiling
+from torchfromscratch.kernels.execution import in_compiled_cpu_code, in_cpu_memory
 from torchfromscratch.kernels.precision import widen
 
 # integers as wide as the floats whose bits they hold
@@ -32,7 +32,7 @@ def gate(values: Tensor, output: Tensor) -> Tensor:
     of a comparison for the backward pass, and it writes those slowly.
     """
     bits, values = BITS.get(output.dtype), values.resolve_neg()
-    kernels = None if is_compiling() else triton.kernels("elementwise", values, output)
+    kernels = triton.kernels("elementwise", values, output)
     gated = None if kernels is None else kernels.gate(values, output)
     if gated is not None:
         return gated

@@ -171,6 +171,19 @@ def test_transforms_take_plain_arithmetic() -> None:
         torch.testing.assert_close(tangent, expected, msg=name)
 
 
+def test_a_compiler_gets_plain_arithmetic() -> None:
+    """Of tensors on meta, as of those on CUDA: whole, without a break in the graph."""
+
+    def network(x: Tensor) -> Tensor:
+        x = F.avg_pool2d(F.max_pool2d(F.relu(F.batch_norm(x, None, None, training=True)), 2), 2)
+        x = F.layer_norm(F.scaled_dot_product_attention(x, x, x), (4,))
+        return F.cross_entropy(x, F.softmax(x, 1).detach())
+
+    x = torch.randn(2, 3, 16, 16, device="meta", requires_grad=True)
+    torch.compile(network, backend="aot_eager", fullgraph=True)(x).backward()
+    assert x.grad is not None
+
+
 def test_an_empty_batch() -> None:
     for case in CASES[:6] + CASES[7:10]:
         given = tensors(case, torch.float32)

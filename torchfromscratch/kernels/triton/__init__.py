@@ -28,9 +28,10 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def kernels(family: str, *tensors: Tensor | None) -> Any:
     """The kernels of `torchfromscratch.kernels.triton.<family>`, if they can run, else None.
 
-    Nor may anybody differentiate what is computed: kernels have no derivative but the one that a Function states.
+    Nor may anybody differentiate what is computed: kernels have no derivative but the one that a Function states. A
+    compiler gets plain arithmetic, which it fuses.
     """
-    if is_differentiating() or not can_run(*tensors):
+    if is_compiling() or is_differentiating() or not can_run(*tensors):
         return None
     return importlib.import_module(f"{__name__}.{family}")
 
