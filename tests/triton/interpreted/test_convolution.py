@@ -68,7 +68,7 @@ def check(tensors: list[Tensor], windows: Windows) -> None:
     assert_close(TRITON.weight_gradient(x, g, windows), REFERENCE.weight_gradient(wide[0], wide[3], windows))
 
 
-@hypothesis.settings(max_examples=4)
+@hypothesis.settings(max_examples=2)
 @hypothesis.given(convolutions())
 def test_the_three_operations(convolution: tuple[list[Tensor], Windows]) -> None:
     check(*convolution)
