@@ -14,7 +14,6 @@ large blocks of memory in the process, which makes both sides faster.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 from pathlib import Path
 
@@ -39,6 +38,7 @@ with loading():
         write,
     )
     from torchfromscratch.command_line import Parser
+    from torchfromscratch.kernels.triton import IS_INSTALLED
 
 
 def main() -> None:
@@ -85,8 +85,8 @@ def parse_arguments() -> argparse.Namespace:
         help="count what training steps launch and move on a GPU, on meta tensors, and time nothing",
     )
     options = parser.parse_args()
-    if options.count and importlib.util.find_spec("triton") is None:
-        parser.error("--count counts kernels written in Triton: pip install triton")
+    if options.count and not IS_INSTALLED:
+        parser.error("--count counts kernels written in Triton: pip install 'triton>=3.8'")
     if options.repeats < 1 or options.seconds <= 0 or (options.threads or 1) < 1:
         parser.error("--repeats and --threads must be at least 1, --seconds above 0")
     if options.device == "cuda" and not torch.cuda.is_available():

@@ -57,7 +57,7 @@ def test_torchs_backward_of_a_convolution_has_a_kernel_for_each_gradient() -> No
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_a_convolution_launches_what_it_says(memory_format: str, groups: int) -> None:
     """A kernel for y with its bias, one for dL/dx, one or two for dL/dw, one for dL/db; no copy and no windows."""
-    pytest.importorskip("triton", reason="without it there are other launches")
+    pytest.importorskip("triton", minversion="3.8", reason="without it there are other launches")
     from torchfromscratch import functional as F
 
     def step(functional: object) -> Count:
@@ -77,7 +77,9 @@ def test_a_convolution_launches_what_it_says(memory_format: str, groups: int) ->
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize("label", ["SmallVGG", *[pytest.param(label, marks=pytest.mark.slow) for label in COUNTED][1:]])
 def test_training_steps_cost_what_is_aimed_at(label: str, memory_format: str) -> None:
-    pytest.importorskip("triton", reason="without it, windows are written out and formulas launched term by term")
+    pytest.importorskip(
+        "triton", minversion="3.8", reason="without it, windows are written out and formulas launched term by term"
+    )
     counts = count(*COUNTED[label], FORMATS[memory_format])
     ours, theirs = (counts[side] for side in (OURS, THEIRS))
     launches, bytes_moved, largest = COUNT_BARS

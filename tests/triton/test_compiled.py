@@ -11,7 +11,9 @@ from torch import Tensor
 
 from tests.triton.ahead_of_time import CARDS, assert_fits, launches
 
-pytest.importorskip("triton", reason="the compiler is Triton's, which not every build of torch brings")
+pytest.importorskip(
+    "triton", minversion="3.8", reason="the compiler is Triton's, which not every build of torch brings"
+)
 
 from torchfromscratch.kernels.triton import (  # noqa: F401  define the operations
     attention,

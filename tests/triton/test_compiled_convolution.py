@@ -6,7 +6,9 @@ import torch
 from tests.triton.ahead_of_time import CARDS, Launch, assert_fits, launches
 from torchfromscratch.kernels.windows import Windows
 
-pytest.importorskip("triton", reason="the compiler is Triton's, which not every build of torch brings")
+pytest.importorskip(
+    "triton", minversion="3.8", reason="the compiler is Triton's, which not every build of torch brings"
+)
 
 from torchfromscratch.kernels.triton import convolution, depthwise  # noqa: F401  defines the operations
 

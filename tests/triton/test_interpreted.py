@@ -10,7 +10,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FILES = sorted((Path(__file__).parent / "interpreted").glob("test_*.py"))
 
-pytest.importorskip("triton", reason="the interpreter is Triton's, which not every build of torch brings")
+pytest.importorskip(
+    "triton", minversion="3.8", reason="the interpreter is Triton's, which not every build of torch brings"
+)
 
 
 def run(file: Path, marks: str) -> None:

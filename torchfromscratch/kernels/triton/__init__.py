@@ -7,6 +7,7 @@ behind `can_run`. `launch` makes kernels operations that autograd, torch.compile
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 from typing import Any
@@ -17,7 +18,22 @@ from torch import Tensor
 from torchfromscratch.kernels.choice import chosen_algorithm
 from torchfromscratch.kernels.execution import is_batched, is_compiling, is_differentiating, is_exporting, is_tracing
 
-IS_INSTALLED = importlib.util.find_spec("triton") is not None
+# The oldest version that every kernel was compiled with; 3.5 compiles some of them not.
+LEAST_VERSION = (3, 8)
+
+
+def _is_installed() -> bool:
+    """Whether there is a triton that takes the kernels; importing it to ask would take long."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return tuple(int(number) for number in version.split(".")[:2]) >= LEAST_VERSION
+
+
+IS_INSTALLED = _is_installed()
 
 # Whether Triton's kernels run in its interpreter, on tensors in CPU memory: triton asks once, as it is imported.
 IS_INTERPRETED = IS_INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
