@@ -181,7 +181,7 @@ def kernel_by_name(algorithm: str, task: Task) -> Kernel:
     if algorithm == "triton":
         raise ValueError(
             "the algorithm 'triton' takes real floats on a CUDA device, and in CPU memory only in Triton's interpreter "
-            "(set the environment variable TRITON_INTERPRET=1 before triton is imported); it needs the package triton"
+            "(set the environment variable TRITON_INTERPRET=1 before triton is imported); it needs triton 3.8 or newer"
         )
     raise ValueError(
         "the algorithm 'winograd' is made for 3×3 kernels with stride 1 and one group, but got "
