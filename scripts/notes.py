@@ -6,9 +6,10 @@ from torchfromscratch.entry_point import loading, run
 
 with loading():
     from torchfromscratch.command_line import Parser
+    from torchfromscratch.notes.algorithm_pictures import ALGORITHMS
     from torchfromscratch.notes.links import LINKED, refresh
     from torchfromscratch.notes.page import as_markdown
-    from torchfromscratch.notes.pictures import LANGUAGES, pictures
+    from torchfromscratch.notes.pictures import LANGUAGES, PICTURES, pictures
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,7 +20,7 @@ def main() -> None:
     for page in (ROOT / "docs" / name for name in LINKED):
         pages[page] = refresh(page.read_text(encoding="utf-8"), ROOT)
     for language in LANGUAGES:
-        for name, svg in pictures(language).items():
+        for name, svg in pictures(language, PICTURES | ALGORITHMS).items():
             pages[ROOT / "docs" / "pictures" / f"{name}.{language}.svg"] = svg
     for page, text in pages.items():
         page.write_text(text, encoding="utf-8")

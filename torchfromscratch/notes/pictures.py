@@ -14,6 +14,7 @@ from torchfromscratch.explaining.explanation import Explanation, factor, number
 from torchfromscratch.notes.drawing import CELL, Drawing
 
 LANGUAGES = ("en", "vi")
+Say = Callable[[str], str]
 GAP = 44
 LINE = 22
 COLOURS = ("left", "right", "other", "result", "fifth")
@@ -39,16 +40,29 @@ VIETNAMESE = {
     "through μ": "qua μ",
     "their sum": "tổng của chúng",
     "m = 4 values of a channel": "m = 4 giá trị của một kênh",
+    "a row for each window": "mỗi cửa sổ một hàng",
+    "6 inputs": "6 đầu vào",
+    "additions, and few factors": "phép cộng, và ít thừa số",
+    "3 taps": "3 ô của kernel",
+    "once for all tiles": "một lần cho mọi ô lát",
+    "6 products, where 4 · 3 were": "6 tích, thay cho 4 · 3",
+    "4 outputs": "4 đầu ra",
+    "filled up with 0": "đệm bằng số 0",
+    "4 frequencies": "4 tần số",
+    "4 products, however long w is": "4 tích, dù w dài bao nhiêu",
+    "the last window wraps around: cut off": "cửa sổ cuối quay vòng: bỏ đi",
+    "channel {}": "kênh {}",
+    "a row for each pixel": "mỗi điểm ảnh một hàng",
 }
 
 
-def pictures(language: str) -> dict[str, str]:
+def pictures(language: str, drawn: dict[str, Callable[[Say], Drawing]]) -> dict[str, str]:
     """Each picture's name and SVG, its few words in this language."""
 
     def say(text: str) -> str:
         return VIETNAMESE[text] if language == "vi" else text
 
-    return {name: draw(say).svg() for name, draw in PICTURES.items()}
+    return {name: draw(say).svg() for name, draw in drawn.items()}
 
 
 def whole(*shape: int, seed: int, low: int = 0, high: int = 3) -> Tensor:
@@ -56,7 +70,6 @@ def whole(*shape: int, seed: int, low: int = 0, high: int = 3) -> Tensor:
     return torch.randint(low, high + 1, shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
-Say = Callable[[str], str]
 EDGES = torch.tensor([[1, 0, -1], [2, 0, -2], [1, 0, -1]]).double().view(1, 1, 3, 3)
 
 
@@ -79,7 +92,7 @@ def window_on_a_grid(say: Say) -> Drawing:
         drawing.text(left, 8, title)
         middle = left + width / 2
         drawing.arrow(middle, 250, middle, 274)
-        _cells(drawing, middle - y.shape[1] * CELL / 2, 280, y, {(row, column): "result"})
+        matrix(drawing, middle - y.shape[1] * CELL / 2, 280, y, {(row, column): "result"})
         drawing.text(middle, 280 + 5 * CELL + 16, size, "faint", "middle")
         left += max(width, 160) + GAP
     drawing.text(0, 20 + 280 + 5 * CELL + 30, "(H + 2p − d·(k − 1) − 1) / s + 1", "faint")
@@ -132,22 +145,22 @@ def rotated_kernel(say: Say) -> Drawing:
     corners = {(0, 0): "right", (0, 2): "other", (2, 0): "fifth", (2, 2): "left"}
     turned = {(2 - row, 2 - column): kind for (row, column), kind in corners.items()}
     drawing.text(0, 8, "w", "right")
-    _cells(drawing, 0, 24, w[0, 0], corners)
+    matrix(drawing, 0, 24, w[0, 0], corners)
     drawing.arrow(3 * CELL + 12, 24 + 1.5 * CELL, 3 * CELL + 112, 24 + 1.5 * CELL)
     drawing.text(3 * CELL + 62, 24 + 1.5 * CELL - 16, say("turned by 180°"), "faint", "middle", 12)
     drawing.text(3 * CELL + 128, 8, say("w rotated"), "right")
-    _cells(drawing, 3 * CELL + 128, 24, told.grids["w rotated"].values[0, 0], turned)
+    matrix(drawing, 3 * CELL + 128, 24, told.grids["w rotated"].values[0, 0], turned)
     top, left = 24 + 3 * CELL + 50, 0.0
     drawing.text(left, top - 16, say("dL/dy among zeros"), "left")
     width, height = _plane(drawing, left, top, told, "dL/dy spread", step.used["dL/dy spread"], "left")
     drawing.text(left + width + GAP / 2, top + height / 2, "⋆", "faint", "middle", 20)
     left += width + GAP
     drawing.text(left, top - 16 + height / 2 - 1.5 * CELL, say("w rotated"), "right")
-    _cells(drawing, left, top + height / 2 - 1.5 * CELL, told.grids["w rotated"].values[0, 0], turned, "right")
+    matrix(drawing, left, top + height / 2 - 1.5 * CELL, told.grids["w rotated"].values[0, 0], turned, "right")
     drawing.text(left + 3 * CELL + GAP / 2, top + height / 2, "=", "faint", "middle", 20)
     left += 3 * CELL + GAP
     drawing.text(left, top - 16 + height / 2 - 2 * CELL, "dL/dx", "result")
-    _cells(drawing, left, top + height / 2 - 2 * CELL, told.grids["dL/dx"].values[0, 0], {divmod(6, 4): "result"})
+    matrix(drawing, left, top + height / 2 - 2 * CELL, told.grids["dL/dx"].values[0, 0], {divmod(6, 4): "result"})
     real = told.grids["dL/dy spread"].filler
     assert real is not None
     cells = zip(step.used["dL/dy spread"], step.used["w rotated"], strict=True)
@@ -183,7 +196,7 @@ def winners(say: Say) -> Drawing:
         by_window = {divmod(window, 2): COLOURS[window] for window in range(4)}
         left, middle = 0.0, top + 52 + 2 * CELL
         drawing.text(left, top + 36, "x", "left")
-        _cells(drawing, left, top + 52, x, owners)
+        matrix(drawing, left, top + 52, x, owners)
         for window in range(4):
             row, column = divmod(window, 2)
             if stride == 2:
@@ -192,11 +205,11 @@ def winners(say: Say) -> Drawing:
         left += 4 * CELL + GAP
         for name, values, kind in (("y", y, "result"), ("dL/dy", g[0, 0], "right")):
             drawing.text(left, middle - CELL - 16, name, kind)
-            _cells(drawing, left, middle - CELL, values, by_window)
+            matrix(drawing, left, middle - CELL, values, by_window)
             drawing.text(left + 2 * CELL + GAP / 2, middle, "," if name == "y" else "→", "faint", "middle", 20)
             left += 2 * CELL + GAP
         drawing.text(left, top + 36, "dL/dx", "result")
-        _cells(drawing, left, top + 52, dx, owners)
+        matrix(drawing, left, top + 52, dx, owners)
         drawing.text(0, top + 52 + 4 * CELL + 18, note, "faint")
         top += 52 + 4 * CELL + 54
     return drawing
@@ -313,10 +326,10 @@ def _plane(
     values, columns = grid.values[0, 0], grid.values.shape[-1]
     filler = [] if grid.filler is None else grid.filler.flatten().nonzero().flatten().tolist()
     tints = {**{divmod(cell, columns): "filler" for cell in filler}, **{divmod(cell, columns): kind for cell in lit}}
-    return _cells(drawing, left, top, values, tints)
+    return matrix(drawing, left, top, values, tints)
 
 
-def _cells(
+def matrix(
     drawing: Drawing,
     left: float,
     top: float,
@@ -324,6 +337,7 @@ def _cells(
     tints: dict[tuple[int, int], str],
     tint: str = "plain",
 ) -> tuple[float, float]:
+    """A matrix of numbers; returns its width and height."""
     return drawing.grid(left, top, [[_short(value) for value in row] for row in values.tolist()], tints, tint)
 
 
