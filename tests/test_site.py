@@ -1,5 +1,6 @@
 """The site: a sheet for every layer, in both languages; and all of it, built without a warning."""
 
+import importlib
 import re
 import subprocess
 import sys
@@ -41,7 +42,8 @@ def test_every_layer_by_hand_has_a_sheet(sheets: ModuleType, namespace: str, kin
     by_hand = {name for name, way in coverage(namespace) if way != "torch's own"}
     named = [name for one in sheets.SHEETS.values() for name in getattr(one, kind).split()]
     assert len(named) == len(set(named))
-    assert {sheets.VARIANT.sub("", name) for name in by_hand} == set(named)
+    torch_has = set(dir(importlib.import_module(namespace)))  # an older one has not all that the sheets name
+    assert {sheets.VARIANT.sub("", name) for name in by_hand} == set(named) & torch_has
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
