@@ -87,18 +87,48 @@ def elementwise_kernel(
 ):
     at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
     inside = at < size
+    x = _load(a, at, inside, is_one[0])
     if len(is_one) == 1:
-        y = formula(_load(a, at, inside, is_one[0]), *constants)
+        y = _of_one(formula, constants, x)
     elif len(is_one) == 2:
-        y = formula(_load(a, at, inside, is_one[0]), _load(b, at, inside, is_one[1]), *constants)
+        y = _of_two(formula, constants, x, _load(b, at, inside, is_one[1]))
     else:
-        y = formula(
-            _load(a, at, inside, is_one[0]),
-            _load(b, at, inside, is_one[1]),
-            _load(c, at, inside, is_one[2]),
-            *constants,
-        )
+        y = _of_three(formula, constants, x, _load(b, at, inside, is_one[1]), _load(c, at, inside, is_one[2]))
     tl.store(result + at, y, mask=inside)
+
+
+# Triton's compilers before 3.8 hand on no `*constants`, so each number of them is written out.
+
+
+@triton.jit
+def _of_one(formula: tl.constexpr, constants: tl.constexpr, x):
+    if len(constants) == 0:
+        result = formula(x)
+    elif len(constants) == 1:
+        result = formula(x, constants[0])
+    elif len(constants) == 2:
+        result = formula(x, constants[0], constants[1])
+    else:
+        result = formula(x, constants[0], constants[1], constants[2])
+    return result
+
+
+@triton.jit
+def _of_two(formula: tl.constexpr, constants: tl.constexpr, x, y):
+    if len(constants) == 0:
+        result = formula(x, y)
+    elif len(constants) == 1:
+        result = formula(x, y, constants[0])
+    elif len(constants) == 2:
+        result = formula(x, y, constants[0], constants[1])
+    else:
+        result = formula(x, y, constants[0], constants[1], constants[2])
+    return result
+
+
+@triton.jit
+def _of_three(formula: tl.constexpr, constants: tl.constexpr, x, y, z):
+    return formula(x, y, z) if len(constants) == 0 else formula(x, y, z, constants[0])
 
 
 @triton.jit
