@@ -42,7 +42,9 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
     statistics = of(1, 64, 1, 1, type=wide)
     rows, weight = of(8192, 128), of(1, 128)
     of_rows = of(8192, 1, type=wide)
-    groups, of_groups = of(16, 4, 8, 30, 30), of(1, 4, 8, 1, 1)
+    row, many = normalization.longest_row(dtype), softmax.longest_row(dtype)
+    side = 30 if row > 8 * 30 * 30 else 20
+    groups, of_groups = of(16, 4, 8, side, side), of(1, 4, 8, 1, 1)
     logits, classes = of(512, 1000), of(512, 1, type=torch.int64)
     queries, keys = of(4, 4, 100, 32), of(4, 4, 77, 32)
     wide_heads = of(2, 4, 100, 128 if dtype in (torch.float16, torch.bfloat16) else 64)
@@ -64,28 +66,28 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
             *(gamma, statistics, statistics, 1e-5),
         ),
         "normalize_rows": (rows, weight, weight, 128, 1, 1, 1e-5, True),
-        "normalize_rows long": (of(64, 2**14), of(1, 2**14), None, 2**14, 1, 1, 1e-5, False),
-        "normalize_rows of groups": (groups, of_groups, of_groups, 8 * 900, 4, 900, 1e-5, True),
+        "normalize_rows long": (of(64, row), of(1, row), None, row, 1, 1, 1e-5, False),
+        "normalize_rows of groups": (groups, of_groups, of_groups, 8 * side**2, 4, side**2, 1e-5, True),
         "row_gradients": (rows, rows, weight, of_rows, of_rows, 128, 1, 1, 1e-5, True),
         "row_gradients long": (
-            *[of(64, 2**14)] * 2,
-            *(of(1, 2**14), of(64, 1, type=wide), of(64, 1, type=wide), 2**14, 1, 1, 1e-5, False),
+            *[of(64, row)] * 2,
+            *(of(1, row), of(64, 1, type=wide), of(64, 1, type=wide), row, 1, 1, 1e-5, False),
         ),
         "row_gradients of groups": (
             *(groups, groups, of_groups, of(64, type=wide), of(64, type=wide)),
-            *(8 * 900, 4, 900, 1e-5, True),
+            *(8 * side**2, 4, side**2, 1e-5, True),
         ),
         "update_running": (of(64), of(64), of(64, type=wide), of(64, type=wide), 0.1, 1.001),
         "softmax": (logits, 1, False),
-        "softmax long": (of(16, 2**14), 1, True),
+        "softmax long": (of(16, many), 1, True),
         "softmax_gradient": (logits, logits, 1, True),
-        "softmax_gradient long": (*[of(16, 2**14)] * 2, 1, False),
+        "softmax_gradient long": (*[of(16, many)] * 2, 1, False),
         "cross_entropy": (logits, classes, of(1000), None, 1, 0.9, -100, 0.1),
-        "cross_entropy long": (of(16, 2**14), of(16, 1, type=torch.int64), None, None, 1, 1.0, -100, 0.0),
+        "cross_entropy long": (of(16, many), of(16, 1, type=torch.int64), None, None, 1, 1.0, -100, 0.0),
         "cross_entropy_gradient": (of(512, 1, type=wide), logits, classes, None, None, 1, 1.0, -100, 0.0),
         "cross_entropy_gradient long": (
-            *(of(16, 1, type=wide), of(16, 2**14), of(16, 1, type=torch.int64)),
-            *(of(2**14), None, 1, 0.9, -100, 0.1),
+            *(of(16, 1, type=wide), of(16, many), of(16, 1, type=torch.int64)),
+            *(of(many), None, 1, 0.9, -100, 0.1),
         ),
         "attend": (queries, keys, keys, bias, 0.2, False),
         "attend wide": (wide_heads, wide_heads, wide_heads, None, 0.2, True),

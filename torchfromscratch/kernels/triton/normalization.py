@@ -28,9 +28,8 @@ from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.triton import IS_INTERPRETED
 from torchfromscratch.kernels.triton.launch import blocks_of, is_dense, launch, operation, two_launches
 
-# Elements that a program holds at a time, and those of the longest row.
+# Elements that a program holds at a time.
 TILE = 2**14 if IS_INTERPRETED else 2**11
-LONGEST_ROW = 2**14
 
 # Programs that keep a GPU busy; each adds up a part of dL/dγ, or of a batch's sums.
 PROGRAMS = 4 if IS_INTERPRETED else 512
@@ -80,6 +79,11 @@ class Rows(NamedTuple):
     run: int
 
 
+def longest_row(dtype: torch.dtype) -> int:
+    """Elements of the longest row that a program holds with its gradients: of twice as many, registers spill."""
+    return 2**12 if dtype == torch.float64 else 2**13
+
+
 def _rows(input: Tensor, weight: Tensor, stats: Statistics) -> Rows | None:
     start, shape = input.dim() - len(stats.dims), weight.shape
     if not input.is_contiguous() or input.numel() == 0 or sorted(stats.dims) != [*range(start, input.dim())]:
@@ -96,7 +100,7 @@ def _rows(input: Tensor, weight: Tensor, stats: Statistics) -> Rows | None:
         return None
     length, run = math.prod(input.shape[start:]), math.prod(input.shape[end:])
     tile = triton.next_power_of_2(length // run) * triton.next_power_of_2(run)
-    return Rows(length, groups, run) if tile <= LONGEST_ROW else None
+    return Rows(length, groups, run) if tile <= longest_row(input.dtype) else None
 
 
 def _empty_rows(
@@ -130,7 +134,7 @@ def _normalize_rows(
         rows=tile.rows,
         parts=tile.parts,
         width=tile.width,
-        warps=tile.warps,
+        warps=32 if tile.warps == 16 else tile.warps,  # with 16, a row of 2¹³ float32 spills registers
     )
     return output, mean, variance
 
@@ -147,7 +151,7 @@ class _Tile(NamedTuple):
 def _tile(count: int, length: int, run: int) -> _Tile:
     parts, width = triton.next_power_of_2(length // run), triton.next_power_of_2(run)
     rows = max(1, min(TILE // (parts * width), triton.next_power_of_2(count)))
-    return _Tile(rows, parts, width, warps=min(16, max(4, rows * parts * width // 512)))
+    return _Tile(rows, parts, width, warps=max(4, rows * parts * width // 512))
 
 
 @triton.jit

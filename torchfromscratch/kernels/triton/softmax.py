@@ -23,14 +23,18 @@ from torchfromscratch.kernels.triton import IS_INTERPRETED
 from torchfromscratch.kernels.triton.launch import blocks_of, launch, only_number, operation
 from torchfromscratch.kernels.triton.mathematics import exp, log
 
-# Elements that a program holds, and those of the longest row.
+# Elements that a program holds.
 TILE = 2**14 if IS_INTERPRETED else 2**11
-LONGEST_ROW = 2**14
 
 
 def fits(input: Tensor, dim: int) -> bool:
     """Whether rows along the dimension can be held whole."""
-    return input.numel() > 0 and input.shape[dim] <= LONGEST_ROW
+    return input.numel() > 0 and input.shape[dim] <= longest_row(input.dtype)
+
+
+def longest_row(dtype: torch.dtype) -> int:
+    """Elements of the longest row that a program holds: of twice as many, registers spill."""
+    return 2**13 if dtype == torch.float64 else 2**14
 
 
 def softmax(input: Tensor, dim: int, logarithm: bool) -> Tensor:
