@@ -6,6 +6,7 @@ the next exchange, so none is left waiting for a partner that has gone.
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,6 +81,10 @@ class Group:
 
 ALONE = Group()
 
+# Seconds in which gloo's threads let go of the last messages. They need the interpreter's lock for it, and the end of a
+# group, which waits for the threads, holds that lock: in torch 2.6 a process was seen to wait for ever.
+LAST_MESSAGES = 0.1
+
 
 @contextmanager
 def process_group() -> Iterator[Group]:
@@ -100,6 +105,7 @@ def process_group() -> Iterator[Group]:
         raise PeerLost(f"{who} stops: another process of this training has ended or cannot be reached") from error
     finally:
         if dist.is_initialized():
+            time.sleep(LAST_MESSAGES)
             dist.destroy_process_group()
 
 
