@@ -59,4 +59,4 @@ def test_a_folder_that_cannot_be_written_to_keeps_nothing(folder: Path) -> None:
 def test_nothing_is_measured_on_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHFROMSCRATCH_AUTOTUNE", "1")
     run: Callable[[dict], None] = lambda candidate: pytest.fail("launched")  # noqa: E731
-    assert tuning.choose("a", [(2, 3)], CANDIDATES, run, torch.empty(2, device="meta")) == CANDIDATES[0]
+    assert tuning.choose("a", [(2, 3)], CANDIDATES[0], run, torch.empty(2, device="meta")) == CANDIDATES[0]

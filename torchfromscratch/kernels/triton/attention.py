@@ -86,9 +86,7 @@ def _empty_like_rows(query: Tensor, features: int) -> Tensor:
     return memory.permute(*[order.index(dim) for dim in range(3)], 3)
 
 
-def _empty_attended(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool
-) -> tuple[Tensor, Tensor]:
+def _empty_attended(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     logarithms = query.new_empty(query.shape[:-1], dtype=wide_type(query.dtype))
     return _empty_like_rows(query, value.shape[-1]), logarithms
 
@@ -97,7 +95,7 @@ def _empty_attended(
 def _attend(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool
 ) -> tuple[Tensor, Tensor]:
-    output, logarithms = _empty_attended(query, key, value, bias, scale, is_causal)
+    output, logarithms = _empty_attended(query, key, value)
     blocks = _blocks(query, value)
     launch(
         attend_kernel,
@@ -229,15 +227,7 @@ def attend_kernel(
 
 
 def _empty_gradients(
-    grad_output: Tensor,
-    output: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    logarithms: Tensor,
-    bias: Tensor | None,
-    scale: float,
-    is_causal: bool,
+    grad_output: Tensor, output: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     dq, dk, dv = [_empty_like_rows(tensor, tensor.shape[3]) for tensor in (query, key, value)]
     return dq, dk, dv
@@ -259,7 +249,7 @@ def _attend_gradients(
     scale: float,
     is_causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dq, dk, dv = _empty_gradients(grad_output, output, query, key, value, logarithms, bias, scale, is_causal)
+    dq, dk, dv = _empty_gradients(grad_output, output, query, key, value)
     delta, blocks, heads = torch.empty_like(logarithms), _blocks(query, value), query.shape[0] * query.shape[1]
     options = {"scale": scale, "is_causal": is_causal, **blocks}
     launch(

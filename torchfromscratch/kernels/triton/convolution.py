@@ -25,9 +25,9 @@ import triton.language as tl
 from torch import Tensor
 
 from torchfromscratch.kernels.layout import any_channels_last, empty
-from torchfromscratch.kernels.precision import convolutions_use_tf32
+from torchfromscratch.kernels.precision import convolutions_use_tf32, wide_type
 from torchfromscratch.kernels.triton import IS_INTERPRETED
-from torchfromscratch.kernels.triton.launch import as_bytes, blocks_of, launch, operation
+from torchfromscratch.kernels.triton.launch import as_bytes, blocks_of, launch, operation, sizes, strides, three
 from torchfromscratch.kernels.triton.tuning import Configuration, choose
 from torchfromscratch.kernels.windows import Windows
 
@@ -83,8 +83,8 @@ def correlate(input: Tensor, weight: Tensor, bias: Tensor | None, windows: Windo
             large=positions >= INT32_ELEMENTS,
         )
 
-    tiles = candidates(tile_for(filters, channels, positions, input))
-    run(choose("correlate", (*shapes(input, weight), windows), tiles, run, input))
+    tile = tile_for(filters, channels, positions, input)
+    run(choose("correlate", (*shapes(input, weight), windows), tile, run, input))
     return output
 
 
@@ -112,8 +112,8 @@ def full_convolution(grad_output: Tensor, weight: Tensor, windows: Windows, inpu
             large=positions >= INT32_ELEMENTS,
         )
 
-    tiles = candidates(tile_for(channels, filters, positions, grad_output))
-    run(choose("full_convolution", (*shapes(grad_output, weight), windows, input_size), tiles, run, grad_output))
+    tile = tile_for(channels, filters, positions, grad_output)
+    run(choose("full_convolution", (*shapes(grad_output, weight), windows, input_size), tile, run, grad_output))
     return grad_input
 
 
@@ -142,7 +142,7 @@ def traffic_of_weight_gradient(args: Sequence[Any], results: Sequence[Tensor]) -
     once = as_bytes(input, grad_output, *results)
     if slices == 1:
         return 1, once
-    return 2, once + 2 * slices * results[0].numel() * sum_type(input.dtype).itemsize
+    return 2, once + 2 * slices * results[0].numel() * wide_type(input.dtype).itemsize
 
 
 @operation(like=empty_weight, traffic=traffic_of_weight_gradient)
@@ -155,7 +155,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
     tile, slices = weight_slices(input, grad_output, windows)
     sums = grad_weight
     if slices > 1:
-        sums = grad_weight.new_empty((slices, *grad_weight.shape), dtype=sum_type(input.dtype))
+        sums = grad_weight.new_empty((slices, *grad_weight.shape), dtype=wide_type(input.dtype))
     slice_stride = sums.stride(0) if slices > 1 else 0
 
     def run(tile: Configuration) -> None:
@@ -172,7 +172,7 @@ def weight_gradient(input: Tensor, grad_output: Tensor, windows: Windows) -> Ten
             large=positions >= INT32_ELEMENTS,
         )
 
-    run(choose("weight_gradient", (*shapes(input, grad_output), windows), candidates(tile), run, input))
+    run(choose("weight_gradient", (*shapes(input, grad_output), windows), tile, run, input))
     if slices > 1:
         add_slices(sums, grad_weight)
     return grad_weight
@@ -192,54 +192,26 @@ def add_slices(sums: Tensor, total: Tensor) -> None:
 # ---------------- what a launch is told
 
 
-def candidates(tile: Configuration) -> list[Configuration]:
-    """The tile of the rule, and those that TORCHFROMSCRATCH_AUTOTUNE=1 measures beside it."""
-    half = max(16, tile["block_positions"] // 2)
-    changes: tuple[Configuration, ...] = (
-        {},
-        {"warps": 12 - tile["warps"]},
-        {"stages": 2},
-        {"stages": 4},
-        {"block_positions": half},
-    )
-    return [{**tile, **change} for change in changes]
-
-
 def shapes(*tensors: Tensor) -> list[object]:
     """What the time of a launch depends on: sizes, and the order in memory."""
     return [(tuple(tensor.shape), tensor.stride()) for tensor in tensors]
 
 
-def sizes(tensor: Tensor) -> tuple[int, ...]:
-    """Depth, height and width."""
-    return (*[1] * (5 - tensor.dim()), *tensor.shape[2:])
-
-
-def strides(tensor: Tensor) -> tuple[int, ...]:
-    """Those of (N, C, depth, height, width)."""
-    batch, channel, *space = tensor.stride()
-    return (batch, channel, *[0] * (5 - tensor.dim()), *space)
-
-
 def numbers(windows: Windows) -> dict[str, int]:
     """Kernel size, stride, padding and dilation, in three dimensions."""
-    missing = 3 - windows.dims
     values = {
-        "kernel": (*[1] * missing, *windows.kernel_size),
-        "stride": (*[1] * missing, *windows.stride),
-        "padding": (*[0] * missing, *windows.padding),
-        "dilation": (*[1] * missing, *windows.dilation),
+        "kernel": three(windows.kernel_size),
+        "stride": three(windows.stride),
+        "padding": three(windows.padding, missing=0),
+        "dilation": three(windows.dilation),
     }
-    return {
-        f"{name}_{axis}": number for name, three in values.items() for axis, number in zip("dhw", three, strict=True)
-    }
+    return {f"{name}_{axis}": number for name, each in values.items() for axis, number in zip("dhw", each, strict=True)}
 
 
 def steps(windows: Windows) -> dict[str, int]:
     """How far the taps lie apart that see the same input: s / gcd(s, d)."""
-    of = zip(windows.stride, windows.dilation, strict=True)
-    three = (*[1] * (3 - windows.dims), *[s // math.gcd(s, d) for s, d in of])
-    return {f"step_{axis}": number for axis, number in zip("dhw", three, strict=True)}
+    of = [s // math.gcd(s, d) for s, d in zip(windows.stride, windows.dilation, strict=True)]
+    return {f"step_{axis}": number for axis, number in zip("dhw", three(of), strict=True)}
 
 
 def arithmetic(tensor: Tensor) -> dict[str, Any]:
@@ -249,11 +221,6 @@ def arithmetic(tensor: Tensor) -> dict[str, Any]:
         "precision": "tf32" if tensor.dtype == torch.float32 and convolutions_use_tf32() else "ieee",
         "widen": IS_INTERPRETED and tensor.dtype == torch.bfloat16,
     }
-
-
-def sum_type(dtype: torch.dtype) -> torch.dtype:
-    """float32, or float64 for float64."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def power_of_two(size: int, least: int, most: int) -> int:

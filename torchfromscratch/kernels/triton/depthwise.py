@@ -19,24 +19,21 @@ import triton.language as tl
 from torch import Tensor
 
 from torchfromscratch.kernels.layout import is_channels_last
+from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.triton.convolution import (
     INT32_ELEMENTS,
     PROGRAMS,
     add_slices,
     arithmetic,
-    as_bytes,
     empty_input,
     empty_output,
     empty_weight,
     is_in,
     numbers,
     power_of_two,
-    sizes,
     split,
-    strides,
-    sum_type,
 )
-from torchfromscratch.kernels.triton.launch import blocks_of, launch, operation
+from torchfromscratch.kernels.triton.launch import as_bytes, blocks_of, launch, operation, sizes, strides
 from torchfromscratch.kernels.windows import Windows
 
 # A tile's elements, and how many of them lie along what is contiguous.
@@ -114,7 +111,7 @@ def traffic_of_weight_gradient(args: Sequence[Any], results: Sequence[Tensor]) -
     """Two launches, with the slices written and read in between."""
     input, grad_output = args[:2]
     _, slices = weight_slices(grad_output)
-    of_slices = slices * results[0].numel() * sum_type(input.dtype).itemsize
+    of_slices = slices * results[0].numel() * wide_type(input.dtype).itemsize
     return 2, as_bytes(input, grad_output, *results) + 2 * of_slices
 
 
@@ -124,7 +121,7 @@ def depthwise_weight_gradient(input: Tensor, grad_output: Tensor, windows: Windo
     grad_weight = empty_weight(input, grad_output, windows)
     channels, positions = grad_output.shape[1], grad_output.shape[0] * math.prod(grad_output.shape[2:])
     tile, slices = weight_slices(grad_output)
-    sums = grad_weight.new_empty((slices, *grad_weight.shape), dtype=sum_type(input.dtype))
+    sums = grad_weight.new_empty((slices, *grad_weight.shape), dtype=wide_type(input.dtype))
     launch(
         depthwise_weight_gradient_kernel,
         slices * blocks_of(channels, tile["block_channels"]),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.triton import IS_INTERPRETED
 from torchfromscratch.kernels.triton.launch import blocks_of, in_one_order, is_dense, launch, only_number, operation
-from torchfromscratch.kernels.triton.mathematics import erf, exp, expm1, log, log1p, sigmoid, tanh
+from torchfromscratch.kernels.triton.mathematics import erf, exp, expm1, log, log1p, sigmoid, tanh, wide
 
 # A program's elements. The interpreter takes as long for a program whatever its block.
 BLOCK = 2**14 if IS_INTERPRETED else 1024
@@ -134,7 +134,7 @@ def _of_three(formula: tl.constexpr, constants: tl.constexpr, x, y, z):
 @triton.jit
 def _load(tensor, at, inside, is_one: tl.constexpr):
     x = tl.load(tensor) if is_one else tl.load(tensor + at, mask=inside, other=0)
-    return x.to(tl.float32) if x.dtype.primitive_bitwidth < 32 else x
+    return wide(x)
 
 
 def formula(name: str) -> Callable[[Any], Any]:

@@ -2,7 +2,7 @@
 
 Offsets into tensors are computed in int64 (a program's number is cast before it is multiplied), as a tensor may have
 more than 2³¹ elements. The grid has one dimension: only that may exceed 65,535. Sums are kept in float32, or in
-float64 for float64 (`sum_type`).
+float64 for float64.
 """
 
 from __future__ import annotations
@@ -79,6 +79,22 @@ def launch(kernel: Any, programs: int, *args: Any, warps: int = 4, stages: int =
 def blocks_of(elements: int, block: int) -> int:
     """How many blocks it takes to cover the elements."""
     return -(-elements // block)
+
+
+def three(values: Sequence[int], missing: int = 1) -> tuple[int, ...]:
+    """Numbers along one to three dimensions as those along depth, height and width."""
+    return (*[missing] * (3 - len(values)), *values)
+
+
+def sizes(tensor: Tensor) -> tuple[int, ...]:
+    """Depth, height and width."""
+    return three(tensor.shape[2:])
+
+
+def strides(tensor: Tensor) -> tuple[int, ...]:
+    """Those of (N, C, depth, height, width)."""
+    batch, channel, *space = tensor.stride()
+    return batch, channel, *three(space, missing=0)
 
 
 def is_dense(tensor: Tensor) -> bool:

@@ -31,7 +31,13 @@ if IS_INTERPRETED:
 else:
     from triton.language.extra.libdevice import erf, exp, expm1, log, log1p, tanh  # type: ignore[no-redef]
 
-__all__ = ["erf", "exp", "expm1", "log", "log1p", "sigmoid", "tanh"]
+__all__ = ["erf", "exp", "expm1", "log", "log1p", "sigmoid", "tanh", "wide"]
+
+
+@triton.jit
+def wide(x):
+    """x in float32, if its type is narrower."""
+    return x.to(tl.float32) if x.dtype.primitive_bitwidth < 32 else x
 
 
 @triton.jit

@@ -27,6 +27,7 @@ from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.triton import IS_INTERPRETED
 from torchfromscratch.kernels.triton.launch import blocks_of, is_dense, launch, operation, two_launches
+from torchfromscratch.kernels.triton.mathematics import wide
 
 # Elements that a program holds at a time.
 TILE = 2**14 if IS_INTERPRETED else 2**11
@@ -63,6 +64,10 @@ def gradients(
         return None
     g = grad_output.contiguous()
     return _row_gradients(g, input, weight, mean, variance, *rows, stats.eps, stats.centred)
+
+
+def _empty_gradients(grad_output: Tensor, input: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
 
 
 # ---------------- statistics of rows: layer, RMS, group and instance norm
@@ -104,7 +109,7 @@ def _rows(input: Tensor, weight: Tensor, stats: Statistics) -> Rows | None:
 
 
 def _empty_rows(
-    input: Tensor, weight: Tensor, bias: Tensor | None, length: int, groups: int, run: int, eps: float, centred: bool
+    input: Tensor, weight: Tensor, bias: Tensor | None, length: int, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     statistics = input.new_empty(input.numel() // length, dtype=wide_type(input.dtype))
     return torch.empty_like(input), statistics, torch.empty_like(statistics)
@@ -114,7 +119,7 @@ def _empty_rows(
 def _normalize_rows(
     input: Tensor, weight: Tensor, bias: Tensor | None, length: int, groups: int, run: int, eps: float, centred: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    output, mean, variance = _empty_rows(input, weight, bias, length, groups, run, eps, centred)
+    output, mean, variance = _empty_rows(input, weight, bias, length)
     tile = _tile(mean.numel(), length, run)
     launch(
         normalize_rows_kernel,
@@ -161,7 +166,7 @@ def normalize_rows_kernel(
 ):  # fmt: skip
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     at, inside = _elements(row, count, weights, run, rows, parts, width)
-    x = _wide(tl.load(input + at, mask=inside, other=0))
+    x = wide(tl.load(input + at, mask=inside, other=0))
     length = weights * run
     mu = tl.zeros((rows,), x.dtype)
     if centred:
@@ -169,18 +174,13 @@ def normalize_rows_kernel(
     d = tl.where(inside, x - mu[:, None, None], 0)
     var = tl.sum(tl.sum(d * d, 2), 1) / length
     gamma, exists = _of_rows(row, count, weights, groups, parts)
-    w = _wide(tl.load(weight + gamma, mask=exists, other=0))
+    w = wide(tl.load(weight + gamma, mask=exists, other=0))
     y = d * (tl.rsqrt(var + eps)[:, None] * w)[:, :, None]
     if bias is not None:
-        y += _wide(tl.load(bias + gamma, mask=exists, other=0))[:, :, None]
+        y += wide(tl.load(bias + gamma, mask=exists, other=0))[:, :, None]
     tl.store(output + at, y, mask=inside)
     tl.store(mean + row, mu, mask=row < count)
     tl.store(variance + row, var, mask=row < count)
-
-
-@triton.jit
-def _wide(x):
-    return x.to(tl.float32) if x.dtype.primitive_bitwidth < 32 else x
 
 
 @triton.jit
@@ -196,21 +196,6 @@ def _of_rows(row, count, weights, groups, parts: tl.constexpr):
     """Where the elements of γ of rows lie, (rows, parts), and which exist."""
     part = tl.arange(0, parts)[None, :]
     return (row % groups)[:, None] * weights + part, (row[:, None] < count) & (part < weights)
-
-
-def _empty_row_gradients(
-    grad_output: Tensor,
-    input: Tensor,
-    weight: Tensor,
-    mean: Tensor,
-    variance: Tensor,
-    length: int,
-    groups: int,
-    run: int,
-    eps: float,
-    centred: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
 
 
 def _shares(input: Tensor, length: int, groups: int, run: int) -> tuple[_Tile, int, int]:
@@ -236,7 +221,7 @@ def _bytes_of_shares(
     return 2 * programs * weight.numel() * wide_type(input.dtype).itemsize
 
 
-@operation(like=_empty_row_gradients, traffic=two_launches(between=_bytes_of_shares))
+@operation(like=_empty_gradients, traffic=two_launches(between=_bytes_of_shares))
 def _row_gradients(
     grad_output: Tensor,
     input: Tensor,
@@ -250,7 +235,7 @@ def _row_gradients(
     centred: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Each program adds up its rows' shares of dL/dγ and dL/dβ; a second launch adds up the programs'."""
-    grad_input, grad_weight, grad_bias = torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
+    grad_input, grad_weight, grad_bias = _empty_gradients(grad_output, input, weight)
     count = input.numel() // length
     tile, each, programs = _shares(input, length, groups, run)
     shares = input.new_empty(2, programs, weight.numel(), dtype=wide_type(input.dtype))
@@ -299,14 +284,14 @@ def row_gradients_kernel(
 ):  # fmt: skip
     program, group = tl.program_id(0) // groups, tl.program_id(0) % groups
     part = tl.arange(0, parts)
-    w = _wide(tl.load(weight + group * weights + part, mask=part < weights, other=0))
+    w = wide(tl.load(weight + group * weights + part, mask=part < weights, other=0))
     share_w, share_b, length = tl.zeros((parts,), w.dtype), tl.zeros((parts,), w.dtype), weights * run
     for step in range(each):
         of_group = (program * each + step) * rows + tl.arange(0, rows)
         row = of_group.to(tl.int64) * groups + group
         at, inside = _elements(row, count * groups, weights, run, rows, parts, width)
-        g = _wide(tl.load(grad_output + at, mask=inside, other=0))
-        x = _wide(tl.load(input + at, mask=inside, other=0))
+        g = wide(tl.load(grad_output + at, mask=inside, other=0))
+        x = wide(tl.load(input + at, mask=inside, other=0))
         mu = tl.load(mean + row, mask=of_group < count, other=0)
         var_eps = tl.load(variance + row, mask=of_group < count, other=1) + eps
         d = tl.where(inside, x - mu[:, None, None], 0)
@@ -378,6 +363,13 @@ def _strides(input: Tensor) -> tuple[int, int, int, int]:
     return space, input.stride(0), input.stride(1), 1 if input.dim() == 2 else input.stride(-1)
 
 
+def _batch_launch(input: Tensor) -> tuple[int, tuple[int, ...], dict[str, int]]:
+    """The number of programs, and what batch norm's kernels are told: sizes, strides and parts, their number last."""
+    parts, channels = _parts(input), input.shape[1]
+    sizes = (channels, *_strides(input), parts.elements, parts.each, parts.number)
+    return blocks_of(channels, parts.width) * parts.number, sizes, {"height": parts.height, "width": parts.width}
+
+
 def _empty_batch(input: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     statistics = torch.empty_like(weight, dtype=wide_type(input.dtype))
     return torch.empty_like(input), statistics, torch.empty_like(statistics)
@@ -390,13 +382,9 @@ def _bytes_of_sums(input: Tensor, *_: Any) -> int:
 @operation(like=_empty_batch, traffic=two_launches(0, between=_bytes_of_sums))
 def _normalize_batch(input: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     output, mean, variance = _empty_batch(input, weight, bias, eps)
-    parts, channels = _parts(input), input.shape[1]
-    sums = mean.new_empty(2, parts.number, channels)
-    programs = blocks_of(channels, parts.width) * parts.number
-    sizes = (channels, *_strides(input), *parts[:3])
-    tile = {"height": parts.height, "width": parts.width}
+    programs, sizes, tile = _batch_launch(input)
+    sums = mean.new_empty(2, sizes[-1], input.shape[1])
     launch(batch_moments_kernel, programs, input, sums, *sizes, **tile)
-    padded = triton.next_power_of_2(parts.number)
     launch(
         normalize_batch_kernel,
         programs,
@@ -409,7 +397,7 @@ def _normalize_batch(input: Tensor, weight: Tensor, bias: Tensor | None, eps: fl
         variance,
         *sizes,
         eps=eps,
-        padded=padded,
+        padded=triton.next_power_of_2(sums.shape[1]),
         **tile,
     )
     return output, mean, variance
@@ -480,24 +468,14 @@ def normalize_batch_kernel(
         tl.store(output + place, (x - mu[None, :]) * factor[None, :] + shift[None, :], mask=inside)
 
 
-def _empty_batch_gradients(
-    grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
-
-
-@operation(like=_empty_batch_gradients, traffic=two_launches(0, 1, between=_bytes_of_sums))
+@operation(like=_empty_gradients, traffic=two_launches(0, 1, between=_bytes_of_sums))
 def _batch_gradients(
     grad_output: Tensor, input: Tensor, weight: Tensor, mean: Tensor, variance: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grad_input, grad_weight, grad_bias = torch.empty_like(input), torch.empty_like(weight), torch.empty_like(weight)
-    parts, channels = _parts(input), input.shape[1]
-    sums = mean.new_empty(2, parts.number, channels)
-    programs = blocks_of(channels, parts.width) * parts.number
-    sizes = (channels, *_strides(input), *parts[:3])
-    tile = {"height": parts.height, "width": parts.width}
+    grad_input, grad_weight, grad_bias = _empty_gradients(grad_output, input, weight)
+    programs, sizes, tile = _batch_launch(input)
+    sums = mean.new_empty(2, sizes[-1], input.shape[1])
     launch(batch_sums_kernel, programs, grad_output, input, mean, sums, *sizes, **tile)
-    padded = triton.next_power_of_2(parts.number)
     launch(
         batch_gradients_kernel,
         programs,
@@ -512,7 +490,7 @@ def _batch_gradients(
         grad_bias,
         *sizes,
         eps=eps,
-        padded=padded,
+        padded=triton.next_power_of_2(sums.shape[1]),
         **tile,
     )
     return grad_input, grad_weight, grad_bias

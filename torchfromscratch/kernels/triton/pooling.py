@@ -23,25 +23,20 @@ import triton.language as tl
 from torch import Tensor
 
 from torchfromscratch.kernels.layout import any_channels_last, empty
+from torchfromscratch.kernels.pooling import empty_maxima
 from torchfromscratch.kernels.spans import Sliding, Spans
 from torchfromscratch.kernels.triton import IS_INTERPRETED
-from torchfromscratch.kernels.triton.launch import blocks_of, launch, operation
+from torchfromscratch.kernels.triton.launch import blocks_of, launch, operation, sizes, strides, three
 from torchfromscratch.kernels.windows import Windows
 
 # A program's results. The interpreter takes as long for a program whatever its block.
 BLOCK = 2**14 if IS_INTERPRETED else 512
 
 
-def _empty_maxima(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
-    shape = (*input.shape[:2], *windows.output_size(input.shape[2:]))
-    largest = empty(shape, any_channels_last(input), like=input)
-    return largest, torch.empty_like(largest, dtype=torch.int8 if windows.tap_count <= 2**7 else torch.int32)
-
-
-@operation(like=_empty_maxima)
+@operation(like=empty_maxima)
 def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """The largest element of each window, and the number of the tap that saw it: the first, or the last NaN."""
-    largest, winners = _empty_maxima(input, windows)
+    largest, winners = empty_maxima(input, windows)
     launch(
         max_windows_kernel,
         blocks_of(largest.numel(), BLOCK),
@@ -49,7 +44,7 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
         largest,
         winners,
         *_sizes(windows, largest, input, largest),
-        *_strides(input),
+        *strides(input),
         **_constants(windows, largest, input),
     )
     return largest, winners
@@ -70,7 +65,7 @@ def fetch(input: Tensor, winners: Tensor, windows: Windows) -> Tensor:
         winners,
         fetched,
         *_sizes(windows, fetched, input, fetched),
-        *_strides(input),
+        *strides(input),
         **_constants(windows, fetched, input),
     )
     return fetched
@@ -91,8 +86,8 @@ def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows, inpu
         winners,
         grad_input,
         *_sizes(windows, grad_input, grad_input, grad_output),
-        *_strides(grad_output),
-        *_strides(winners),
+        *strides(grad_output),
+        *strides(winners),
         **_constants(windows, grad_input, grad_output),
     )
     return grad_input
@@ -114,7 +109,7 @@ def _average(input: Tensor, spans: Sequence[int], divisor: int) -> Tensor:
         averages.numel(),
         input.shape[1],
         *_without_kinds(spans),
-        *_strides(input),
+        *strides(input),
         **_kinds(spans),
         divisor=divisor,
         **_layout(averages, input),
@@ -146,7 +141,7 @@ def _average_transpose(
         grad_input.numel(),
         grad_input.shape[1],
         *_without_kinds(spans),
-        *_strides(grad_output),
+        *strides(grad_output),
         **_kinds(spans),
         divisor=divisor,
         warps=8 if grad_output.dtype == torch.float64 else 4,  # with 4, float64 spills registers
@@ -189,14 +184,12 @@ def _kinds(numbers: Sequence[int]) -> dict[str, int]:
 
 def _sizes(windows: Windows, result: Tensor, input: Tensor, output: Tensor) -> list[int]:
     """The result's elements and channels; then input, output, stride, padding, dilation: along depth, height, width."""
-    padding = _three(windows.padding, missing=0)
-    sizes = input.shape[2:], output.shape[2:], windows.stride, windows.dilation
-    of_input, of_output, stride, dilation = [_three(values) for values in sizes]
-    return [result.numel(), result.shape[1], *of_input, *of_output, *stride, *padding, *dilation]
+    of_windows = three(windows.stride), three(windows.padding, missing=0), three(windows.dilation)
+    return [result.numel(), result.shape[1], *sizes(input), *sizes(output), *sum(of_windows, ())]
 
 
 def _constants(windows: Windows, result: Tensor, operand: Tensor) -> dict[str, Any]:
-    kernel_size = dict(zip(("kd", "kh", "kw"), _three(windows.kernel_size), strict=True))
+    kernel_size = dict(zip(("kd", "kh", "kw"), three(windows.kernel_size), strict=True))
     return {**kernel_size, **_layout(result, operand)}
 
 
@@ -204,15 +197,6 @@ def _layout(result: Tensor, operand: Tensor) -> dict[str, Any]:
     """How `_place` counts. Offsets within a sample are wide as well where the operand is that large."""
     is_wide = max(result.numel(), operand.numel()) >= 2**31 - BLOCK
     return {"channels_last": any_channels_last(result), "wide": is_wide, "block": BLOCK}
-
-
-def _three(values: Sequence[int], missing: int = 1) -> tuple[int, ...]:
-    return *[missing] * (3 - len(values)), *values
-
-
-def _strides(tensor: Tensor) -> tuple[int, ...]:
-    n, c, *space = tensor.stride()
-    return n, c, *_three(space, missing=0)
 
 
 @triton.jit

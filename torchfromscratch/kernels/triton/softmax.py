@@ -21,7 +21,7 @@ from torch import Tensor
 from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.triton import IS_INTERPRETED
 from torchfromscratch.kernels.triton.launch import blocks_of, launch, only_number, operation
-from torchfromscratch.kernels.triton.mathematics import exp, log
+from torchfromscratch.kernels.triton.mathematics import exp, log, wide
 
 # Elements that a program holds.
 TILE = 2**14 if IS_INTERPRETED else 2**11
@@ -77,11 +77,6 @@ def _elements(count, length, inner, rows: tl.constexpr, columns: tl.constexpr):
 
 
 @triton.jit
-def _wide(x):
-    return x.to(tl.float32) if x.dtype.primitive_bitwidth < 32 else x
-
-
-@triton.jit
 def _log_softmax(x):
     """x − log Σ e^x of each row; the greatest is taken off first, so that nothing overflows."""
     below = x - tl.max(x, 1)[:, None]
@@ -93,7 +88,7 @@ def softmax_kernel(
     input, output, count, length, inner, logarithm: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr
 ):  # fmt: skip
     _, _, at, inside = _elements(count, length, inner, rows, columns)
-    x = _wide(tl.load(input + at, mask=inside, other=float("-inf")))
+    x = wide(tl.load(input + at, mask=inside, other=float("-inf")))
     if logarithm:
         y = _log_softmax(x)
     else:
@@ -125,8 +120,8 @@ def softmax_gradient_kernel(
     logarithm: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     _, _, at, inside = _elements(count, length, inner, rows, columns)
-    g = _wide(tl.load(grad_output + at, mask=inside, other=0))
-    y = _wide(tl.load(output + at, mask=inside, other=0))
+    g = wide(tl.load(grad_output + at, mask=inside, other=0))
+    y = wide(tl.load(output + at, mask=inside, other=0))
     dx = g - exp(y) * tl.sum(g, 1)[:, None] if logarithm else y * (g - tl.sum(y * g, 1)[:, None])
     tl.store(grad_input + at, dx, mask=inside)
 
@@ -161,14 +156,7 @@ def _contiguous(*tensors: Tensor | None) -> list[Any]:
 
 
 def _empty_losses(
-    input: Tensor,
-    classes: Tensor | None,
-    weight: Tensor | None,
-    density: Tensor | None,
-    dim: int,
-    factor: float,
-    ignore_index: int,
-    smoothing: float,
+    input: Tensor, classes: Tensor | None, weight: Tensor | None, density: Tensor | None, dim: int, *_: Any
 ) -> tuple[Tensor, Tensor]:
     shape = [1 if at == dim else size for at, size in enumerate(input.shape)]
     return input.new_empty(shape, dtype=wide_type(input.dtype)), torch.empty_like(input)
@@ -186,7 +174,7 @@ def cross_entropy(
     smoothing: float,
 ) -> tuple[Tensor, Tensor]:
     """L of every row and the logarithm of the softmax, of contiguous tensors."""
-    losses, logarithms = _empty_losses(input, classes, weight, density, dim, factor, ignore_index, smoothing)
+    losses, logarithms = _empty_losses(input, classes, weight, density, dim)
     sizes = _rows(input, dim)
     blocks = _blocks(*sizes[:2])
     launch(
@@ -241,7 +229,7 @@ def cross_entropy_kernel(
     rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     row, column, at, inside = _elements(count, length, inner, rows, columns)
-    y = _log_softmax(_wide(tl.load(input + at, mask=inside, other=float("-inf"))))
+    y = _log_softmax(wide(tl.load(input + at, mask=inside, other=float("-inf"))))
     zeros = tl.zeros((rows, columns), y.dtype)
     one_hot, s, counts = _target(
         row, column, at, inside, classes, weight, density, count, length, factor, ignore_index, smoothing, zeros
@@ -255,21 +243,7 @@ def cross_entropy_kernel(
     tl.store(logarithms + at, y, mask=inside)
 
 
-def _empty_grad_logits(
-    grad_losses: Tensor,
-    logarithms: Tensor,
-    classes: Tensor | None,
-    weight: Tensor | None,
-    density: Tensor | None,
-    dim: int,
-    factor: float,
-    ignore_index: int,
-    smoothing: float,
-) -> Tensor:
-    return torch.empty_like(logarithms)
-
-
-@operation(like=_empty_grad_logits)
+@operation(like=lambda grad_losses, logarithms, *_: torch.empty_like(logarithms))
 def cross_entropy_gradient(
     grad_losses: Tensor,
     logarithms: Tensor,
@@ -310,7 +284,7 @@ def cross_entropy_gradient_kernel(
     rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
     row, column, at, inside = _elements(count, length, inner, rows, columns)
-    y = _wide(tl.load(logarithms + at, mask=inside, other=float("-inf")))
+    y = wide(tl.load(logarithms + at, mask=inside, other=float("-inf")))
     zeros = tl.zeros((rows, columns), y.dtype)
     one_hot, s, counts = _target(
         row, column, at, inside, classes, weight, density, count, length, factor, ignore_index, smoothing, zeros

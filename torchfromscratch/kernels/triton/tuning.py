@@ -27,14 +27,27 @@ def is_asked_for() -> bool:
 def choose(
     name: str,
     shapes: Sequence[object],
-    candidates: Sequence[Configuration],
+    tile: Configuration,
     run: Callable[[Configuration], None],
     like: Tensor,
 ) -> Configuration:
-    """The candidate that runs fastest for these shapes; the first, which is the rule's, where nothing is measured."""
+    """The candidate that runs fastest for these shapes; the rule's tile, where nothing is measured."""
     if not (like.is_cuda and is_asked_for()):
-        return candidates[0]
-    return fastest(f"{name} {list(shapes)} {like.dtype}", candidates, run, conditions(like), time_on_gpu)
+        return tile
+    return fastest(f"{name} {list(shapes)} {like.dtype}", candidates(tile), run, conditions(like), time_on_gpu)
+
+
+def candidates(tile: Configuration) -> list[Configuration]:
+    """The tile of the rule, and those that are measured beside it."""
+    half = max(16, tile["block_positions"] // 2)
+    changes: tuple[Configuration, ...] = (
+        {},
+        {"warps": 12 - tile["warps"]},
+        {"stages": 2},
+        {"stages": 4},
+        {"block_positions": half},
+    )
+    return [{**tile, **change} for change in changes]
 
 
 def fastest(
@@ -81,11 +94,20 @@ def cache_file(conditions: str) -> Path:
 
 
 def read(file: Path) -> dict[str, Configuration]:
-    """What was measured before; nothing, if the file is not there or was written halfway."""
+    """What was measured before; nothing, if the file is not there or was written halfway.
+
+    Every launch asks, so a file is read again only when it has become another.
+    """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        state = file.stat()
+        return _parse(file, state.st_ino, state.st_mtime_ns, state.st_size)
     except (OSError, ValueError):
         return {}
+
+
+@functools.lru_cache(maxsize=8)
+def _parse(file: Path, *state: int) -> dict[str, Configuration]:
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def write(file: Path, measured: dict[str, Configuration]) -> None:
