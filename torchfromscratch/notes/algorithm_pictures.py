@@ -77,20 +77,14 @@ def winograd(say: Say) -> Drawing:
     y = x.new_tensor(OUTPUT_TRANSFORM) @ products
     torch.testing.assert_close(y, F.conv1d(x.view(1, 1, 6), w.view(1, 1, 3)).flatten())
     rows = [
-        ("x", x, "left", say("6 inputs")),
-        ("Bᵀ·x", points, "left", say("additions, and few factors")),
-        ("w", w, "right", say("3 taps")),
-        ("G·w", filters, "right", say("once for all tiles")),
-        ("(Bᵀ·x) · (G·w)", products, "other", say("6 products, where 4 · 3 were")),
-        ("Aᵀ·(…) = y", y.round(decimals=9) + 0.0, "result", say("4 outputs")),
+        ("x", short(x), "left", say("6 inputs")),
+        ("Bᵀ·x", short(points), "left", say("additions, and few factors")),
+        ("w", short(w), "right", say("3 taps")),
+        ("G·w", short(filters), "right", say("once for all tiles")),
+        ("(Bᵀ·x) · (G·w)", short(products), "other", say("6 products, where 4 · 3 were")),
+        ("Aᵀ·(…) = y", short(exact(y)), "result", say("4 outputs")),
     ]
-    for row, (title, values, kind, note) in enumerate(rows):
-        top = row * (CELL + 14)
-        drawing.text(0, top + CELL / 2, title, kind)
-        for column, value in enumerate(values.tolist()):
-            drawing.box(140 + column * WIDE, top, WIDE, CELL, kind)
-            drawing.text(140 + (column + 0.5) * WIDE, top + CELL / 2, number(value, 3), "", "middle", 13)
-        drawing.text(140 + 6 * WIDE + 14, top + CELL / 2, note, "faint", size=13)
+    put_rows(drawing, 140, rows)
     return drawing
 
 
@@ -100,25 +94,35 @@ def fourier(say: Say) -> Drawing:
     x, w = torch.tensor([1.0, 2, 0, -1]).double(), torch.tensor([3.0, 1, 0, 0]).double()
     spectrum, conjugate = torch.fft.fft(x), torch.fft.fft(w).conj()
     product = spectrum * conjugate
-    y = torch.fft.ifft(product).real
+    y = exact(torch.fft.ifft(product).real)
     torch.testing.assert_close(y[:3], F.conv1d(x.view(1, 1, 4), w[:2].view(1, 1, 2)).flatten())
     rows: list[tuple[str, list[str], str, str]] = [
-        ("x", real(x), "left", ""),
-        ("w", real(w), "right", say("filled up with 0")),
+        ("x", short(x), "left", ""),
+        ("w", short(w), "right", say("filled up with 0")),
         ("X = FFT(x)", list(map(complex_number, spectrum.tolist())), "left", say("4 frequencies")),
         ("W̄ = conj FFT(w)", list(map(complex_number, conjugate.tolist())), "right", ""),
         ("X · W̄", list(map(complex_number, product.tolist())), "other", say("4 products, however long w is")),
-        ("FFT⁻¹(X · W̄)", real(y), "result", say("the last window wraps around: cut off")),
+        ("FFT⁻¹(X · W̄)", short(y), "result", say("the last window wraps around: cut off")),
     ]
+    put_rows(drawing, 150, rows, cut_off=(len(rows) - 1, 3))
+    return drawing
+
+
+def put_rows(
+    drawing: Drawing, left: float, rows: list[tuple[str, list[str], str, str]], cut_off: tuple[int, int] | None = None
+) -> None:
+    """Under each other rows of a title, cells, their colour and a note; one cell may count for nothing."""
+    width = max(len(texts) for _, texts, _, _ in rows) * WIDE
     for row, (title, texts, kind, note) in enumerate(rows):
         top = row * (CELL + 14)
         drawing.text(0, top + CELL / 2, title, kind)
         for column, text in enumerate(texts):
-            cut_off = row == len(rows) - 1 and column == 3
-            drawing.box(150 + column * WIDE, top, WIDE, CELL, "filler" if cut_off else kind)
-            drawing.text(150 + (column + 0.5) * WIDE, top + CELL / 2, text, "faint" if cut_off else "", "middle", 13)
-        drawing.text(150 + 4 * WIDE + 14, top + CELL / 2, note, "faint", size=13)
-    return drawing
+            is_cut_off = (row, column) == cut_off
+            drawing.box(left + column * WIDE, top, WIDE, CELL, "filler" if is_cut_off else kind)
+            drawing.text(
+                left + (column + 0.5) * WIDE, top + CELL / 2, text, "faint" if is_cut_off else "", "middle", 13
+            )
+        drawing.text(left + width + 14, top + CELL / 2, note, "faint", size=13)
 
 
 def pointwise(say: Say) -> Drawing:
@@ -179,8 +183,13 @@ def correlate(x: Tensor, w: Tensor) -> Tensor:
     return F.conv2d(x[None, None], w[None, None])[0, 0]
 
 
-def real(values: Tensor) -> list[str]:
-    return [number(round(value, 9) + 0.0, 3) for value in values.tolist()]
+def exact(values: Tensor) -> Tensor:
+    """Numbers of a few digits, without what rounding left of them."""
+    return values.round(decimals=9) + 0.0
+
+
+def short(values: Tensor) -> list[str]:
+    return [number(value, 3) for value in values.tolist()]
 
 
 def complex_number(value: complex) -> str:
