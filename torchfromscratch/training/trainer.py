@@ -92,7 +92,7 @@ class Trainer:
             memory_format=memory_format,
             group=group,
         )
-        if isinstance(self.model, Airbench):
+        if isinstance(self.model, Airbench) and checkpoint is None:
             self.model.initialise_from(self.batches.typical())
         self.parallel = self._in_parallel()
         self.criterion = nn.CrossEntropyLoss(reduction="none", label_smoothing=config.label_smoothing)
