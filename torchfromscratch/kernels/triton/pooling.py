@@ -229,14 +229,14 @@ def max_windows_kernel(
     at = _positions(block, wide)
     n, c, z, y, x = _place(at, channels, od, oh, ow, channels_last)
     input += n * x_n + c * x_c
-    best = tl.full((block,), float("-inf"), input.dtype.element_ty)
+    best = tl.full((block,), float("-inf"), tl.float64 if input.dtype.element_ty == tl.float64 else tl.float32)
     winner = tl.full((block,), -1, tl.int32)
     for tap_d in range(kd):
         for tap_h in range(kh):
             for tap_w in range(kw):
                 i, j, k = z * sd + tap_d * dd - pd, y * sh + tap_h * dh - ph, x * sw + tap_w * dw - pw
                 inside = (at < size) & (i >= 0) & (i < id) & (j >= 0) & (j < ih) & (k >= 0) & (k < iw)
-                value = tl.load(input + i * x_d + j * x_h + k * x_w, mask=inside, other=float("-inf"))
+                value = tl.load(input + i * x_d + j * x_h + k * x_w, mask=inside, other=float("-inf")).to(best.dtype)
                 wins = inside & ((value > best) | (value != value) | (winner < 0))
                 best = tl.where(wins, value, best)
                 winner = tl.where(wins, (tap_d * kh + tap_h) * kw + tap_w, winner)
