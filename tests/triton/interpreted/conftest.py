@@ -11,7 +11,9 @@ collect_ignore_glob = [] if IS_INTERPRETED else ["test_*.py"]
 
 
 @pytest.fixture(autouse=True)
-def _by_triton() -> Iterator[None]:
-    """Everything that has a kernel in Triton is computed by it."""
-    with torchfromscratch.algorithm("triton"):
+def _by_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything that has a kernel in Triton is computed by it, and every access to memory is watched."""
+    from tests.triton.interpreted.memory import watched
+
+    with torchfromscratch.algorithm("triton"), watched(monkeypatch):
         yield
