@@ -201,6 +201,12 @@ def set_fast_paths(enabled: bool) -> None:
         torch.backends.mha.set_fastpath_enabled(enabled)
 
 
+def constant_to_dynamo(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As torch.compiler.assume_constant_result, for which Dynamo would be imported: it calls what it would trace."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 # What the tools need: trees of tensors, and what takes long to import
 
 tree_map = _require("utils._pytree.tree_map")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.choice import chosen_algorithm
 from torchfromscratch.kernels.execution import is_batched, is_compiling, is_differentiating, is_exporting, is_tracing
+from torchfromscratch.kernels.triton.cards import takes
 
 # The oldest version that every kernel was compiled with; 3.5 compiles some of them not.
 LEAST_VERSION = (3, 8)
@@ -55,20 +56,23 @@ def kernels(family: str, *tensors: Tensor | None) -> Any:
 def can_run(*tensors: Tensor | None, algorithm: str | None = None) -> bool:
     """Whether Triton's kernels may take these tensors, all real floats, as what they are.
 
-    On "cuda", and on "meta", where nothing is computed but what is launched can be counted. In CPU memory only where
-    Triton's interpreter is on and the caller has chosen "triton", now or for the forward pass (`algorithm`). What is
-    exported or traced is plain operations, which run where this package is not, and vmap has no rule for kernels.
+    On "cuda", where the card `takes` them, and on "meta", where nothing is computed but launches can be counted. In CPU
+    memory only where Triton's interpreter is on and the caller has chosen "triton", now or for the forward pass
+    (`algorithm`). What is exported or traced is plain operations, which run where this package is not, and vmap has no
+    rule for kernels.
     """
     if not IS_INTERPRETED and any([tensor is not None and tensor.is_cpu for tensor in tensors]):  # the usual case first
         return False
     given = [tensor for tensor in tensors if tensor is not None]
     if given[0].is_cpu and not IS_INTERPRETED:
         return False
-    kinds = {tensor.device.type for tensor in given}
-    if kinds == {"cpu"}:
+    device = given[0].device
+    if not all([tensor.device == device for tensor in given]):
+        return False
+    if device.type == "cpu":
         is_right_device = IS_INTERPRETED and "triton" in (algorithm, chosen_algorithm())
     else:
-        is_right_device = IS_INSTALLED and (kinds == {"cuda"} or kinds == {"meta"})
+        is_right_device = IS_INSTALLED and (device.type == "meta" or (device.type == "cuda" and takes(device.index)))
     if not is_right_device or is_exporting() or (is_tracing() and not is_compiling()) or is_batched(*given):
         return False
     return all([tensor.dtype in DTYPES for tensor in given])
