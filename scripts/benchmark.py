@@ -38,7 +38,7 @@ with loading():
         write,
     )
     from torchfromscratch.command_line import Parser
-    from torchfromscratch.kernels.triton import IS_INSTALLED
+    from torchfromscratch.kernels.triton import IS_INSTALLED, LEAST_VERSION
 
 
 def main() -> None:
@@ -86,7 +86,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     options = parser.parse_args()
     if options.count and not IS_INSTALLED:
-        parser.error("--count counts kernels written in Triton: pip install 'triton>=3.8'")
+        parser.error(f"--count counts kernels written in Triton: pip install 'triton>={LEAST_VERSION}'")
     if options.repeats < 1 or options.seconds <= 0 or (options.threads or 1) < 1:
         parser.error("--repeats and --threads must be at least 1, --seconds above 0")
     if options.device == "cuda" and not torch.cuda.is_available():

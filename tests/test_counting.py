@@ -11,6 +11,7 @@ import torch.nn.functional as TF
 from torchfromscratch.benchmark import COUNT_BARS, COUNTED, FORMATS, OURS, THEIRS, count
 from torchfromscratch.counting import Count
 from torchfromscratch.counting import count as count_launches
+from torchfromscratch.kernels.triton import LEAST_VERSION
 
 FLOAT = 4
 
@@ -57,7 +58,7 @@ def test_torchs_backward_of_a_convolution_has_a_kernel_for_each_gradient() -> No
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_a_convolution_launches_what_it_says(memory_format: str, groups: int) -> None:
     """A kernel for y with its bias, one for dL/dx, one or two for dL/dw, one for dL/db; no copy and no windows."""
-    pytest.importorskip("triton", minversion="3.8", reason="without it there are other launches")
+    pytest.importorskip("triton", minversion=LEAST_VERSION, reason="without it there are other launches")
     from torchfromscratch import functional as F
 
     def step(functional: object) -> Count:
@@ -78,7 +79,9 @@ def test_a_convolution_launches_what_it_says(memory_format: str, groups: int) ->
 @pytest.mark.parametrize("label", ["SmallVGG", *[pytest.param(label, marks=pytest.mark.slow) for label in COUNTED][1:]])
 def test_training_steps_cost_what_is_aimed_at(label: str, memory_format: str) -> None:
     pytest.importorskip(
-        "triton", minversion="3.8", reason="without it, windows are written out and formulas launched term by term"
+        "triton",
+        minversion=LEAST_VERSION,
+        reason="without it, windows are written out and formulas launched term by term",
     )
     counts = count(*COUNTED[label], FORMATS[memory_format])
     ours, theirs = (counts[side] for side in (OURS, THEIRS))

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from tests.triton.ahead_of_time import CARDS, assert_fits, launches
+from torchfromscratch.kernels.triton import LEAST_VERSION
 
 pytest.importorskip(
-    "triton", minversion="3.8", reason="the compiler is Triton's, which not every build of torch brings"
+    "triton", minversion=LEAST_VERSION, reason="the compiler is Triton's, which not every build of torch brings"
 )
 
 from torchfromscratch.kernels.triton import (  # noqa: F401  define the operations

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from tests.triton.ahead_of_time import CARDS, Launch, assert_fits, launches
+from torchfromscratch.kernels.triton import LEAST_VERSION
 from torchfromscratch.kernels.windows import Windows
 
 pytest.importorskip(
-    "triton", minversion="3.8", reason="the compiler is Triton's, which not every build of torch brings"
+    "triton", minversion=LEAST_VERSION, reason="the compiler is Triton's, which not every build of torch brings"
 )
 
 from torchfromscratch.kernels.triton import convolution, depthwise  # noqa: F401  defines the operations

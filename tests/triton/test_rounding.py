@@ -12,6 +12,7 @@ import torchfromscratch.functional as F
 from tests.triton.ahead_of_time import launches
 from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.precision import convolutions_use_tf32, products_as_of_convolutions
+from torchfromscratch.kernels.triton import LEAST_VERSION
 from torchfromscratch.kernels.windows import Windows
 
 
@@ -53,7 +54,7 @@ def test_the_flag_of_an_operator_goes_before_that_of_all() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_kernels_are_told(allowed: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("triton", minversion="3.8", reason="the kernels are written in Triton")
+    pytest.importorskip("triton", minversion=LEAST_VERSION, reason="the kernels are written in Triton")
     from torchfromscratch.kernels.triton import convolution
 
     x, w = torch.empty(2, 3, 8, device="meta", dtype=dtype), torch.empty(4, 3, 3, device="meta", dtype=dtype)

@@ -28,7 +28,7 @@ from torchfromscratch.kernels.execution import is_batched, is_tracing
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.planning import cache_plans
 from torchfromscratch.kernels.precision import NARROW_TYPES, products_as_of_convolutions
-from torchfromscratch.kernels.triton import IS_INTERPRETED, can_run
+from torchfromscratch.kernels.triton import IS_INTERPRETED, LEAST_VERSION, can_run
 from torchfromscratch.kernels.windows import Windows
 
 # Of those that cost the same, the first is taken.
@@ -181,7 +181,8 @@ def kernel_by_name(algorithm: str, task: Task) -> Kernel:
     if algorithm == "triton":
         raise ValueError(
             "the algorithm 'triton' takes real floats on a CUDA device, and in CPU memory only in Triton's interpreter "
-            "(set the environment variable TRITON_INTERPRET=1 before triton is imported); it needs triton 3.8 or newer"
+            "(set the environment variable TRITON_INTERPRET=1 before triton is imported); it needs triton "
+            f"{LEAST_VERSION} or newer"
         )
     raise ValueError(
         "the algorithm 'winograd' is made for 3×3 kernels with stride 1 and one group, but got "

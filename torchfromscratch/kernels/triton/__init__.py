@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from torchfromscratch.kernels.choice import chosen_algorithm
 from torchfromscratch.kernels.execution import is_batched, is_compiling, is_differentiating, is_exporting, is_tracing
 from torchfromscratch.kernels.triton.cards import takes
 
-# The oldest version that every kernel was compiled with; 3.5 compiles some of them not.
-LEAST_VERSION = (3, 8)
+# The oldest version that every kernel was compiled with. 3.3 takes formulas' conditional expressions for branches.
+LEAST_VERSION = "3.5"
 
 
 def _is_installed() -> bool:
@@ -31,7 +32,7 @@ def _is_installed() -> bool:
         version = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
         return False
-    return tuple(int(number) for number in version.split(".")[:2]) >= LEAST_VERSION
+    return TorchVersion(version) >= LEAST_VERSION
 
 
 IS_INSTALLED = _is_installed()
