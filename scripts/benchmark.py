@@ -2,7 +2,7 @@
 
     python scripts/benchmark.py                          # all of it; a quarter of an hour on two CPU cores
     python scripts/benchmark.py --only SmallVGG depthwise
-    python scripts/benchmark.py --device cuda
+    python scripts/benchmark.py --device cuda            # training steps and layers, beside what the card can do
     python scripts/benchmark.py --count                  # launches and bytes of training steps on a GPU, without one
 
 The contenders take turns in one process: read the ratios, their median and the range of the middle half.
@@ -29,6 +29,7 @@ with loading():
         COUNTED,
         FORMATS,
         HEADER,
+        Work,
         conditions,
         count,
         count_row,
@@ -38,18 +39,20 @@ with loading():
         write,
     )
     from torchfromscratch.command_line import Parser
+    from torchfromscratch.gpu_benchmark import Sizes, gpu_works, report
     from torchfromscratch.kernels.triton import IS_INSTALLED, LEAST_VERSION
 
 
-def main() -> None:
+def main() -> int | None:
     options = parse_arguments()
     if options.count:
-        print_counts()
-        return
+        return print_counts()
     if options.threads:
         torch.set_num_threads(options.threads)
     device = torch.device(options.device)
-    chosen = [work for work in works() if not options.only or any(text in work.name for text in options.only)]
+    chosen = [work for work in all_works(device) if not options.only or any(text in work.name for text in options.only)]
+    if device.type == "cuda":
+        return report(chosen, device, Sizes(), options.repeats, options.seconds, options.output)
     described = conditions(device)
     print("\n".join(f"{key}: {value}" for key, value in described.items()), HEADER, sep="\n\n", flush=True)
     results = []
@@ -58,6 +61,12 @@ def main() -> None:
         print("\n".join(map(row, measured)), flush=True)
         results += measured
     print("\nwritten:", *write(results, described, options.output))
+    return None
+
+
+def all_works(device: torch.device) -> list[Work]:
+    """What can be measured on this device."""
+    return gpu_works(Sizes()) if device.type == "cuda" else works()
 
 
 def print_counts() -> None:
@@ -91,7 +100,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--repeats and --threads must be at least 1, --seconds above 0")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: this machine has no CUDA device that torch can use; leave --device out")
-    names = [work.name for work in works()]
+    names = [work.name for work in all_works(torch.device(options.device))]
     if options.only and not any(text in name for text in options.only for name in names):
         parser.error(f"--only {' '.join(options.only)}: no such work; there are {'; '.join(names)}")
     return options

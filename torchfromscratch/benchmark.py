@@ -34,6 +34,8 @@ from torchfromscratch.convert import convert
 from torchfromscratch.counting import Count
 from torchfromscratch.counting import count as count_launches
 from torchfromscratch.extras import from_extra
+from torchfromscratch.kernels.triton import IS_INSTALLED
+from torchfromscratch.kernels.triton.cards import takes
 from torchfromscratch.training.models import build_model, layer_namespace, optimizer_namespace
 
 with from_extra("train"):
@@ -46,6 +48,7 @@ OURS, THEIRS = "by hand", "torch.nn"
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 BATCH = 128
 WARM_UP = 2
+CALLS_ON_CUDA = 10  # between two events: a loop of training does not wait for each of its steps either
 
 # The training steps on 3×32² pictures that are counted, and the ratios to torch.nn that are aimed at: of launches, of
 # bytes moved, and of the largest tensor.
@@ -57,7 +60,8 @@ COUNT_BARS = (1.5, 1.3, 1.1)
 class Work:
     """Something to measure: its contenders on a device, and the ratio to torch.nn that is aimed at.
 
-    It is measured inside of its surroundings.
+    It is measured inside of its surroundings. `precision` is that of its products, if it is to be compared with what
+    the card can do.
     """
 
     name: str
@@ -65,11 +69,15 @@ class Work:
     bar: float | None = None
     unit: str = "ms"
     surroundings: Callable[[], AbstractContextManager] = nullcontext
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a contender took, and its ratios to torch.nn: the median and the middle half."""
+    """What a contender took, and its ratios to torch.nn: the median and the middle half.
+
+    `share` is of what a GPU can do: the time that it needs at least over the time that it took.
+    """
 
     work: str
     contender: str
@@ -79,6 +87,7 @@ class Result:
     low: float
     high: float
     bar: float | None
+    share: float | None = None
 
 
 def works() -> list[Work]:
@@ -363,14 +372,15 @@ def measure(work: Work, device: torch.device, repeats: int, seconds: float) -> l
 
 
 def milliseconds(step: Step, device: torch.device) -> float:
-    """What a call takes; on a GPU from event to event."""
+    """What a call takes; on a GPU from event to event, the mean of some calls that do not wait for one another."""
     if device.type == "cuda":
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
-        step()
+        for _ in range(CALLS_ON_CUDA):
+            step()
         end.record()
         torch.cuda.synchronize(device)
-        return begin.elapsed_time(end)
+        return begin.elapsed_time(end) / CALLS_ON_CUDA
     start = time.perf_counter()
     step()
     return 1e3 * (time.perf_counter() - start)
@@ -385,12 +395,28 @@ def summary(work: Work, label: str, measured: list[float], theirs: list[float]) 
 
 def conditions(device: torch.device) -> dict[str, str]:
     """What the figures depend on."""
-    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    if device.type == "cuda":
+        return conditions_of_card(device)
     return {
         "torch": torch.__version__,
-        "device": f"{processor}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+        "device": f"{cpu_name()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
         "type": "float32",
         "threads bound to cores": os.environ.get("OMP_PROC_BIND", "no"),
+        "python": platform.python_version(),
+    }
+
+
+def conditions_of_card(device: torch.device) -> dict[str, str]:
+    """What the figures of a GPU depend on."""
+    card = torch.cuda.get_device_properties(device)
+    triton = metadata.version("triton") if IS_INSTALLED else "none that is used"
+    return {
+        "torch": torch.__version__,
+        "CUDA": str(torch.version.cuda),
+        "cuDNN": str(torch.backends.cudnn.version()),
+        "triton": triton,
+        "device": f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}",
+        "kernels in Triton": "yes" if takes(device.index or 0) and IS_INSTALLED else "no: torch's arithmetic",
         "python": platform.python_version(),
     }
 
@@ -413,6 +439,12 @@ def cpu_name() -> str:
 
 
 HEADER = "| work | by | median | ratio to torch.nn | middle half | bar |\n| --- | --- | --: | --: | --: | --: |"
+HEADER_OF_CARD = HEADER.replace("bar |", "bar | of the card |") + " --: |"
+
+
+def row_of_card(result: Result) -> str:
+    """A line of the table for a GPU."""
+    return f"{row(result)} {'' if result.share is None else f'{result.share:.0%}'} |"
 
 
 def row(result: Result) -> str:
@@ -421,7 +453,8 @@ def row(result: Result) -> str:
     if result.contender != THEIRS:
         ratio, middle = figure(result.ratio), f"{figure(result.low)} to {figure(result.high)}"
     bar = "" if result.bar is None else f"{result.bar:g}"
-    return f"| {result.work} | {result.contender} | {result.measured:.1f} {result.unit} | {ratio} | {middle} | {bar} |"
+    measured = f"{result.measured:.1f}" if result.measured >= 10 or result.unit != "ms" else f"{result.measured:.3g}"
+    return f"| {result.work} | {result.contender} | {measured} {result.unit} | {ratio} | {middle} | {bar} |"
 
 
 def figure(ratio: float) -> str:
