@@ -28,7 +28,7 @@ def test_the_confusion_matrix_counts_each_answer_once() -> None:
     for truth, answer in zip(labels, predicted, strict=True):
         expected[truth, answer] += 1
     assert torch.equal(result.confusion, expected)
-    assert result.accuracy == (expected.diagonal().sum() / 40).item()
+    assert result.accuracy == expected.diagonal().sum().item() / 40
     assert len(result.mistakes) == 16
 
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from torchfromscratch._torch_private import foreach_copy_, foreach_lerp_
+
 STEPS_BETWEEN = 5
 WEIGHT_OF_THE_PAST = 0.95  # in an average over single steps, at the end of training
 
@@ -33,9 +35,10 @@ class Lookahead:
         if step % STEPS_BETWEEN and not last:
             return
         decay = 1.0 if last else WEIGHT_OF_THE_PAST**STEPS_BETWEEN * (step / self.steps) ** 3
-        for name, weight in self._weights().items():
-            self.slow[name].lerp_(weight, 1 - decay)
-            weight.copy_(self.slow[name])
+        weights = self._weights()
+        slow = [self.slow[name] for name in weights]
+        foreach_lerp_(slow, list(weights.values()), 1 - decay)
+        foreach_copy_(list(weights.values()), slow)
 
     def state_dict(self) -> dict[str, Any]:
         return self.slow

@@ -113,20 +113,20 @@ class Batches:
         count, device = len(self.train), self.train.images.device
         padding = self.augmentation.crop_padding
         draw = random_generator(self.seed, epoch)
-        order = torch.randperm(count, generator=draw).to(device)
-        shifts = torch.randint(0, 2 * padding + 1, (count, 2), generator=draw).to(device)
-        mirrored = FLIPS[self.augmentation.flip](count, draw, self.seed, epoch).to(device)
+        order = to_device(torch.randperm(count, generator=draw), device)
+        shifts = to_device(torch.randint(0, 2 * padding + 1, (count, 2), generator=draw), device)
+        mirrored = to_device(FLIPS[self.augmentation.flip](count, draw, self.seed, epoch), device)
         fill = FILLS[self.augmentation.crop_fill]
         for number in range(first, self.per_epoch):
             start, stop = self.count_pictures(number), self.count_pictures(number + 1)
-            own = self.group.share(torch.arange(start, stop))
+            own = self.group.share(torch.arange(start, stop, device=device))
             missing = max(self.least - len(own), 0)
-            chosen = torch.cat([own, torch.arange(stop, stop + missing) % count]).to(device)
+            chosen = torch.cat([own, torch.arange(stop, stop + missing, device=device) % count])
             pictures = order[chosen]
             images = random_crop(fill(self.train.images[pictures], padding), shifts[chosen], padding)
             if self.augmentation.flip != "none":
                 images = torch.where(mirrored[pictures, None, None, None], images.flip(3), images)
-            positions = order[own.to(device)]
+            positions = order[own]
             yield self._batch(images, self.train.labels[positions], positions, stop - start)
 
     def testing(self) -> Iterator[Batch]:
@@ -147,6 +147,13 @@ class Batches:
 
     def _batch(self, images: Tensor, labels: Tensor, positions: Tensor, whole: int) -> Batch:
         return Batch(self.normalise(images), labels, positions, whole)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy of a tensor of the CPU on the device; one to a GPU is begun, and not waited for."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def random_crop(padded: Tensor, shifts: Tensor, padding: int) -> Tensor:

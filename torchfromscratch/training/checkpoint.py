@@ -19,6 +19,7 @@ from torchfromscratch.training.errors import UserError
 LAST = "last.pt"
 BEST = "best.pt"
 METRICS = "metrics.jsonl"
+LOG = "events.out.tfevents."  # what the names of TensorBoard's files begin with
 UNFINISHED = ".unfinished"
 
 
@@ -66,6 +67,12 @@ def remove_unfinished(directory: Path) -> None:
     """Removes what killed processes were writing; whoever calls this holds the directory."""
     for path in directory.glob(f".*{UNFINISHED}"):
         path.unlink(missing_ok=True)
+
+
+def remove_logs(run_dir: Path) -> None:
+    """Removes TensorBoard's logs from a run's directory."""
+    for path in run_dir.glob(f"{LOG}*"):
+        path.unlink()
 
 
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:

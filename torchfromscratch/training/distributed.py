@@ -53,6 +53,13 @@ class Group:
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
+    def total(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum of the processes' tensors, on the device where they lie; the tensor itself stays as it is."""
+        summed = tensor.clone()
+        if self.size > 1:
+            dist.all_reduce(summed)
+        return summed
+
     def gather(self, value: T) -> list[T]:
         """Every process's value, in the order of their ranks."""
         if self.size == 1:
@@ -165,6 +172,16 @@ def choose_device(asked: str, local_rank: int = 0) -> torch.device:
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+def amp_dtype(device: torch.device) -> torch.dtype:
+    """The type of mixed precision: bfloat16, but float16 on a GPU that has no products of bfloat16.
+
+    Gradients in float16 want a scale, which torch's GradScaler waits for the device to choose, at every step.
+    """
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
 
 
 def _attempt(work: Callable[[], T]) -> tuple[Any, str | None]:

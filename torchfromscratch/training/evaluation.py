@@ -1,14 +1,12 @@
 """How good the network is: averages while training, and a full account on the test pictures."""
 
-import warnings
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
 
 from torchfromscratch.training.batches import Batch, mirrored_border
 from torchfromscratch.training.distributed import Group
@@ -51,50 +49,49 @@ class Evaluation:
 
 
 class Averages:
-    """Mean loss and accuracy over the pictures counted so far, by all processes together."""
+    """Mean loss and accuracy over the pictures counted so far, by all processes together.
 
-    def __init__(self, classes: int, device: torch.device) -> None:
-        # Told nothing, MeanMetric drops NaN; but a loss that became NaN is just what must be noticed.
-        self.metrics: dict[str, Metric] = {
-            "loss": MeanMetric(nan_strategy="disable").to(device),
-            "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False).to(device),
-        }
-        for metric in self.metrics.values():
-            metric.persistent(True)
+    Args:
+        device: where pictures are counted; nothing waits for it but `compute`.
+        group: the processes that count.
+
+    Attributes:
+        sums: (3,), what this process counted: the sum of the losses, right answers, pictures.
+    """
+
+    def __init__(self, device: torch.device, group: Group) -> None:
+        # MPS has no float64; without it, 2²⁴ pictures can be counted.
+        self.sums = torch.zeros(3, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        self.group = group
 
     def update(self, losses: Tensor, predicted: Tensor, labels: Tensor) -> None:
         """Counts pictures: the loss, the predicted and the true class of each, all of shape (n,), n possibly 0."""
-        if len(labels) == 0:  # of which torchmetrics takes no accuracy
-            return
-        self.metrics["loss"].update(losses.detach())
-        self.metrics["accuracy"].update(predicted, labels)
+        self.sums[0] += losses.detach().sum(dtype=self.sums.dtype)
+        self.sums[1] += (predicted == labels).sum()
+        self.sums[2] += len(labels)
+
+    def total(self) -> Tensor:
+        """The sums over all processes, which is why all of them must call this together."""
+        return self.group.total(self.sums)
 
     def compute(self) -> tuple[float, float]:
         """Mean loss and accuracy (0 to 1); NaN as long as nothing was counted."""
-        with warnings.catch_warnings():
-            # What was counted before a resume is in the state, but torchmetrics does not know that.
-            warnings.filterwarnings("ignore", message=".*was called before the ``update`` method")
-            return self.metrics["loss"].compute().item(), self.metrics["accuracy"].compute().item()
-
-    def is_finite(self) -> bool:
-        """Whether every loss that this process counted was finite."""
-        return bool(torch.as_tensor(self.metrics["loss"].mean_value).isfinite())
+        return means(self.total().tolist())
 
     def reset(self) -> None:
-        for metric in self.metrics.values():
-            metric.reset()
+        self.sums.zero_()
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums over all processes, which is why all of them must call this together."""
-        state = {}
-        for name, metric in self.metrics.items():
-            with metric.sync_context():
-                state[name] = metric.state_dict()
-        return state
+        return {"sums": self.total().cpu().double()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, metric in self.metrics.items():
-            metric.load_state_dict(state[name])
+        self.sums.copy_(state["sums"])
+
+
+def means(sums: Sequence[float]) -> tuple[float, float]:
+    """Mean loss and accuracy (0 to 1) from the sums that `Averages` keeps; NaN where nothing was counted."""
+    loss, right, count = sums
+    return (loss / count, right / count) if count else (math.nan, math.nan)
 
 
 # What the network answers from: 1 for the picture alone, 2 with its mirror image, 6 with both shifted.
@@ -141,7 +138,7 @@ def evaluate(
         logits_of: (n, C, H, W) → (n, classes) float32.
         criterion: logits and labels → the loss of each picture, (n,).
     """
-    averages = Averages(classes, device)
+    averages = Averages(device, group)
     answers: list[Tensor] = []
     mistakes: list[Mistake] = []
     confidences = torch.zeros(classes, 2, CONFIDENCES, dtype=torch.int64)

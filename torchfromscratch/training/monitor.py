@@ -19,11 +19,11 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
+from torchfromscratch.training.checkpoint import LOG
 from torchfromscratch.training.config import Config
 from torchfromscratch.training.data import Dataset
 from torchfromscratch.training.evaluation import CONFIDENCES, Evaluation, Mistake
 
-LOG = "events.out.tfevents."  # what its files' names begin with
 FEATURE_MAPS_SHOWN = 64
 SMALLEST_WIDTH = 400  # pixels, of a grid of pictures
 LARGEST_MATRIX_WITH_NUMBERS = 20  # classes; beyond, the numbers would overlap
@@ -66,13 +66,10 @@ class Monitor:
             self.writer.add_graph(model, images)
         self.writer.flush()
 
-    def step(self, step: int, scalars: Mapping[str, float], model: torch.nn.Module) -> None:
-        """Logs the scalars, and the norm of each layer's gradient, after an optimiser step."""
+    def step(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Logs the scalars after an optimiser step."""
         for tag, value in scalars.items():
             self.writer.add_scalar(tag, value, step)
-        for name, layer in _layers(model):
-            gradients = [weight.grad for weight in layer.parameters(recurse=False) if weight.grad is not None]
-            self.writer.add_scalar(f"gradient_norm/{name}", get_total_norm(gradients), step)
 
     def gradients(self, step: int, model: torch.nn.Module) -> None:
         """Logs histograms of the last gradients."""
@@ -129,10 +126,13 @@ class Monitor:
         self.writer.close()
 
 
-def remove_logs(run_dir: Path) -> None:
-    """Removes TensorBoard's logs from a run's directory."""
-    for path in run_dir.glob(f"{LOG}*"):
-        path.unlink()
+def gradient_norms(model: torch.nn.Module) -> dict[str, Tensor]:
+    """The norm of each layer's gradient, by its tag; numbers that still lie on the device."""
+    gradients = {
+        f"gradient_norm/{name}": [weight.grad for weight in layer.parameters(recurse=False) if weight.grad is not None]
+        for name, layer in _layers(model)
+    }
+    return {tag: get_total_norm(of_layer) for tag, of_layer in gradients.items() if of_layer}
 
 
 def _open_last_writer(run_dir: Path, purge_step: int) -> tuple[SummaryWriter, Path]:

@@ -11,6 +11,7 @@ from typing import Any
 from torchfromscratch.training.checkpoint import (
     BEST,
     LAST,
+    LOG,
     METRICS,
     UNFINISHED,
     load_checkpoint,
@@ -22,7 +23,6 @@ from torchfromscratch.training.config import Config, contradictions, resolve, re
 from torchfromscratch.training.distributed import is_restarted, launch
 from torchfromscratch.training.errors import UserError
 from torchfromscratch.training.lock import LOCK, Held, directory_lock
-from torchfromscratch.training.monitor import LOG
 
 RUNS = Path("runs")
 MOST_NAMED = 20  # runs in a message

@@ -4,7 +4,7 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
@@ -18,16 +18,16 @@ from torch.nn.utils import get_total_norm
 from torchfromscratch._torch_private import BatchNorm, compiler_error
 from torchfromscratch.training.averaging import Lookahead
 from torchfromscratch.training.batches import Augmentation, Batch, Batches, random_seed
-from torchfromscratch.training.checkpoint import BEST, LAST, METRICS, save_checkpoint, save_metrics
+from torchfromscratch.training.checkpoint import BEST, LAST, METRICS, remove_logs, save_checkpoint, save_metrics
 from torchfromscratch.training.conditions import conditions, take_up
 from torchfromscratch.training.config import Config
 from torchfromscratch.training.contents import NotACheckpoint, Position, require_same_kind
 from torchfromscratch.training.data import Dataset, describe
-from torchfromscratch.training.distributed import ALONE, Group, launch, launcher_is_gone
+from torchfromscratch.training.distributed import ALONE, Group, amp_dtype, launch, launcher_is_gone
 from torchfromscratch.training.errors import Interrupted, UserError
-from torchfromscratch.training.evaluation import Averages, Evaluation, evaluate, mean_over_views
+from torchfromscratch.training.evaluation import Averages, Evaluation, evaluate, mean_over_views, means
 from torchfromscratch.training.models import Airbench, build_model, layer_namespace
-from torchfromscratch.training.monitor import Monitor, remove_logs
+from torchfromscratch.training.monitor import Monitor, gradient_norms
 from torchfromscratch.training.optimization import build_optimizer, build_scheduler
 from torchfromscratch.training.progress import Progress
 from torchfromscratch.training.signals import Pending, defer_signals
@@ -101,9 +101,9 @@ class Trainer:
         steps = config.epochs * self.batches.per_epoch
         self.scheduler = build_scheduler(config, self.optimizer, steps)
         self.lookahead = Lookahead(self.model, steps) if config.lookahead else None
-        self.amp_dtype = torch.float16 if device.type == "cuda" else torch.bfloat16
+        self.amp_dtype = amp_dtype(device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.amp and self.amp_dtype == torch.float16)
-        self.averages = Averages(len(dataset.classes), device)
+        self.averages = Averages(device, group)
         self.position = Position()
         self.rows: list[dict[str, Any]] = []
         self.pending = Pending()
@@ -149,7 +149,7 @@ class Trainer:
         Raises:
             UserError: if loss or weights are not finite, or the checkpoint cannot be written.
         """
-        self._require_finite()
+        self._read({})
         state = self.state_dict()
         self.group.on_main(lambda: self._write(state, LAST))
 
@@ -241,8 +241,11 @@ class Trainer:
             began = time.perf_counter()
             self._train_step(batch)
             position.batch += 1
+            report = self._read_report() if self._report_is_due() else {}
             position.waited += waited
-            position.seconds += waited + time.perf_counter() - began
+            position.seconds += waited + time.perf_counter() - began  # after the wait for the device that reading is
+            if report:
+                self._report(**report)
             self._between_steps(batch)
 
     def _train_step(self, batch: Batch) -> None:
@@ -263,9 +266,7 @@ class Trainer:
         self.averages.update(losses, logits.argmax(1), batch.labels)
 
     def _between_steps(self, batch: Batch) -> None:
-        epoch_done = self.position.batch == self.batches.per_epoch
-        if epoch_done or self.position.batch % STEPS_BETWEEN_REPORTS == 0:
-            self._report()
+        epoch_done = self._epoch_is_done()
         if epoch_done:  # now, as a run that is stopped while testing has no gradients when it goes on
             self._log("gradients", lambda monitor: monitor.gradients(self.step, self.model))
         self.progress.advance(batch.whole)
@@ -275,12 +276,34 @@ class Trainer:
             self.save()
         self._stop_if_asked()
 
-    def _report(self) -> None:
-        self._require_finite()
-        loss, accuracy = self.averages.compute()
+    def _epoch_is_done(self) -> bool:
+        return self.position.batch == self.batches.per_epoch
+
+    def _report_is_due(self) -> bool:
+        return self._epoch_is_done() or self.position.batch % STEPS_BETWEEN_REPORTS == 0
+
+    def _read_report(self) -> dict[str, float]:
+        """Loss and accuracy so far and, where they are logged, the norms of the layers' gradients."""
+        return self._read(gradient_norms(self.model) if self.monitor else {})
+
+    def _read(self, further: Mapping[str, Tensor]) -> dict[str, float]:
+        """Loss and accuracy so far and further numbers in one copy from the device, the only wait for it.
+
+        Raises:
+            UserError: if loss or weights are not finite.
+        """
+        sums = self.averages.total()
+        norms = torch.stack([get_total_norm(self.model.parameters()), *further.values()])
+        loss, right, count, weights, *others = torch.cat([sums, norms.to(sums)]).tolist()
+        if self.group.agree(int(not (math.isfinite(loss) and math.isfinite(weights)))):
+            raise self._divergence()
+        loss, accuracy = means((loss, right, count))
+        return {"loss": loss, "accuracy": accuracy, **dict(zip(further, others, strict=True))}
+
+    def _report(self, loss: float, accuracy: float, **norms: float) -> None:
         self.progress.describe(self.position.epoch + 1, loss, accuracy, self.position.data_wait_share)
-        scalars = {"loss/running": loss, "learning_rate": self._lr()}
-        self._log("curves", lambda monitor: monitor.step(self.step, scalars, self.model))
+        scalars = {"loss/running": loss, "learning_rate": self._lr(), **norms}
+        self._log("curves", lambda monitor: monitor.step(self.step, scalars))
 
     def _finish_epoch(self) -> None:
         train_loss, train_accuracy = self.averages.compute()
@@ -399,12 +422,6 @@ class Trainer:
             self._flush_logs()
             self.save()
             raise Interrupted(number)
-
-    def _require_finite(self) -> None:
-        weights = get_total_norm(self.model.parameters()).item()
-        healthy = self.averages.is_finite() and math.isfinite(weights)
-        if self.group.agree(int(not healthy)):
-            raise self._divergence()
 
     def _divergence(self) -> UserError:
         return UserError(
