@@ -77,6 +77,16 @@ class Drawing:
         line = f'x1="{x:g}" y1="{y:g}" x2="{end[0]:.1f}" y2="{end[1]:.1f}"'
         self.parts.append(f'<line class="arrow {kind}" {line}{dash}/><polygon class="head {kind}" points="{points}"/>')
 
+    def line(self, points: Sequence[tuple[float, float]], kind: str = "", width: float = 1.2) -> None:
+        """Straight lines from each point to the next; faint, if they are of no kind."""
+        for x, y in points:
+            self._reach(x, y)
+        corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        opacity = "" if kind else ' opacity="0.35"'
+        self.parts.append(
+            f'<polyline class="arrow {kind}" points="{corners}" fill="none" stroke-width="{width:g}"{opacity}/>'
+        )
+
     def grid(
         self,
         x: float,
