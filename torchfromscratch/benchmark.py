@@ -6,6 +6,7 @@ and what counts are ratios: of each turn, their median, and the range of the mid
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import importlib.util
@@ -36,17 +37,14 @@ from torchfromscratch.counting import count as count_launches
 from torchfromscratch.extras import from_extra
 from torchfromscratch.kernels.triton import IS_INSTALLED
 from torchfromscratch.kernels.triton.cards import takes
-from torchfromscratch.training.models import build_model, layer_namespace, optimizer_namespace
-
-with from_extra("train"):
-    import matplotlib
-    import torchvision
+from torchfromscratch.training.models import build_model, computing_layers, layer_namespace, optimizer_namespace
 
 Step = Callable[[], object]
 Contenders = dict[str, Step]
 OURS, THEIRS = "by hand", "torch.nn"
 FORMATS = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
 BATCH = 128
+RECIPE, RECIPE_BATCH = "airbench", 1024  # the network that is measured layer by layer, as in its training
 WARM_UP = 2
 CALLS_ON_CUDA = 10  # between two events: a loop of training does not wait for each of its steps either
 
@@ -130,7 +128,11 @@ def works() -> list[Work]:
     for size in (15, 31):
         large = one_convolution((1, 64, 64, 64), 64, size, memory_format=torch.channels_last)
         found.append(Work(f"{size}×{size}, 64 channels at 64², channels last", large, 0.1))
-    return found
+    pictures = (RECIPE_BATCH, 3, 32, 32)
+    found.append(
+        Work(f"{RECIPE}, batch {RECIPE_BATCH}, channels last", training(RECIPE, torch.channels_last, pictures))
+    )
+    return found + layers_of(RECIPE, pictures)
 
 
 @contextmanager
@@ -188,6 +190,8 @@ def wide(device: torch.device) -> Contenders:
 
 def resnet18(device: torch.device) -> Contenders:
     """One SGD step of torchvision's ResNet-18, converted and as it is."""
+    with from_extra("train"):
+        import torchvision
 
     def build(nn: ModuleType) -> torch.nn.Module:
         model = torchvision.models.resnet18(num_classes=10)
@@ -237,6 +241,50 @@ def sgd_step(
         optimizer.step()
 
     return step
+
+
+def layers_of(name: str, shape: tuple[int, int, int, int]) -> list[Work]:
+    """A work for each layer of a network on pictures of this shape, in channels last; one for all that are alike."""
+    found = {}
+    for layer, input in layer_inputs(name, shape):
+        outputs = f" to {layer.weight.shape[0]}" if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear)) else ""
+        label = f"{name}: {type(layer).__name__}{outputs} on {'×'.join(map(str, input.shape[1:]))}"
+        found[label] = one_layer(layer, (shape[0], *input.shape[1:]), input.requires_grad)
+    return [Work(label, contenders) for label, contenders in found.items()]
+
+
+def layer_inputs(name: str, shape: tuple[int, int, int, int]) -> list[tuple[torch.nn.Module, Tensor]]:
+    """A network's layers that compute something, of torch.nn, in their order, and what two pictures bring to each."""
+    model = build_model(name, nn=torch.nn, in_channels=shape[1], image_size=shape[2], classes=10)
+    found: list[tuple[torch.nn.Module, Tensor]] = []
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs: found.append((layer, inputs[0])))
+        for layer in computing_layers(model).values()
+    ]
+    model(torch.zeros(2, *shape[1:]))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def one_layer(layer: torch.nn.Module, shape: tuple[int, ...], needs_grad: bool) -> Callable[[torch.device], Contenders]:
+    """A layer as it trains: the forward pass, and those gradients that are asked for there."""
+
+    def contenders(device: torch.device) -> Contenders:
+        torch.manual_seed(0)
+        x = torch.randn(shape, device=device)
+        x = x.to(memory_format=torch.channels_last) if x.ndim == 4 else x
+        x.requires_grad_(needs_grad)
+
+        def gradients(layer: torch.nn.Module) -> Step:
+            layer.to(device).to(memory_format=torch.channels_last)
+            wanted = [tensor for tensor in (x, *layer.parameters()) if tensor.requires_grad]
+            dy = torch.randn_like(layer(x))
+            return lambda: torch.autograd.grad(layer(x), wanted, dy)
+
+        return {OURS: gradients(convert(copy.deepcopy(layer))), THEIRS: gradients(copy.deepcopy(layer))}
+
+    return contenders
 
 
 def one_convolution(
@@ -479,8 +527,11 @@ def write(results: Iterable[Result], described: dict[str, str], directory: Path)
 
 def draw(results: list[Result], file: Path) -> None:
     """The ratios as bars, the middle halves as whiskers, torch.nn as a line, what is aimed at as marks."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    with from_extra("train"):
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
 
     shown = [result for result in results if result.contender == OURS]
     figure, axes = pyplot.subplots(figsize=(9, 0.35 * len(shown) + 1.2), layout="constrained")

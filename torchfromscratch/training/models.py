@@ -283,6 +283,15 @@ def build_model(name: str, *, nn: ModuleType, in_channels: int, image_size: int,
     return MODELS[name](nn, in_channels, image_size, classes)
 
 
+def computing_layers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """The layers of a network that hold no others and do more than look at their input in another shape."""
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if not any(True for _ in layer.children()) and not isinstance(layer, (torch.nn.Flatten, torch.nn.Sequential))
+    }
+
+
 def _initialise(model: torch.nn.Module) -> torch.nn.Module:
     """Draws weights of variance 2/fan_in for all layers before a ReLU, which is all but the last.
 
