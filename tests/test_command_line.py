@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import runpy
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,32 @@ def test_a_mistake_is_one_line(program: list[str], run: Run) -> None:
         assert (code, out) == (2, "")
         assert err.startswith("error: ")
         assert err.count("\n") == 1
+
+
+def test_a_mistake_is_told_before_what_takes_long_is_loaded() -> None:
+    """But by feature_maps, which has matplotlib's picture to offer, and model_table, which has torchvision's models."""
+    scripts = [str(script) for script in SCRIPTS if script.stem not in ("feature_maps", "model_table")]
+    program = """if True:
+        import contextlib, runpy, sys
+        for script in sys.argv[1:]:
+            sys.argv = [script, "--no-such-option"]
+            with contextlib.suppress(SystemExit):
+                runpy.run_path(script, run_name="__main__")
+        print(*sys.modules)
+    """
+    finished = subprocess.run([sys.executable, "-c", program, *scripts], capture_output=True, text=True, cwd=ROOT)
+    assert finished.stderr.count("error: ") == len(scripts), finished.stderr
+    slow = {
+        "torchvision",
+        "sklearn",
+        "matplotlib",
+        "tensorboard",
+        "torch._dynamo",
+        "torch._inductor",
+        "sympy",
+        "triton",
+    }
+    assert not slow & set(finished.stdout.split())
 
 
 @pytest.mark.parametrize(

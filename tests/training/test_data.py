@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from torchfromscratch.errors import UserError
 from torchfromscratch.training import data
 from torchfromscratch.training.data import load_dataset
+from torchfromscratch.training.picture_files import PICTURE_ENDINGS
 
 
 def test_digits_are_all_there_and_split_alike() -> None:
@@ -85,8 +88,12 @@ def test_unpacked_files_of_mnist_are_verified(
 
 def test_files_of_mnist_are_those_that_torchvision_unpacks() -> None:
     for name, files in data.MNIST_MD5.items():
-        archives = [archive for archive, _ in data.TORCHVISION_DATASETS[name].resources]
+        archives = [archive for archive, _ in getattr(datasets, data.TORCHVISION_DATASETS[name]).resources]
         assert archives == [f"{file}.gz" for file in files]
+
+
+def test_pictures_have_the_endings_that_torchvision_knows() -> None:
+    assert PICTURE_ENDINGS == IMG_EXTENSIONS
 
 
 @pytest.mark.parametrize("name", data.TORCHVISION_DATASETS)

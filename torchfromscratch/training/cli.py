@@ -11,28 +11,34 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torchfromscratch.command_line import Parser
 from torchfromscratch.entry_point import INTERRUPTED, WRONG, reason
-from torchfromscratch.training.batches import FILLS, FLIPS
-from torchfromscratch.training.checkpoint import BEST
-from torchfromscratch.training.config import (
-    COMMON_DEFAULTS,
-    DATASET_DEFAULTS,
-    LARGEST,
-    MODEL_DEFAULTS,
-    OPTIMIZER_DEFAULTS,
-    Config,
-    resolve,
-)
-from torchfromscratch.training.data import describe, load_dataset
-from torchfromscratch.training.distributed import Group, choose_device, process_group
-from torchfromscratch.training.errors import Interrupted, PeerLost, UserError
-from torchfromscratch.training.evaluation import VIEWS
-from torchfromscratch.training.models import LAYERS, MODELS
-from torchfromscratch.training.optimization import SCHEDULES
-from torchfromscratch.training.runs import RUNS, Run, choose_run
-from torchfromscratch.training.trainer import Trainer
+from torchfromscratch.extras import from_extra
+
+with from_extra("train"):
+    from torchfromscratch.training.batches import FILLS, FLIPS
+    from torchfromscratch.training.checkpoint import BEST
+    from torchfromscratch.training.config import (
+        COMMON_DEFAULTS,
+        DATASET_DEFAULTS,
+        LARGEST,
+        MODEL_DEFAULTS,
+        OPTIMIZER_DEFAULTS,
+        Config,
+        resolve,
+    )
+    from torchfromscratch.training.data import describe, load_dataset
+    from torchfromscratch.training.distributed import Group, choose_device, process_group
+    from torchfromscratch.training.errors import Interrupted, PeerLost, UserError
+    from torchfromscratch.training.evaluation import VIEWS
+    from torchfromscratch.training.models import LAYERS, MODELS
+    from torchfromscratch.training.optimization import SCHEDULES
+    from torchfromscratch.training.runs import RUNS, Run, choose_run
+
+if TYPE_CHECKING:
+    from torchfromscratch.training.trainer import Trainer
 
 DESCRIPTION = """Train an image classifier whose every layer is written by hand.
 
@@ -244,10 +250,15 @@ def _choose_run(options: argparse.Namespace, held: ExitStack) -> Run:
     return choose_run(given, directory, resume=options.resume, held=held)
 
 
-def _build_trainer(run: Run, group: Group) -> Trainer:
+def _build_trainer(run: Run, group: Group) -> "Trainer":
     config = run.config
     device = group.on_each(lambda: choose_device(config.device, group.local_rank))
     dataset = group.on_each(lambda: load_dataset(config.dataset, Path(config.data_dir), config.image_size))
+    with from_extra(
+        "train"
+    ):  # not before: TensorBoard and matplotlib take long, and nobody waits for them with a mistake
+        from torchfromscratch.training.trainer import Trainer
+
     trainer = Trainer(config, dataset, run.directory, device=device, group=group, checkpoint=run.checkpoint)
     if group.is_main:
         weights = sum(weight.numel() for weight in trainer.model.parameters())

@@ -5,7 +5,7 @@ import os
 import socket
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,22 +15,20 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from PIL import ImageOps
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torchvision.datasets.utils import check_integrity
 from tqdm import tqdm
 
 from torchfromscratch.errors import UserError
+from torchfromscratch.extras import from_extra
 from torchfromscratch.training.picture_files import LabelledFiles, find_labelled, read_picture
 
-TORCHVISION_DATASETS: dict[str, Callable[..., torchvision.datasets.VisionDataset]] = {
-    "cifar10": torchvision.datasets.CIFAR10,
-    "cifar100": torchvision.datasets.CIFAR100,
-    "mnist": torchvision.datasets.MNIST,
-    "fashion-mnist": torchvision.datasets.FashionMNIST,
+# Of each data set its class in torchvision, which takes seconds to import and so waits until one is loaded.
+TORCHVISION_DATASETS = {
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
 }
 
 OFFLINE_CHOICES = (
@@ -152,6 +150,10 @@ def load_dataset(name: str, data_dir: Path, image_size: int | None = None) -> Da
 
 def _digits() -> Dataset:
     """Scikit-learn's 1,797 handwritten digits, a fifth of them (the same ones always) for testing."""
+    with from_extra("train"):
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
     bunch = load_digits()
     images = torch.from_numpy(bunch.images * (255 / 16)).round().to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(bunch.target).long()
@@ -164,11 +166,15 @@ def _digits() -> Dataset:
 
 
 def _from_torchvision(name: str, root: Path) -> Dataset:
+    with from_extra("train"):
+        from torchvision import datasets
+        from torchvision.datasets.utils import check_integrity
+
     def load(train: bool) -> tuple[Pictures, list[str]]:
         # Whatever a missing, truncated or altered file makes the reader raise, the user needs one answer.
         try:
             with _time_limit(SECONDS_OF_SILENCE):
-                source = TORCHVISION_DATASETS[name](str(root), train=train, download=True)
+                source = getattr(datasets, TORCHVISION_DATASETS[name])(str(root), train=train, download=True)
             for file, md5 in MNIST_MD5.get(name, {}).items():
                 if not check_integrity(os.path.join(source.raw_folder, file), md5):
                     raise ValueError(f"{file} is not the published one")

@@ -10,9 +10,11 @@ from typing import NoReturn
 
 import numpy as np
 from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from torchfromscratch.errors import UserError
+
+# Those of torchvision's ImageFolder.
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
 # What is said of pictures that are not read just as they are, behind their number.
 FIRST_FRAME = "of several frames, of which the first was read"
@@ -83,7 +85,7 @@ def find_labelled(root: Path) -> LabelledFiles:
             else:
                 raise UserError(f"{found[file][0]} and {path} are one file in two classes; delete one of them")
         if len(found) == before:
-            raise UserError(f"{root}/{folder} has no pictures ({', '.join(IMG_EXTENSIONS)}); add some or delete it")
+            raise UserError(f"{root}/{folder} has no pictures ({', '.join(PICTURE_ENDINGS)}); add some or delete it")
     return LabelledFiles([_as_text(name) for name in folders], list(found.values()), left_out)
 
 
@@ -148,7 +150,7 @@ def _walk(root: Path, folder: str) -> list[str]:
     found = []
     for path, folders, names in os.walk(root / folder, onerror=_refuse_folder, followlinks=True):
         folders[:] = [name for name in sorted(folders) if _enter(os.path.join(path, name), entered)]
-        found += [(path, name) for name in names if name.lower().endswith(IMG_EXTENSIONS)]
+        found += [(path, name) for name in names if name.lower().endswith(PICTURE_ENDINGS)]
     return [os.path.join(path, name) for path, name in sorted(found)]
 
 
