@@ -54,6 +54,15 @@ def test_help_tells_where_a_model_s_default_is_another_than_the_usual() -> None:
             assert f"{model}: {'yes' if value is True else value}" in helps[setting]
 
 
+@pytest.mark.parametrize("dataset", DATASET_DEFAULTS)
+@pytest.mark.parametrize("model", MODELS)
+def test_no_mirror_image_is_asked_about_that_training_never_shows(dataset: str, model: str) -> None:
+    given = {"dataset": dataset, "model": model}
+    for config in (resolve(given), resolve({**given, "flip": "none"})):
+        assert config.test_views == "single" or config.flip != "none"
+    assert resolve({**given, "flip": "none", "test_views": "mirrored"}).test_views == "mirrored"
+
+
 @pytest.mark.parametrize(
     ("given", "lr"),
     [
