@@ -47,6 +47,7 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
     side = 30 if row > 8 * 30 * 30 else 20
     groups, of_groups = of(16, 4, 8, side, side), of(1, 4, 8, 1, 1)
     logits, classes = of(512, 1000), of(512, 1, type=torch.int64)
+    vocabulary = 50257
     queries, keys = of(4, 4, 100, 32), of(4, 4, 77, 32)
     wide_heads = of(2, 4, 100, 128 if dtype in (torch.float16, torch.bfloat16) else 64)
     bias, logarithms = of(100, 77, type=wide).expand(4, 4, 100, 77), of(4, 4, 100, type=wide)
@@ -89,6 +90,22 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         "cross_entropy_gradient long": (
             *(of(16, 1, type=wide), of(16, many), of(16, 1, type=torch.int64)),
             *(of(many), None, 1, 0.9, -100, 0.1),
+        ),
+        "softmax of blocks": (of(4, vocabulary), 1, True),
+        "softmax of interleaved blocks": (of(2, vocabulary, 5), 1, False),
+        "softmax_gradient of blocks": (*[of(4, vocabulary)] * 2, 1, True),
+        "softmax_gradient of interleaved blocks": (*[of(2, vocabulary, 5)] * 2, 1, False),
+        "cross_entropy of blocks": (
+            *(of(4, vocabulary), of(4, 1, type=torch.int64), of(vocabulary), None),
+            *(1, 0.9, -100, 0.1),
+        ),
+        "cross_entropy_gradient of blocks": (
+            *(of(4, 1, type=wide), of(4, vocabulary), of(4, 1, type=torch.int64), of(vocabulary), None),
+            *(1, 0.9, -100, 0.1),
+        ),
+        "cross_entropy_gradient of interleaved blocks": (
+            *(of(2, 1, 5, type=wide), of(2, vocabulary, 5), of(2, 1, 5, type=torch.int64), None),
+            *(of(2, vocabulary, 5), 1, 0.9, -100, 0.0),
         ),
         "attend": (queries, keys, keys, bias, 0.2, False),
         "attend wide": (wide_heads, wide_heads, wide_heads, None, 0.2, True),

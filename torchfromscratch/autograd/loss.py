@@ -149,7 +149,7 @@ class SoftmaxCrossEntropy(Function):
         smoothing: float,
     ) -> tuple[Tensor, Tensor]:
         kernels = triton.kernels("softmax", z, w, s)
-        if kernels is not None and kernels.fits(z, dim):
+        if kernels is not None and kernels.fits(z):
             return kernels.losses(z, t, w, s, dim, factor, ignore_index, smoothing)
         x = LogSoftmax.forward(widen(z), dim)
         s = _density(s, w, smoothing, x, dim)
@@ -161,7 +161,7 @@ class SoftmaxCrossEntropy(Function):
         needs_z, _, _, needs_s, *_ = ctx.needs_input_grad
         if grad_output is not None and grad_x is None and needs_z and not needs_s:
             kernels = triton.kernels("softmax", grad_output, x, w, s)
-            if kernels is not None and kernels.fits(x, ctx.dim):
+            if kernels is not None and kernels.fits(x):
                 options = ctx.dim, ctx.factor, ctx.ignore_index, ctx.smoothing
                 return kernels.losses_gradient(grad_output, x, t, w, s, *options), *[None] * 7
         s = _density(s, w, ctx.smoothing, x, ctx.dim)

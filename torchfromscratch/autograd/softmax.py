@@ -28,7 +28,7 @@ class Softmax(Function):
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:
         kernels = triton.kernels("softmax", input)
-        if kernels is not None and kernels.fits(input, dim):
+        if kernels is not None and kernels.fits(input):
             return kernels.softmax(input, dim, logarithm=False)
         below = shift(widen(input), dim)
         exponential = call_out(torch.exp, below, out=below)
@@ -59,7 +59,7 @@ class LogSoftmax(Function):
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:
         kernels = triton.kernels("softmax", input)
-        if kernels is not None and kernels.fits(input, dim):
+        if kernels is not None and kernels.fits(input):
             return kernels.softmax(input, dim, logarithm=True)
         below = shift(widen(input), dim)
         log_sum = below.exp().sum(dim, keepdim=True).log()
@@ -99,7 +99,7 @@ def through_softmax(direction: Tensor, output: Tensor, dim: int) -> Tensor:
     rounding is most of their difference.
     """
     kernels = triton.kernels("softmax", direction, output)
-    if kernels is not None and kernels.fits(output, dim):
+    if kernels is not None and kernels.fits(output):
         return kernels.gradient(direction, output, dim, logarithm=False)
     d, y = widen(direction), widen(output)
     return (y * (d - (y * d).sum(dim, keepdim=True))).to(direction.dtype)
@@ -108,7 +108,7 @@ def through_softmax(direction: Tensor, output: Tensor, dim: int) -> Tensor:
 def through_log_softmax(grad_output: Tensor, output: Tensor, dim: int) -> Tensor:
     """dL/dx from dL/dy of y = log softmax(x), the `output`."""
     kernels = triton.kernels("softmax", grad_output, output)
-    if kernels is not None and kernels.fits(output, dim):
+    if kernels is not None and kernels.fits(output):
         return kernels.gradient(grad_output, output, dim, logarithm=True)
     grad, y = widen(grad_output), widen(output).exp()
     return (grad - y * grad.sum(dim, keepdim=True)).to(grad_output.dtype)

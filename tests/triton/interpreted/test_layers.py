@@ -37,6 +37,8 @@ def classes(*shape: int) -> Tensor:
     return torch.arange(torch.Size(shape).numel()).view(shape) % 5
 
 
+LONG = 2**14 + 3  # too many for a program to hold, and no multiple of its blocks
+WEIGHTS = 1 + torch.arange(LONG, dtype=torch.float64) % 3
 IGNORED = classes(3, 4).masked_fill(classes(3, 4) == 2, -100)
 MASK = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 FORBIDDEN = (MASK > 0.3) & (torch.arange(5) > 0).unsqueeze(1)  # in the first row nothing is, in others some
@@ -70,6 +72,20 @@ CASES = [
         ENTROPY,
     ),
     Case("probabilities", lambda z: F.cross_entropy(z, z.detach().abs()), ((7, 5),), ENTROPY),
+    Case("softmax of long rows", lambda x: F.softmax(x, -1), ((2, LONG),), SOFTMAX),
+    Case("log softmax of long rows", lambda x: F.log_softmax(x, 1), ((2, LONG, 3),), SOFTMAX),
+    Case("cross-entropy of a vocabulary", lambda z: F.cross_entropy(z, classes(3)), ((3, LONG),), ENTROPY),
+    Case(
+        "cross-entropy of a vocabulary with everything",
+        lambda z: F.cross_entropy(
+            z, classes(1, 3).masked_fill(classes(1, 3) == 1, -100), WEIGHTS.to(z.dtype), label_smoothing=0.2
+        ),
+        ((1, LONG, 3),),
+        ENTROPY,
+    ),
+    Case(
+        "densities of a vocabulary", lambda z: F.cross_entropy(z, (z.detach() > 3).to(z.dtype)), ((2, LONG),), ENTROPY
+    ),
     Case("attention", F.scaled_dot_product_attention, ((2, 5, 4), (2, 7, 4), (2, 7, 3)), ATTEND),
     Case(
         "masked attention",
@@ -196,18 +212,23 @@ def test_an_empty_batch() -> None:
 
 def test_a_class_that_does_not_exist_makes_the_loss_nan() -> None:
     """A kernel cannot raise; nor may it answer as if there were such a class."""
-    z = torch.randn(3, 4, requires_grad=True)
-    loss = F.cross_entropy(z, torch.tensor([0, 4, 1]), reduction="none")
-    assert loss.isnan().tolist() == [False, True, False]
+    for length in (4, LONG):
+        z = torch.randn(3, length, requires_grad=True)
+        loss = F.cross_entropy(z, torch.tensor([0, length, 1]), reduction="none")
+        assert loss.isnan().tolist() == [False, True, False]
 
 
 def test_nan_and_infinity_in_rows() -> None:
     rows = torch.zeros(4, 5, dtype=torch.float64)
     rows[0], rows[1, 2], rows[2, 3], rows[3, 1] = -torch.inf, torch.nan, -torch.inf, torch.inf
+    long = torch.zeros(5, LONG, dtype=torch.float64)
+    long[:4, -5:], long[4, : 2**14] = rows, -torch.inf
+    long[0] = -torch.inf
     for layer in (F.softmax, F.log_softmax):
-        with called("softmax"):
-            found = layer(rows, -1)
-        torch.testing.assert_close(found, by_plain_arithmetic(layer, rows, -1), equal_nan=True)
+        for x in (rows, long):
+            with called("softmax"):
+                found = layer(x, -1)
+            torch.testing.assert_close(found, by_plain_arithmetic(layer, x, -1), equal_nan=True)
 
 
 def test_ties_and_nan_among_the_windows() -> None:

@@ -1,16 +1,21 @@
-"""Softmax, its logarithm and cross-entropy along one dimension, each in one pass over x.
+"""Softmax, its logarithm and cross-entropy along one dimension.
 
     y = e^x / Σ e^x              dL/dx = y · (g − Σ y·g)             g = dL/dy
     y = x − log Σ e^x            dL/dx = g − e^y · Σ g
     L = − h·y_t − Σ S·y          dL/dx = (e^y · (h + Σ S) − h·onehot(t) − S) · dL/dL
 
-A program holds rows of elements that lie `inner` apart: row r begins at the (r mod inner)-th element of the
-(r div inner)-th block of length · inner.
+Elements of a row lie `inner` apart: row r begins at the (r mod inner)-th element of the (r div inner)-th block of
+length · inner. A program holds rows whole, and reads each element once. Rows that are too long for that it takes in
+blocks of columns, and reads them twice, first for the sums. Where a block raises the greatest element from m to m′, the
+sum of exponentials so far is scaled by e^(m − m′).
+
+Source for that: M. Milakov and N. Gimelshein, "Online normalizer calculation for softmax", 2018.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,20 +25,24 @@ from torch import Tensor
 
 from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.triton import IS_INTERPRETED
-from torchfromscratch.kernels.triton.launch import blocks_of, launch, only_number, operation
+from torchfromscratch.kernels.triton.launch import Traffic, as_bytes, blocks_of, launch, only_number, operation
 from torchfromscratch.kernels.triton.mathematics import exp, log, wide
 
-# Elements that a program holds.
+# Elements that a program holds: of whole rows, and of blocks of long ones.
 TILE = 2**14 if IS_INTERPRETED else 2**11
+TILE_OF_LONG = 2**14 if IS_INTERPRETED else 2**11
+
+# Long rows that lie interleaved are taken together: eight elements of float32 fill a sector of memory.
+INTERLEAVED = 8
 
 
-def fits(input: Tensor, dim: int) -> bool:
-    """Whether rows along the dimension can be held whole."""
-    return input.numel() > 0 and input.shape[dim] <= longest_row(input.dtype)
+def fits(input: Tensor) -> bool:
+    """Whether there are elements."""
+    return input.numel() > 0
 
 
 def longest_row(dtype: torch.dtype) -> int:
-    """Elements of the longest row that a program holds: of twice as many, registers spill."""
+    """Elements of the longest row that a program holds whole: of twice as many, registers spill."""
     return 2**13 if dtype == torch.float64 else 2**14
 
 
@@ -47,33 +56,65 @@ def gradient(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> 
     return _softmax_gradient(grad_output.contiguous(), output.contiguous(), dim % output.dim(), logarithm)
 
 
-def _rows(input: Tensor, dim: int) -> tuple[int, int, int]:
-    """How many rows there are, their length and how far apart their elements lie."""
-    length = input.shape[dim]
-    return input.numel() // length, length, math.prod(input.shape[dim + 1 :])
+def _is_long(input: Tensor, dim: int) -> bool:
+    return input.shape[dim] > longest_row(input.dtype)
 
 
-def _blocks(count: int, length: int) -> dict[str, int]:
-    columns = triton.next_power_of_2(length)
-    rows = max(1, min(TILE // columns, triton.next_power_of_2(count)))
-    return {"rows": rows, "columns": columns, "warps": min(16, max(4, rows * columns // 256))}
+def _reading_long_rows_twice(*read_twice: int) -> Traffic:
+    """Of an operation along `dim`, its first number, that reads these arguments in both passes over long rows."""
+
+    def traffic(args: Sequence[Any], results: Sequence[Tensor]) -> tuple[int, int]:
+        dim = next(arg for arg in args if isinstance(arg, int))
+        read = [*args, *[args[position] for position in read_twice if _is_long(results[-1], dim)]]
+        return 1, as_bytes(*[arg for arg in read if isinstance(arg, Tensor)], *results)
+
+    return traffic
 
 
-@operation(like=lambda input, dim, logarithm: torch.empty_like(input))
-def _softmax(input: Tensor, dim: int, logarithm: bool) -> Tensor:
-    output, sizes = torch.empty_like(input), _rows(input, dim)
-    blocks = _blocks(*sizes[:2])
-    launch(softmax_kernel, blocks_of(sizes[0], blocks["rows"]), input, output, *sizes, logarithm=logarithm, **blocks)
-    return output
+def _launch(whole: Any, in_blocks: Any, input: Tensor, dim: int, *tensors: Tensor | None, **constants: Any) -> None:
+    """The kernel that holds rows of this input whole or, of long rows, the one that takes them in blocks."""
+    length, inner = input.shape[dim], math.prod(input.shape[dim + 1 :])
+    count = input.numel() // length
+    if _is_long(input, dim):
+        kernel, rows, warps = in_blocks, 1 if inner == 1 else INTERLEAVED, 8
+        columns = TILE_OF_LONG // rows
+    else:
+        kernel, columns = whole, triton.next_power_of_2(length)
+        rows = max(1, min(TILE // columns, triton.next_power_of_2(count)))
+        warps = min(16, max(4, rows * columns // 256))
+    sizes = count, length, inner
+    launch(kernel, blocks_of(count, rows), *tensors, *sizes, rows=rows, columns=columns, warps=warps, **constants)
 
 
 @triton.jit
-def _elements(count, length, inner, rows: tl.constexpr, columns: tl.constexpr):
-    """A program's rows, their columns, where their elements lie, and which exist."""
-    row, column = tl.program_id(0) * rows + tl.arange(0, rows), tl.arange(0, columns)
+def _elements(first, count, length, inner, rows: tl.constexpr, columns: tl.constexpr):
+    """A program's rows, their columns from the first on, where their elements lie, and which exist."""
+    row, column = tl.program_id(0) * rows + tl.arange(0, rows), first + tl.arange(0, columns)
     start = (row // inner).to(tl.int64) * length * inner + row % inner
     inside = (row < count)[:, None] & (column < length)[None, :]
     return row, column, start[:, None] + column.to(tl.int64)[None, :] * inner, inside
+
+
+@triton.jit
+def _greatest_and_sum(input, count, length, inner, rows: tl.constexpr, columns: tl.constexpr):
+    """m = max x and Σ e^(x − m) of each row, block by block. No block moves the sum where all so far is −∞."""
+    dtype: tl.constexpr = tl.float64 if input.dtype.element_ty == tl.float64 else tl.float32
+    greatest, total = tl.full((rows,), float("-inf"), dtype), tl.zeros((rows,), dtype)
+    for first in range(0, length, columns):
+        _, _, at, inside = _elements(first, count, length, inner, rows, columns)
+        x = wide(tl.load(input + at, mask=inside, other=float("-inf")))
+        before = greatest
+        greatest = tl.maximum(before, tl.max(x, 1))
+        below = x - tl.where(greatest == float("-inf"), 0, greatest)[:, None]
+        total = total * tl.where(before == greatest, 1, exp(before - greatest)) + tl.sum(exp(below), 1)
+    return greatest, total
+
+
+@operation(like=lambda input, dim, logarithm: torch.empty_like(input), traffic=_reading_long_rows_twice(0))
+def _softmax(input: Tensor, dim: int, logarithm: bool) -> Tensor:
+    output = torch.empty_like(input)
+    _launch(softmax_kernel, softmax_in_blocks_kernel, input, dim, input, output, logarithm=logarithm)
+    return output
 
 
 @triton.jit
@@ -87,7 +128,7 @@ def _log_softmax(x):
 def softmax_kernel(
     input, output, count, length, inner, logarithm: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr
 ):  # fmt: skip
-    _, _, at, inside = _elements(count, length, inner, rows, columns)
+    _, _, at, inside = _elements(0, count, length, inner, rows, columns)
     x = wide(tl.load(input + at, mask=inside, other=float("-inf")))
     if logarithm:
         y = _log_softmax(x)
@@ -97,19 +138,33 @@ def softmax_kernel(
     tl.store(output + at, y, mask=inside)
 
 
-@operation(like=lambda grad_output, output, dim, logarithm: torch.empty_like(grad_output))
+@triton.jit
+def softmax_in_blocks_kernel(
+    input, output, count, length, inner, logarithm: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr
+):  # fmt: skip
+    greatest, total = _greatest_and_sum(input, count, length, inner, rows, columns)
+    log_total = log(total)
+    for first in range(0, length, columns):
+        _, _, at, inside = _elements(first, count, length, inner, rows, columns)
+        below = wide(tl.load(input + at, mask=inside, other=0)) - greatest[:, None]
+        y = below - log_total[:, None] if logarithm else exp(below) / total[:, None]
+        tl.store(output + at, y, mask=inside)
+
+
+def _empty_gradient(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Tensor:
+    return torch.empty_like(grad_output)
+
+
+@operation(like=_empty_gradient, traffic=_reading_long_rows_twice(0, 1))
 def _softmax_gradient(grad_output: Tensor, output: Tensor, dim: int, logarithm: bool) -> Tensor:
-    grad_input, sizes = torch.empty_like(grad_output), _rows(output, dim)
-    blocks = _blocks(*sizes[:2])
-    launch(
+    grad_input = torch.empty_like(grad_output)
+    _launch(
         softmax_gradient_kernel,
-        blocks_of(sizes[0], blocks["rows"]),
-        grad_output,
+        softmax_gradient_in_blocks_kernel,
         output,
-        grad_input,
-        *sizes,
+        dim,
+        *(grad_output, output, grad_input),
         logarithm=logarithm,
-        **blocks,
     )
     return grad_input
 
@@ -119,11 +174,30 @@ def softmax_gradient_kernel(
     grad_output, output, grad_input, count, length, inner,
     logarithm: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
-    _, _, at, inside = _elements(count, length, inner, rows, columns)
+    _, _, at, inside = _elements(0, count, length, inner, rows, columns)
     g = wide(tl.load(grad_output + at, mask=inside, other=0))
     y = wide(tl.load(output + at, mask=inside, other=0))
     dx = g - exp(y) * tl.sum(g, 1)[:, None] if logarithm else y * (g - tl.sum(y * g, 1)[:, None])
     tl.store(grad_input + at, dx, mask=inside)
+
+
+@triton.jit
+def softmax_gradient_in_blocks_kernel(
+    grad_output, output, grad_input, count, length, inner,
+    logarithm: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = tl.float64 if output.dtype.element_ty == tl.float64 else tl.float32
+    total = tl.zeros((rows,), dtype)
+    for first in range(0, length, columns):
+        _, _, at, inside = _elements(first, count, length, inner, rows, columns)
+        g = wide(tl.load(grad_output + at, mask=inside, other=0))
+        total += tl.sum(g if logarithm else g * wide(tl.load(output + at, mask=inside, other=0)), 1)
+    for first in range(0, length, columns):
+        _, _, at, inside = _elements(first, count, length, inner, rows, columns)
+        g = wide(tl.load(grad_output + at, mask=inside, other=0))
+        y = wide(tl.load(output + at, mask=inside, other=0))
+        dx = g - exp(y) * total[:, None] if logarithm else y * (g - total[:, None])
+        tl.store(grad_input + at, dx, mask=inside)
 
 
 # ---------------- cross-entropy
@@ -162,7 +236,7 @@ def _empty_losses(
     return input.new_empty(shape, dtype=wide_type(input.dtype)), torch.empty_like(input)
 
 
-@operation(like=_empty_losses)
+@operation(like=_empty_losses, traffic=_reading_long_rows_twice(0))
 def cross_entropy(
     input: Tensor,
     classes: Tensor | None,
@@ -175,22 +249,15 @@ def cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """L of every row and the logarithm of the softmax, of contiguous tensors."""
     losses, logarithms = _empty_losses(input, classes, weight, density, dim)
-    sizes = _rows(input, dim)
-    blocks = _blocks(*sizes[:2])
-    launch(
+    _launch(
         cross_entropy_kernel,
-        blocks_of(sizes[0], blocks["rows"]),
+        cross_entropy_in_blocks_kernel,
         input,
-        classes,
-        weight,
-        density,
-        losses,
-        logarithms,
-        *sizes,
+        dim,
+        *(input, classes, weight, density, losses, logarithms),
         factor=factor,
         ignore_index=ignore_index,
         smoothing=smoothing,
-        **blocks,
     )
     return losses, logarithms
 
@@ -223,27 +290,58 @@ def _target(
 
 
 @triton.jit
-def cross_entropy_kernel(
-    input, classes, weight, density, losses, logarithms, count, length, inner,
-    factor: tl.constexpr, ignore_index: tl.constexpr, smoothing: tl.constexpr,
-    rows: tl.constexpr, columns: tl.constexpr,
+def _losses(
+    y, one_hot, s, inside, classes, density, smoothing: tl.constexpr, rows: tl.constexpr
 ):  # fmt: skip
-    row, column, at, inside = _elements(count, length, inner, rows, columns)
-    y = _log_softmax(wide(tl.load(input + at, mask=inside, other=float("-inf"))))
-    zeros = tl.zeros((rows, columns), y.dtype)
-    one_hot, s, counts = _target(
-        row, column, at, inside, classes, weight, density, count, length, factor, ignore_index, smoothing, zeros
-    )
+    """− h·y_t − Σ S·y over the columns that are held."""
     loss = tl.zeros((rows,), y.dtype)
     if classes is not None:
         loss -= tl.sum(tl.where(one_hot == 0, 0, one_hot * y), 1)
     if density is not None or smoothing != 0:
         loss -= tl.sum(tl.where(inside, s * y, 0), 1)
+    return loss
+
+
+@triton.jit
+def cross_entropy_kernel(
+    input, classes, weight, density, losses, logarithms, count, length, inner,
+    factor: tl.constexpr, ignore_index: tl.constexpr, smoothing: tl.constexpr,
+    rows: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
+    row, column, at, inside = _elements(0, count, length, inner, rows, columns)
+    y = _log_softmax(wide(tl.load(input + at, mask=inside, other=float("-inf"))))
+    zeros = tl.zeros((rows, columns), y.dtype)
+    one_hot, s, counts = _target(
+        row, column, at, inside, classes, weight, density, count, length, factor, ignore_index, smoothing, zeros
+    )
+    loss = _losses(y, one_hot, s, inside, classes, density, smoothing, rows)
     tl.store(losses + row, tl.where(counts, loss, 0), mask=row < count)
     tl.store(logarithms + at, y, mask=inside)
 
 
-@operation(like=lambda grad_losses, logarithms, *_: torch.empty_like(logarithms))
+@triton.jit
+def cross_entropy_in_blocks_kernel(
+    input, classes, weight, density, losses, logarithms, count, length, inner,
+    factor: tl.constexpr, ignore_index: tl.constexpr, smoothing: tl.constexpr,
+    rows: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
+    greatest, total = _greatest_and_sum(input, count, length, inner, rows, columns)
+    log_total = log(total)
+    zeros = tl.zeros((rows, columns), total.dtype)
+    loss = tl.zeros((rows,), total.dtype)
+    for first in range(0, length, columns):
+        row, column, at, inside = _elements(first, count, length, inner, rows, columns)
+        y = wide(tl.load(input + at, mask=inside, other=0)) - greatest[:, None] - log_total[:, None]
+        one_hot, s, counts = _target(
+            row, column, at, inside, classes, weight, density, count, length, factor, ignore_index, smoothing, zeros
+        )
+        loss += tl.where(counts, _losses(y, one_hot, s, inside, classes, density, smoothing, rows), 0)
+        tl.store(logarithms + at, y, mask=inside)
+    row = tl.program_id(0) * rows + tl.arange(0, rows)
+    tl.store(losses + row, loss, mask=row < count)
+
+
+@operation(like=lambda grad_losses, logarithms, *_: torch.empty_like(logarithms), traffic=_reading_long_rows_twice(4))
 def cross_entropy_gradient(
     grad_losses: Tensor,
     logarithms: Tensor,
@@ -256,23 +354,17 @@ def cross_entropy_gradient(
     smoothing: float,
 ) -> Tensor:
     """dL/dx from dL/dL, one number or one of every row, and the logarithm of the softmax; all contiguous."""
-    grad_input, sizes = torch.empty_like(logarithms), _rows(logarithms, dim)
-    blocks = _blocks(*sizes[:2])
-    launch(
+    grad_input = torch.empty_like(logarithms)
+    _launch(
         cross_entropy_gradient_kernel,
-        blocks_of(sizes[0], blocks["rows"]),
-        grad_losses,
+        cross_entropy_gradient_in_blocks_kernel,
         logarithms,
-        classes,
-        weight,
-        density,
-        grad_input,
-        *sizes,
+        dim,
+        *(grad_losses, logarithms, classes, weight, density, grad_input),
         is_one=grad_losses.numel() == 1,
         factor=factor,
         ignore_index=ignore_index,
         smoothing=smoothing,
-        **blocks,
     )
     return grad_input
 
@@ -283,7 +375,7 @@ def cross_entropy_gradient_kernel(
     is_one: tl.constexpr, factor: tl.constexpr, ignore_index: tl.constexpr, smoothing: tl.constexpr,
     rows: tl.constexpr, columns: tl.constexpr,
 ):  # fmt: skip
-    row, column, at, inside = _elements(count, length, inner, rows, columns)
+    row, column, at, inside = _elements(0, count, length, inner, rows, columns)
     y = wide(tl.load(logarithms + at, mask=inside, other=float("-inf")))
     zeros = tl.zeros((rows, columns), y.dtype)
     one_hot, s, counts = _target(
@@ -293,3 +385,28 @@ def cross_entropy_gradient_kernel(
     target = one_hot + s
     dx = (exp(y) * tl.sum(target, 1)[:, None] - target) * g[:, None]
     tl.store(grad_input + at, dx, mask=inside)
+
+
+@triton.jit
+def cross_entropy_gradient_in_blocks_kernel(
+    grad_losses, logarithms, classes, weight, density, grad_input, count, length, inner,
+    is_one: tl.constexpr, factor: tl.constexpr, ignore_index: tl.constexpr, smoothing: tl.constexpr,
+    rows: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
+    dtype: tl.constexpr = tl.float64 if logarithms.dtype.element_ty == tl.float64 else tl.float32
+    zeros, total = tl.zeros((rows, columns), dtype), tl.zeros((rows,), dtype)
+    for first in range(0, length, columns):
+        row, column, at, inside = _elements(first, count, length, inner, rows, columns)
+        one_hot, s, counts = _target(
+            row, column, at, inside, classes, weight, density, count, length, factor, ignore_index, smoothing, zeros
+        )
+        total += tl.sum(one_hot + s, 1)
+    for first in range(0, length, columns):
+        row, column, at, inside = _elements(first, count, length, inner, rows, columns)
+        y = wide(tl.load(logarithms + at, mask=inside, other=float("-inf")))
+        one_hot, s, counts = _target(
+            row, column, at, inside, classes, weight, density, count, length, factor, ignore_index, smoothing, zeros
+        )
+        g = tl.load(grad_losses + (row * 0 if is_one else row), mask=counts, other=0).to(dtype)
+        dx = (exp(y) * total[:, None] - one_hot - s) * g[:, None]
+        tl.store(grad_input + at, dx, mask=inside)
