@@ -48,6 +48,11 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
     groups, of_groups = of(16, 4, 8, side, side), of(1, 4, 8, 1, 1)
     logits, classes = of(512, 1000), of(512, 1, type=torch.int64)
     vocabulary = 50257
+    long = 3 * 224 * 224
+    long_rows = [long, 1, 1, long, long, 1, 1]
+    pictures, of_channels = of(2, 16, 20, 64, 64), of(1, 16, 20, 1, 1)
+    in_groups = [20 * 64**2, 16, 64**2, 16 * 20 * 64**2, 20 * 64**2, 64**2, 1]
+    pictures_last, in_groups_last = pictures, [20 * 64**2, 16, 64**2, 16 * 20 * 64**2, 20, 1, 16 * 20]
     queries, keys = of(4, 4, 100, 32), of(4, 4, 77, 32)
     wide_heads = of(2, 4, 100, 128 if dtype in (torch.float16, torch.bfloat16) else 64)
     bias, logarithms = of(100, 77, type=wide).expand(4, 4, 100, 77), of(4, 4, 100, type=wide)
@@ -79,6 +84,20 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
             *(groups, groups, of_groups, of(64, type=wide), of(64, type=wide)),
             *(8 * side**2, 4, side**2, 1e-5, True),
         ),
+        "normalize_blocks": (of(8, long), of(1, long), None, long_rows, 1e-5, False),
+        "normalize_blocks of groups": (pictures, of_channels, of_channels, in_groups, 1e-5, True),
+        "normalize_blocks last": (pictures_last, of_channels, of_channels, in_groups_last, 1e-5, True),
+        "block_gradients": (
+            *(of(64, long), of(64, long), of(1, long), of(64, type=wide), of(64, type=wide)),
+            *(long_rows, 1e-5, False),
+        ),
+        "block_gradients of groups": (
+            *(pictures, pictures, of_channels, of(32, type=wide), of(32, type=wide), in_groups, 1e-5, True),
+        ),
+        "block_gradients last": (
+            *(pictures_last, pictures_last, of_channels, of(32, type=wide), of(32, type=wide), in_groups_last),
+            *(1e-5, True),
+        ),
         "update_running": (of(64), of(64), of(64, type=wide), of(64, type=wide), 0.1, 1.001),
         "softmax": (logits, 1, False),
         "softmax long": (of(16, many), 1, True),
@@ -106,6 +125,11 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         "cross_entropy_gradient of interleaved blocks": (
             *(of(2, 1, 5, type=wide), of(2, vocabulary, 5), of(2, 1, 5, type=torch.int64), None),
             *(of(2, vocabulary, 5), 1, 0.9, -100, 0.0),
+        ),
+        "likelihood": (logits, classes, of(1000), 1, -100),
+        "likelihood_gradient": (of(512, 1, type=wide), classes, of(1000), of(), [512, 1000], 1, -100),
+        "likelihood_gradient in space": (
+            *(of(type=wide), of(8, 1, 64, 64, type=torch.int64), None, of(), [8, 21, 64, 64], 1, -100),
         ),
         "attend": (queries, keys, keys, bias, 0.2, False),
         "attend wide": (wide_heads, wide_heads, wide_heads, None, 0.2, True),
@@ -162,4 +186,4 @@ def test_every_formula(name: str, card: int, monkeypatch: pytest.MonkeyPatch) ->
         assert_fits(card, launch)
 
 
-CONSTANTS = {"slope", "low", "high", "bound", "value", "beta", "alpha", "scale", "inner", "delta"}
+CONSTANTS = {"slope", "low", "high", "bound", "value", "beta", "alpha", "scale", "inner", "delta", "eps"}

@@ -29,7 +29,7 @@ from torchfromscratch.autograd.function import Function, differentiable, restore
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.autograd.softmax import LogSoftmax, log_softmax_t, through_log_softmax
 from torchfromscratch.kernels import triton
-from torchfromscratch.kernels.execution import in_cpu_memory, is_differentiating
+from torchfromscratch.kernels.execution import in_cpu_memory, is_batched, is_differentiating
 from torchfromscratch.kernels.precision import widen
 
 # torch bounds the logarithm of a probability, and the denominator of its derivative, which may be 0.
@@ -202,6 +202,9 @@ def _negative_log_likelihood(x: Tensor, t: Tensor, w: Tensor | None, dim: int, i
 
     x (N, C, …), t (N, 1, …), w (C) or None → L (N, 1, …) in float32 or wider.
     """
+    kernels = None if is_batched(t) else triton.kernels("softmax", x, w)
+    if kernels is not None and kernels.fits(x):
+        return kernels.likelihoods(x, t, w, dim, ignore_index)
     return _cross_entropy(widen(x), Classes(t, w, 1, ignore_index), None, dim)
 
 
@@ -209,6 +212,9 @@ def _negative_log_likelihood_transpose(
     g: Tensor, t: Tensor, w: Tensor | None, dim: int, ignore_index: int, shape: Sequence[int], dtype: torch.dtype
 ) -> Tensor:
     """dL/dx = − h · onehot(t) · dL/dL."""
+    kernels = None if is_batched(t) else triton.kernels("softmax", g, w)
+    if kernels is not None and math.prod(shape) > 0:
+        return kernels.likelihoods_gradient(g, t, w, dim, ignore_index, shape, dtype)
     classes = Classes(t, w, 1, ignore_index)
     h = classes.weigh(classes.drop_ignored(g))
     return g.new_zeros(shape).scatter(dim, classes.index, -h).to(dtype)

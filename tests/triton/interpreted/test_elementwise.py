@@ -14,6 +14,7 @@ import torchfromscratch.functional as F
 from tests.triton.interpreted.spy import called
 from torchfromscratch.autograd import elementwise as activations
 from torchfromscratch.autograd import loss as losses
+from torchfromscratch.autograd import margin_loss as margin_losses
 from torchfromscratch.kernels.triton.elementwise import FORMULAS
 
 # Of a row's constants, some that tell its branches apart; others have none.
@@ -27,11 +28,15 @@ CONSTANTS = {
     "ELU": (1.3, 1.1, 0.9),
     "SmoothError": (0.7,),
     "HuberError": (0.7,),
+    "PoissonNLL": (0.5,),
 }
+
+# The tensors of these rows are none below 0.
+OF_NO_NEGATIVE = {"GaussianNLL", "PoissonNLL", "Divergence"}
 
 ROWS = {
     row.__name__: row
-    for table in (activations, losses)
+    for table in (activations, losses, margin_losses)
     for row in vars(table).values()
     if callable(row) and row.__name__ in FORMULAS and row.__name__ != "Gate"
 }
@@ -46,6 +51,8 @@ def arguments(name: str, dtype: torch.dtype) -> list[Tensor]:
     tensors = [2 * torch.randn(3, 5, 7, dtype=torch.float64) for _ in range(count)]
     if name == "BinaryCrossEntropy":
         return [tensor.sigmoid().to(dtype) for tensor in tensors]
+    if name in OF_NO_NEGATIVE:
+        return [tensor.abs().to(dtype) for tensor in tensors]
     tensors[0].view(-1)[:7] = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan, 30, -30])
     return [tensor.to(dtype) for tensor in tensors]
 

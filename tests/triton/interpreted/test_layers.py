@@ -33,6 +33,10 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.batch_norm(x, None, None, weight, bias, training=True)
 
 
+def group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.group_norm(x, 3, weight, bias)
+
+
 def classes(*shape: int) -> Tensor:
     return torch.arange(torch.Size(shape).numel()).view(shape) % 5
 
@@ -43,8 +47,10 @@ IGNORED = classes(3, 4).masked_fill(classes(3, 4) == 2, -100)
 MASK = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 FORBIDDEN = (MASK > 0.3) & (torch.arange(5) > 0).unsqueeze(1)  # in the first row nothing is, in others some
 NORM, POOL, MEAN = ("normalize_rows", "row_gradients"), ("max_windows", "fetch_transpose"), ("average",)
+BLOCKS = ("normalize_blocks", "block_gradients")
 BATCH_NORM, ATTEND = ("normalize_batch", "batch_gradients"), ("attend", "attend_gradients")
 MEAN = ("average", "average_transpose")
+NLL = ("likelihood", "likelihood_gradient")
 ENTROPY, SOFTMAX = ("cross_entropy", "cross_entropy_gradient"), ("softmax", "softmax_gradient")
 
 CASES = [
@@ -55,6 +61,14 @@ CASES = [
     Case("RMS norm", lambda x, w: F.rms_norm(x, (6,), w), ((7, 6), (6,)), NORM),
     Case("group norm", lambda x, w, b: F.group_norm(x, 2, w, b), ((3, 6, 5), (6,), (6,)), NORM),
     Case("instance norm", lambda x: F.instance_norm(x), ((2, 3, 5, 3),), NORM),
+    Case(
+        "layer norm of long rows", lambda x, w, b: F.layer_norm(x, (8195,), w, b), ((2, 8195), (8195,), (8195,)), BLOCKS
+    ),
+    Case("RMS norm of long rows", lambda x, w: F.rms_norm(x, (3, 2800), w), ((2, 3, 2800), (3, 2800)), BLOCKS),
+    Case("group norm of long rows", lambda x, w, b: F.group_norm(x, 2, w, b), ((2, 6, 71, 41), (6,), (6,)), BLOCKS),
+    Case("instance norm of long rows", lambda x: F.instance_norm(x), ((1, 1, 3, 2800),), BLOCKS),
+    Case("group norm, channels last", group_norm, ((2, 6, 5, 7), (6,), (6,)), BLOCKS, channels_last=True),
+    Case("group norm of one channel each", group_norm, ((3, 3, 2, 5), (3,), (3,)), BLOCKS, channels_last=True),
     Case("max pooling", lambda x: F.max_pool2d(x, 2), ((2, 3, 7, 6),), POOL),
     Case("overlapping", lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), ((2, 3, 7, 6),), POOL, channels_last=True),
     Case("dilated", lambda x: F.max_pool1d(x, 3, 1, 1, dilation=2), ((2, 3, 9),), POOL),
@@ -85,6 +99,14 @@ CASES = [
     ),
     Case(
         "densities of a vocabulary", lambda z: F.cross_entropy(z, (z.detach() > 3).to(z.dtype)), ((2, LONG),), ENTROPY
+    ),
+    Case("NLL", lambda x: F.nll_loss(x, classes(7)), ((7, 5),), NLL),
+    Case("NLL of a vocabulary", lambda x: F.nll_loss(x, classes(2), reduction="none"), ((2, LONG),), NLL),
+    Case(
+        "NLL with everything",
+        lambda x: F.nll_loss(x, IGNORED, torch.arange(1.0, 6).to(x.dtype)),
+        ((3, 5, 4),),
+        NLL,
     ),
     Case("attention", F.scaled_dot_product_attention, ((2, 5, 4), (2, 7, 4), (2, 7, 3)), ATTEND),
     Case(
@@ -214,8 +236,11 @@ def test_a_class_that_does_not_exist_makes_the_loss_nan() -> None:
     """A kernel cannot raise; nor may it answer as if there were such a class."""
     for length in (4, LONG):
         z = torch.randn(3, length, requires_grad=True)
-        loss = F.cross_entropy(z, torch.tensor([0, length, 1]), reduction="none")
-        assert loss.isnan().tolist() == [False, True, False]
+        for loss in (F.cross_entropy, F.nll_loss):
+            losses = loss(z, torch.tensor([0, length, 1]), reduction="none")
+            assert losses.isnan().tolist() == [False, True, False]
+            (gradient,) = torch.autograd.grad(losses.sum(), z)
+            assert gradient.isnan().all(1).tolist() == gradient.isnan().any(1).tolist() == [False, True, False]
 
 
 def test_nan_and_infinity_in_rows() -> None:

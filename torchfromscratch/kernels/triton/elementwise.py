@@ -22,7 +22,7 @@ from torchfromscratch.kernels.triton.mathematics import erf, exp, expm1, log, lo
 # A program's elements. The interpreter takes as long for a program whatever its block.
 BLOCK = 2**14 if IS_INTERPRETED else 1024
 
-MOST_TENSORS = 3
+MOST_TENSORS = 4
 
 # By the names of a row and, of a derivative, its own: "ReLU", "ReLU.dx".
 FORMULAS: dict[str, Any] = {}
@@ -79,6 +79,7 @@ def elementwise_kernel(
     a,
     b,
     c,
+    d,
     size,
     formula: tl.constexpr,
     constants: tl.constexpr,
@@ -92,8 +93,11 @@ def elementwise_kernel(
         y = _of_one(formula, constants, x)
     elif len(is_one) == 2:
         y = _of_two(formula, constants, x, _load(b, at, inside, is_one[1]))
-    else:
+    elif len(is_one) == 3:
         y = _of_three(formula, constants, x, _load(b, at, inside, is_one[1]), _load(c, at, inside, is_one[2]))
+    else:
+        z = _load(c, at, inside, is_one[2])
+        y = formula(x, _load(b, at, inside, is_one[1]), z, _load(d, at, inside, is_one[3]))
     tl.store(result + at, y, mask=inside)
 
 
@@ -454,7 +458,7 @@ def gelu_tanh_dx(g, x):
     return g * (s + x * s * (1 - s) * slope)
 
 
-# Losses of a pair of elements
+# Losses of an element, or of a pair
 
 
 @formula("SquaredError")
@@ -473,6 +477,18 @@ def squared_error_dx(g, x, y):
 @triton.jit
 def squared_error_dy(g, x, y):
     return 2 * g * (y - x)
+
+
+@formula("Square")
+@triton.jit
+def square(d):
+    return d * d
+
+
+@formula("Square.dd")
+@triton.jit
+def square_dd(g, d):
+    return 2 * g * d
 
 
 @formula("Absolute")
@@ -574,3 +590,195 @@ def sigmoid_cross_entropy_dz(g, z, y):
 @triton.jit
 def sigmoid_cross_entropy_dy(g, z):
     return -g * z
+
+
+@formula("WeightedSigmoidCrossEntropy")
+@triton.jit
+def weighted_sigmoid_cross_entropy(z, y, p):
+    return (1 - y) * z - (1 + (p - 1) * y) * logsigmoid(z)
+
+
+@formula("WeightedSigmoidCrossEntropy.dz")
+@triton.jit
+def weighted_sigmoid_cross_entropy_dz(g, z, y, p):
+    return (sigmoid(z) * (p * y + 1 - y) - p * y) * g
+
+
+@formula("WeightedSigmoidCrossEntropy.dy")
+@triton.jit
+def weighted_sigmoid_cross_entropy_dy(g, z, p):
+    return g * (logsigmoid(-z) - p * logsigmoid(z))
+
+
+@formula("WeightedSigmoidCrossEntropy.dp")
+@triton.jit
+def weighted_sigmoid_cross_entropy_dp(g, z, y):
+    return -g * y * logsigmoid(z)
+
+
+@formula("Divergence")
+@triton.jit
+def divergence(x, y):
+    return tl.where(y == 0, 0, y * log(y)) - y * x
+
+
+@formula("Divergence.dx")
+@triton.jit
+def divergence_dx(g, y):
+    return -g * y
+
+
+@formula("Divergence.dy")
+@triton.jit
+def divergence_dy(g, x, y):
+    return g * (log(y) + 1 - x)
+
+
+@formula("LogDivergence")
+@triton.jit
+def log_divergence(x, y):
+    return exp(y) * (y - x)
+
+
+@formula("LogDivergence.dx")
+@triton.jit
+def log_divergence_dx(g, y):
+    return -g * exp(y)
+
+
+@formula("LogDivergence.dy")
+@triton.jit
+def log_divergence_dy(g, x, y):
+    return g * exp(y) * (y - x + 1)
+
+
+@formula("GaussianNLL")
+@triton.jit
+def gaussian_nll(d, v):
+    return 0.5 * (log(v) + d * d / v)
+
+
+@formula("GaussianNLL.dd")
+@triton.jit
+def gaussian_nll_dd(g, d, v):
+    return g * d / v
+
+
+@formula("GaussianNLL.dv")
+@triton.jit
+def gaussian_nll_dv(g, d, v):
+    return 0.5 * g * (1 - d * d / v) / v
+
+
+@formula("PoissonNLL")
+@triton.jit
+def poisson_nll(x, y, eps):
+    return x - y * log(x + eps)
+
+
+@formula("PoissonNLL.dx")
+@triton.jit
+def poisson_nll_dx(g, x, y, eps):
+    return g * (1 - y / (x + eps))
+
+
+@formula("PoissonNLL.dy")
+@triton.jit
+def poisson_nll_dy(g, x, eps):
+    return -g * log(x + eps)
+
+
+@formula("LogPoissonNLL")
+@triton.jit
+def log_poisson_nll(x, y):
+    return exp(x) - y * x
+
+
+@formula("LogPoissonNLL.dx")
+@triton.jit
+def log_poisson_nll_dx(g, x, y):
+    return g * (exp(x) - y)
+
+
+@formula("LogPoissonNLL.dy")
+@triton.jit
+def log_poisson_nll_dy(g, x):
+    return -g * x
+
+
+TWO_PI = tl.constexpr(2 * math.pi)
+
+
+@formula("Stirling")
+@triton.jit
+def stirling(y):
+    return tl.where(y <= 1, 0, y * log(y) - y + 0.5 * log(y * TWO_PI))
+
+
+@formula("Stirling.dy")
+@triton.jit
+def stirling_dy(g, y):
+    return tl.where(y <= 1, 0, g * (log(y) + 0.5 / y))
+
+
+# Of margin losses
+
+
+@formula("Hinge")
+@triton.jit
+def hinge(z):
+    return tl.where(z < 0, 0, z)
+
+
+@formula("Hinge.dz")
+@triton.jit
+def hinge_dz(g, z):
+    return tl.where(z <= 0, 0, g)
+
+
+@formula("SquaredHinge")
+@triton.jit
+def squared_hinge(z):
+    return hinge(z) * hinge(z)
+
+
+@formula("SquaredHinge.dz")
+@triton.jit
+def squared_hinge_dz(g, z):
+    return 2 * g * hinge(z)
+
+
+@formula("Smaller")
+@triton.jit
+def smaller(a, b):
+    return tl.where((a < b) | (a != a), a, b)
+
+
+@formula("Smaller.da")
+@triton.jit
+def smaller_da(g, a, b):
+    return g * (0.5 - 0.5 * sign(a - b))
+
+
+@formula("Smaller.db")
+@triton.jit
+def smaller_db(g, a, b):
+    return g * (0.5 - 0.5 * sign(b - a))
+
+
+@formula("SoftMargin")
+@triton.jit
+def soft_margin(x, y):
+    return -logsigmoid(x * y)
+
+
+@formula("SoftMargin.dx")
+@triton.jit
+def soft_margin_dx(g, x, y):
+    return -g * y * sigmoid(-x * y)
+
+
+@formula("SoftMargin.dy")
+@triton.jit
+def soft_margin_dy(g, x, y):
+    return -g * x * sigmoid(-x * y)

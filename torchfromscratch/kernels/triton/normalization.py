@@ -3,8 +3,9 @@
     dL/dx = ρ·((h − mean(h)) − d·mean(h·d) / (σ² + ε))        dL/dγ = Σ g·d·ρ        dL/dβ = Σ g
 
 Where elements of one sample share their statistics, as in layer norm, a program holds whole rows of them: x is read
-once, forward and backward. Where the batch shares them, as in batch norm, a first launch reads x for the sums of
-parts of the batch, and a second adds these up and reads x again.
+once, forward and backward. Where rows are too long for that or lie interleaved, as of group norm in channels last, and
+where the batch shares statistics, as in batch norm, a first launch reads x for the sums of parts, and a second adds
+these up and reads x again.
 
 Sums of squares are of differences from the mean: of rows that are held, or of tiles, whose means and sums of squares
 are then put together. Source for that: T. Chan et al., "Updating Formulae and a Pairwise Algorithm for Computing
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +28,7 @@ from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.triton import IS_INTERPRETED
-from torchfromscratch.kernels.triton.launch import blocks_of, is_dense, launch, operation, two_launches
+from torchfromscratch.kernels.triton.launch import blocks_of, in_one_order, is_dense, launch, operation, two_launches
 from torchfromscratch.kernels.triton.mathematics import wide
 
 # Elements that a program holds at a time.
@@ -35,6 +37,9 @@ TILE = 2**14 if IS_INTERPRETED else 2**11
 # Programs that keep a GPU busy; each adds up a part of dL/dγ, or of a batch's sums.
 PROGRAMS = 4 if IS_INTERPRETED else 512
 MOST_PARTS = 4 if IS_INTERPRETED else 64
+
+# Elements of γ whose shares a program adds up.
+MOST_COLUMNS = 2**12 if IS_INTERPRETED else 128
 
 
 def normalize(
@@ -46,7 +51,11 @@ def normalize(
     rows = _rows(input, weight, stats)
     if rows is None:
         return None
-    output, mean, variance = _normalize_rows(input, weight, bias, *rows, stats.eps, stats.centred)
+    if _is_held(rows, input.dtype):
+        sizes = rows.length, rows.groups, rows.run
+        output, mean, variance = _normalize_rows(input, weight, bias, *sizes, stats.eps, stats.centred)
+    else:
+        output, mean, variance = _normalize_blocks(input, weight, bias, rows, stats.eps, stats.centred)
     shape = [1 if dim in stats.dims else size for dim, size in enumerate(input.shape)]
     return output, mean.view(shape), variance.view(shape)
 
@@ -62,8 +71,11 @@ def gradients(
     rows = _rows(input, weight, stats)
     if rows is None:
         return None
-    g = grad_output.contiguous()
-    return _row_gradients(g, input, weight, mean, variance, *rows, stats.eps, stats.centred)
+    if _is_held(rows, input.dtype):
+        sizes, g = (rows.length, rows.groups, rows.run), grad_output.contiguous()
+        return _row_gradients(g, input, weight, mean, variance, *sizes, stats.eps, stats.centred)
+    _, g = in_one_order(input, grad_output)
+    return _block_gradients(g, input, weight, mean, variance, rows, stats.eps, stats.centred)
 
 
 def _empty_gradients(grad_output: Tensor, input: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,14 +86,19 @@ def _empty_gradients(grad_output: Tensor, input: Tensor, weight: Tensor, *_: Any
 
 
 class Rows(NamedTuple):
-    """Rows of memory that share statistics: `length` elements, `run` of which in a row share an element of γ.
+    """Rows that share statistics: `length` elements, `run` of which share an element of γ.
 
-    Row r takes the r-th of `groups` parts of γ, counted round and round.
+    Row r is the (r mod groups)-th of its sample, and takes that part of γ. The strides are those of samples, of groups,
+    of what has an element of γ each, and of what shares one.
     """
 
     length: int
     groups: int
     run: int
+    of_sample: int
+    of_group: int
+    of_weight: int
+    of_run: int
 
 
 def longest_row(dtype: torch.dtype) -> int:
@@ -90,22 +107,47 @@ def longest_row(dtype: torch.dtype) -> int:
 
 
 def _rows(input: Tensor, weight: Tensor, stats: Statistics) -> Rows | None:
-    start, shape = input.dim() - len(stats.dims), weight.shape
-    if not input.is_contiguous() or input.numel() == 0 or sorted(stats.dims) != [*range(start, input.dim())]:
+    start, shape = input.dim() - len(stats.dims), input.shape
+    if not is_dense(input) or input.numel() == 0 or sorted(stats.dims) != [*range(start, input.dim())]:
         return None
-    varying = [dim for dim in range(input.dim()) if shape[dim] > 1]
-    if not varying:
-        varying = [start - 1] if start else []
-    groups = 1
-    if start and start - 1 in varying:
-        groups = shape[start - 1]
-        varying.remove(start - 1)
-    end = start + len(varying)
-    if varying != [*range(start, end)] or any([shape[dim] != input.shape[dim] for dim in varying]):
+    varying = [dim for dim in range(input.dim()) if weight.shape[dim] > 1]
+    grouped = [dim for dim in varying if dim == start - 1]
+    weighted = [dim for dim in varying if dim >= start]
+    if varying != grouped + weighted or any([weight.shape[dim] != shape[dim] for dim in varying]):
         return None
-    length, run = math.prod(input.shape[start:]), math.prod(input.shape[end:])
+    samples = [dim for dim in range(start) if dim not in grouped]
+    shared = [dim for dim in range(start, input.dim()) if dim not in weighted]
+    groups, run = _count(shape, grouped), _count(shape, shared)
+    length = run * _count(shape, weighted)
+    whole = (groups * length, length, run, 1)
+    strides = [_stride(input, *of) for of in zip((samples, grouped, weighted, shared), whole, strict=True)]
+    if length >= 2**31 or None in strides:
+        return None
+    return Rows(length, groups, run, *strides)
+
+
+def _count(shape: Sequence[int], dims: Sequence[int]) -> int:
+    return math.prod([shape[dim] for dim in dims])
+
+
+def _stride(input: Tensor, dims: Sequence[int], missing: int) -> int | None:
+    """That of the dimensions counted as one; None if they have none, and what is `missing` of a single position."""
+    strides = [(input.stride(dim), input.shape[dim]) for dim in dims if input.shape[dim] > 1]
+    if not strides:
+        return missing
+    inner, size = strides[-1]
+    for stride, larger in reversed(strides[:-1]):
+        if stride != inner * size:
+            return None
+        size *= larger
+    return inner
+
+
+def _is_held(rows: Rows, dtype: torch.dtype) -> bool:
+    """Whether a program holds rows whole: those that lie one behind the other, and are not too long."""
+    length, groups, run, *strides = rows
     tile = triton.next_power_of_2(length // run) * triton.next_power_of_2(run)
-    return Rows(length, groups, run) if tile <= longest_row(input.dtype) else None
+    return strides == [groups * length, length, run, 1] and tile <= longest_row(dtype)
 
 
 def _empty_rows(
@@ -262,18 +304,7 @@ def _row_gradients(
         width=tile.width,
         warps=tile.warps,
     )
-    columns = min(triton.next_power_of_2(weight.numel()), 128)
-    launch(
-        sum_shares_kernel,
-        blocks_of(weight.numel(), columns),
-        shares,
-        grad_weight,
-        grad_bias,
-        programs,
-        weight.numel(),
-        rows=max(1, TILE // columns),
-        columns=columns,
-    )
+    _sum_shares(shares, grad_weight, grad_bias)
     return grad_input, grad_weight, grad_bias
 
 
@@ -309,6 +340,19 @@ def row_gradients_kernel(
     tl.store(shares + programs.to(tl.int64) * groups * weights, share_b, mask=part < weights)
 
 
+def _sum_shares(shares: Tensor, grad_weight: Tensor, grad_bias: Tensor) -> None:
+    """dL/dγ and dL/dβ, from the shares (2, programs, elements of γ)."""
+    _, programs, size = shares.shape
+    columns = min(triton.next_power_of_2(size), MOST_COLUMNS)
+    launch(
+        sum_shares_kernel,
+        blocks_of(size, columns),
+        *(shares, grad_weight, grad_bias, programs, size),
+        rows=max(1, TILE // columns),
+        columns=columns,
+    )
+
+
 @triton.jit
 def sum_shares_kernel(
     shares, grad_weight, grad_bias, programs, size, rows: tl.constexpr, columns: tl.constexpr
@@ -324,6 +368,328 @@ def sum_shares_kernel(
         total_b += tl.sum(tl.load(shares + programs.to(tl.int64) * size + at, mask=inside, other=0), 0)
     tl.store(grad_weight + column, total_w, mask=column < size)
     tl.store(grad_bias + column, total_b, mask=column < size)
+
+
+# ---------------- rows in blocks: long or interleaved ones
+
+
+class _Blocks(NamedTuple):
+    """Tiles of (rows of a group, elements of γ, elements that share one), and what a program takes of a row.
+
+    That are so many elements of γ, and so many of those that share one; programs for a row are counted `of_weights`
+    times `of_run`.
+    """
+
+    rows: int
+    parts: int
+    width: int
+    weights_each: int
+    run_each: int
+    of_weights: int
+    of_run: int
+
+
+# Rows whose shares of dL/dγ a program adds up before it writes them, where each element has a γ of its own.
+ROWS_TOGETHER = 16
+
+
+def _plan(count: int, rows: Rows, dtype: torch.dtype) -> _Blocks:
+    """For `count` rows of each group; what lies side by side in memory is in one tile."""
+    weights, run = rows.length // rows.run, rows.run
+    height = min(triton.next_power_of_2(count), max(1, ROWS_TOGETHER // triton.next_power_of_2(run)))
+    room = TILE // (4 if dtype == torch.float64 else 1) // height  # with twice as many float64, registers spill
+    if rows.of_weight < rows.of_run:
+        parts = min(triton.next_power_of_2(weights), room)
+        width = min(triton.next_power_of_2(run), room // parts)
+    else:
+        width = min(triton.next_power_of_2(run), room)
+        parts = min(triton.next_power_of_2(weights), room // width)
+    wanted = max(1, min(MOST_PARTS, PROGRAMS // (blocks_of(count, height) * rows.groups)))
+    weights_each = blocks_of(blocks_of(weights, parts), wanted) * parts
+    of_weights = blocks_of(weights, weights_each)
+    run_each = blocks_of(blocks_of(run, width), wanted // of_weights) * width
+    return _Blocks(height, parts, width, weights_each, run_each, of_weights, blocks_of(run, run_each))
+
+
+class _BlockLaunch(NamedTuple):
+    """How a kernel of rows in blocks is launched: programs, parts of a row, blocks of rows, sizes, and the tile."""
+
+    programs: int
+    slices: int
+    shares: int
+    sizes: tuple[int, ...]
+    tile: dict[str, int]
+
+
+def _block_launch(input: Tensor, rows: Rows) -> _BlockLaunch:
+    count = input.numel() // (rows.length * rows.groups)
+    plan = _plan(count, rows, input.dtype)
+    blocks, slices = blocks_of(count, plan.rows), plan.of_weights * plan.of_run
+    sizes = (count, rows.length // rows.run, *rows[1:], plan.weights_each, plan.run_each, plan.of_run, slices)
+    tile = {"rows": plan.rows, "parts": plan.parts, "width": plan.width}
+    return _BlockLaunch(blocks * rows.groups * slices, slices, blocks * plan.of_run, sizes, tile)
+
+
+def _empty_blocks(
+    input: Tensor, weight: Tensor, bias: Tensor | None, rows: Sequence[int], eps: float, centred: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty_rows(input, weight, bias, rows[0])
+
+
+def _bytes_of_moments(
+    input: Tensor, weight: Tensor, bias: Tensor | None, rows: Sequence[int], eps: float, centred: bool
+) -> int:
+    slices = _block_launch(input, Rows(*rows)).slices
+    return 2 * slices * (input.numel() // rows[0]) * wide_type(input.dtype).itemsize
+
+
+@operation(like=_empty_blocks, traffic=two_launches(0, between=_bytes_of_moments))
+def _normalize_blocks(
+    input: Tensor, weight: Tensor, bias: Tensor | None, rows: Sequence[int], eps: float, centred: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    output, mean, variance = _empty_rows(input, weight, bias, rows[0])
+    programs, slices, _, sizes, tile = _block_launch(input, Rows(*rows))
+    sums = mean.new_empty(2, slices, mean.numel())
+    launch(row_moments_kernel, programs, input, sums, *sizes, centred=centred, **tile)
+    launch(
+        normalize_blocks_kernel,
+        programs,
+        input,
+        sums,
+        weight,
+        bias,
+        output,
+        mean,
+        variance,
+        *sizes,
+        eps=eps,
+        padded=triton.next_power_of_2(slices),
+        **tile,
+    )
+    return output, mean, variance
+
+
+@triton.jit
+def _part_of_rows(count, weights, run, groups, weights_each, run_each, of_run, slices, rows: tl.constexpr):
+    """A program's part of its rows, which rows of their group they are, their numbers, and where the part ends."""
+    part, block = tl.program_id(0) % slices, tl.program_id(0) // slices
+    of_group = block // groups * rows + tl.arange(0, rows)
+    row = of_group.to(tl.int64) * groups + block % groups
+    first_w, first_r = part // of_run * weights_each, part % of_run * run_each
+    last_w, last_r = tl.minimum(first_w + weights_each, weights), tl.minimum(first_r + run_each, run)
+    return part, of_group, row, first_w, last_w, first_r, last_r
+
+
+@triton.jit
+def _tile_of_rows(
+    w, r, of_group, last_w, last_r, count, groups, slices, x_n, x_g, x_w, x_r, parts: tl.constexpr, width: tl.constexpr
+):  # fmt: skip
+    """Where the tile of rows from element w of γ and the r-th of those that share it lies, and what of it exists."""
+    group = tl.program_id(0) // slices % groups
+    w, r = w + tl.arange(0, parts), r + tl.arange(0, width)
+    start = of_group.to(tl.int64) * x_n + group.to(tl.int64) * x_g
+    at = start[:, None, None] + (w.to(tl.int64) * x_w)[None, :, None] + (r.to(tl.int64) * x_r)[None, None, :]
+    exists = (of_group < count)[:, None, None] & (w < last_w)[None, :, None]
+    return at, exists & (r < last_r)[None, None, :]
+
+
+@triton.jit
+def row_moments_kernel(
+    input, sums, count, weights, groups, run, x_n, x_g, x_w, x_r, weights_each, run_each, of_run, slices,
+    centred: tl.constexpr, rows: tl.constexpr, parts: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    """The mean of a part of each row and the sum of squared differences from it, put together tile by tile."""
+    part, of_group, row, first_w, last_w, first_r, last_r = _part_of_rows(
+        count, weights, run, groups, weights_each, run_each, of_run, slices, rows
+    )
+    mean = tl.zeros((rows,), sums.dtype.element_ty)
+    squares = tl.zeros((rows,), sums.dtype.element_ty)
+    for w in range(first_w, last_w, parts):
+        for r in range(first_r, last_r, width):
+            at, inside = _tile_of_rows(
+                w, r, of_group, last_w, last_r, count, groups, slices, x_n, x_g, x_w, x_r, parts, width
+            )
+            x = tl.load(input + at, mask=inside, other=0).to(mean.dtype)
+            high = tl.minimum(parts, last_w - w)
+            before = ((w - first_w) * (last_r - first_r) + high * (r - first_r)).to(mean.dtype)
+            new = (high * tl.minimum(width, last_r - r)).to(mean.dtype)
+            tile_mean = tl.zeros((rows,), mean.dtype)
+            if centred:
+                tile_mean = tl.sum(tl.sum(x, 2), 1) / new
+            d = tl.where(inside, x - tile_mean[:, None, None], 0)
+            step = tile_mean - mean
+            mean += step * (new / (before + new))
+            squares += tl.sum(tl.sum(d * d, 2), 1) + step * step * (before * new / (before + new))
+    sums += part.to(tl.int64) * count * groups + row
+    tl.store(sums, mean, mask=of_group < count)
+    tl.store(sums + slices.to(tl.int64) * count * groups, squares, mask=of_group < count)
+
+
+@triton.jit
+def normalize_blocks_kernel(
+    input, sums, weight, bias, output, mean, variance,
+    count, weights, groups, run, x_n, x_g, x_w, x_r, weights_each, run_each, of_run, slices,
+    eps: tl.constexpr, padded: tl.constexpr, rows: tl.constexpr, parts: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    part, of_group, row, first_w, last_w, first_r, last_r = _part_of_rows(
+        count, weights, run, groups, weights_each, run_each, of_run, slices, rows
+    )
+    known, length = of_group < count, weights * run
+    one = tl.arange(0, padded)
+    at = one.to(tl.int64)[:, None] * count * groups + row[None, :]
+    exists = (one < slices)[:, None] & known[None, :]
+    means = tl.load(sums + at, mask=exists, other=0)
+    squares = tl.load(sums + slices.to(tl.int64) * count * groups + at, mask=exists, other=0)
+    of_weights = tl.minimum(weights - one // of_run * weights_each, weights_each)
+    sizes = of_weights * tl.minimum(run - one % of_run * run_each, run_each)
+    sizes = tl.where(exists, sizes[:, None], 0).to(means.dtype)
+    mu = tl.sum(means * (sizes / length), 0)
+    apart = means - mu[None, :]
+    var = tl.sum(squares + sizes * (apart * apart), 0) / length
+    if part == 0:
+        tl.store(mean + row, mu, mask=known)
+        tl.store(variance + row, var, mask=known)
+    rho = tl.rsqrt(var + eps)
+    gamma = tl.program_id(0) // slices % groups * weights
+    for w in range(first_w, last_w, parts):
+        column = w + tl.arange(0, parts)
+        factor = tl.load(weight + gamma + column, mask=column < last_w, other=0).to(mu.dtype)
+        shift = tl.zeros((parts,), mu.dtype)
+        if bias is not None:
+            shift = tl.load(bias + gamma + column, mask=column < last_w, other=0).to(mu.dtype)
+        for r in range(first_r, last_r, width):
+            place, inside = _tile_of_rows(
+                w, r, of_group, last_w, last_r, count, groups, slices, x_n, x_g, x_w, x_r, parts, width
+            )
+            d = tl.load(input + place, mask=inside, other=0).to(mu.dtype) - mu[:, None, None]
+            y = d * (rho[:, None] * factor[None, :])[:, :, None] + shift[None, :, None]
+            tl.store(output + place, y, mask=inside)
+
+
+def _bytes_of_block_sums(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    rows: Sequence[int],
+    eps: float,
+    centred: bool,
+) -> int:
+    of = _block_launch(input, Rows(*rows))
+    return 2 * (of.slices * mean.numel() + of.shares * weight.numel()) * mean.element_size()
+
+
+def _block_gradients_traffic(args: Sequence[Any], results: Sequence[Tensor]) -> tuple[int, int]:
+    """The third launch adds up what is between as well."""
+    _, moved = two_launches(0, 1, between=_bytes_of_block_sums)(args, results)
+    return 3, moved
+
+
+@operation(like=_empty_gradients, traffic=_block_gradients_traffic)
+def _block_gradients(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    rows: Sequence[int],
+    eps: float,
+    centred: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of parts of rows and shares of dL/dγ and dL/dβ; then dL/dx; then the sums of the shares."""
+    grad_input, grad_weight, grad_bias = _empty_gradients(grad_output, input, weight)
+    programs, slices, parts, sizes, tile = _block_launch(input, Rows(*rows))
+    sums, shares = mean.new_empty(2, slices, mean.numel()), mean.new_empty(2, parts, weight.numel())
+    given = grad_output, input, weight, mean, variance
+    launch(row_sums_kernel, programs, *given, sums, shares, *sizes, parts, eps=eps, **tile)
+    launch(
+        block_gradients_kernel,
+        programs,
+        *given,
+        sums,
+        grad_input,
+        *sizes,
+        eps=eps,
+        centred=centred,
+        padded=triton.next_power_of_2(slices),
+        **tile,
+    )
+    _sum_shares(shares, grad_weight, grad_bias)
+    return grad_input, grad_weight, grad_bias
+
+
+@triton.jit
+def row_sums_kernel(
+    grad_output, input, weight, mean, variance, sums, shares,
+    count, weights, groups, run, x_n, x_g, x_w, x_r, weights_each, run_each, of_run, slices, programs,
+    eps: tl.constexpr, rows: tl.constexpr, parts: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    """Σ h and Σ h·d of a part of each row, and the shares of the program's rows in dL/dγ and dL/dβ."""
+    part, of_group, row, first_w, last_w, first_r, last_r = _part_of_rows(
+        count, weights, run, groups, weights_each, run_each, of_run, slices, rows
+    )
+    known = of_group < count
+    mu = tl.load(mean + row, mask=known, other=0)
+    rho = tl.rsqrt(tl.load(variance + row, mask=known, other=1) + eps)
+    sum_h, sum_hd = tl.zeros((rows,), mu.dtype), tl.zeros((rows,), mu.dtype)
+    block = tl.program_id(0) // slices
+    gamma, size = block % groups * weights, groups * weights
+    shares += (block // groups * of_run + part % of_run).to(tl.int64) * size
+    for w in range(first_w, last_w, parts):
+        column = w + tl.arange(0, parts)
+        factor = tl.load(weight + gamma + column, mask=column < last_w, other=0).to(mu.dtype)
+        sums_g = tl.zeros((rows, parts, width), mu.dtype)
+        sums_gd = tl.zeros((rows, parts, width), mu.dtype)
+        for r in range(first_r, last_r, width):
+            at, inside = _tile_of_rows(
+                w, r, of_group, last_w, last_r, count, groups, slices, x_n, x_g, x_w, x_r, parts, width
+            )
+            g = tl.load(grad_output + at, mask=inside, other=0).to(mu.dtype)
+            d = tl.load(input + at, mask=inside, other=0).to(mu.dtype) - mu[:, None, None]
+            sums_g += g
+            sums_gd += g * tl.where(inside, d, 0)
+        sum_g, sum_gd = tl.sum(sums_g, 2), tl.sum(sums_gd, 2)
+        tl.store(shares + gamma + column, tl.sum(sum_gd * rho[:, None], 0), mask=column < last_w)
+        tl.store(shares + programs.to(tl.int64) * size + gamma + column, tl.sum(sum_g, 0), mask=column < last_w)
+        sum_h += tl.sum(sum_g * factor[None, :], 1)
+        sum_hd += tl.sum(sum_gd * factor[None, :], 1)
+    sums += part.to(tl.int64) * count * groups + row
+    tl.store(sums, sum_h, mask=known)
+    tl.store(sums + slices.to(tl.int64) * count * groups, sum_hd, mask=known)
+
+
+@triton.jit
+def block_gradients_kernel(
+    grad_output, input, weight, mean, variance, sums, grad_input,
+    count, weights, groups, run, x_n, x_g, x_w, x_r, weights_each, run_each, of_run, slices,
+    eps: tl.constexpr, centred: tl.constexpr, padded: tl.constexpr,
+    rows: tl.constexpr, parts: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    _, of_group, row, first_w, last_w, first_r, last_r = _part_of_rows(
+        count, weights, run, groups, weights_each, run_each, of_run, slices, rows
+    )
+    known, length = of_group < count, weights * run
+    one = tl.arange(0, padded)
+    at, exists = one.to(tl.int64)[:, None] * count * groups + row[None, :], (one < slices)[:, None] & known[None, :]
+    mean_h = tl.sum(tl.load(sums + at, mask=exists, other=0), 0) / length
+    of_products = tl.load(sums + slices.to(tl.int64) * count * groups + at, mask=exists, other=0)
+    mu = tl.load(mean + row, mask=known, other=0)
+    var_eps = tl.load(variance + row, mask=known, other=1) + eps
+    slope, rho = tl.sum(of_products, 0) / length / var_eps, tl.rsqrt(var_eps)
+    gamma = tl.program_id(0) // slices % groups * weights
+    for w in range(first_w, last_w, parts):
+        column = w + tl.arange(0, parts)
+        factor = tl.load(weight + gamma + column, mask=column < last_w, other=0).to(mu.dtype)
+        for r in range(first_r, last_r, width):
+            place, inside = _tile_of_rows(
+                w, r, of_group, last_w, last_r, count, groups, slices, x_n, x_g, x_w, x_r, parts, width
+            )
+            h = tl.load(grad_output + place, mask=inside, other=0).to(mu.dtype) * factor[None, :, None]
+            d = tl.load(input + place, mask=inside, other=0).to(mu.dtype) - mu[:, None, None]
+            if centred:
+                h -= mean_h[:, None, None]
+            tl.store(grad_input + place, (h - d * slope[:, None, None]) * rho[:, None, None], mask=inside)
 
 
 # ---------------- statistics of the batch: batch norm

@@ -1,8 +1,9 @@
-"""Softmax, its logarithm and cross-entropy along one dimension.
+"""Softmax, its logarithm, cross-entropy and the negative log-likelihood along one dimension.
 
     y = e^x / Σ e^x              dL/dx = y · (g − Σ y·g)             g = dL/dy
     y = x − log Σ e^x            dL/dx = g − e^y · Σ g
     L = − h·y_t − Σ S·y          dL/dx = (e^y · (h + Σ S) − h·onehot(t) − S) · dL/dL
+    L = − h·x_t                  dL/dx = − h·onehot(t) · dL/dL
 
 Elements of a row lie `inner` apart: row r begins at the (r mod inner)-th element of the (r div inner)-th block of
 length · inner. A program holds rows whole, and reads each element once. Rows that are too long for that it takes in
@@ -263,6 +264,23 @@ def cross_entropy(
 
 
 @triton.jit
+def _class(
+    row, classes, weight, count, length, factor: tl.constexpr, ignore_index: tl.constexpr, dtype: tl.constexpr
+):  # fmt: skip
+    """t and h of each row, whether there is such a class, and whether the row counts. Else h is NaN; and triton says
+    so, with TRITON_DEBUG=1."""
+    counts = row < count
+    t = tl.load(classes + row, mask=counts, other=0)
+    counts = counts & (t != ignore_index)
+    exists = (t >= 0) & (t < length) | ~counts
+    tl.device_assert(exists, "a target is no class")
+    h = tl.where(exists, tl.full(t.shape, factor, dtype), float("nan"))
+    if weight is not None:
+        h *= tl.load(weight + t, mask=counts & exists, other=1).to(dtype)
+    return t, h, exists, counts
+
+
+@triton.jit
 def _target(
     row, column, at, inside, classes, weight, density, count, length,
     factor: tl.constexpr, ignore_index: tl.constexpr, smoothing: tl.constexpr, zeros,
@@ -272,12 +290,7 @@ def _target(
     one_hot = zeros
     s = zeros
     if classes is not None:
-        t = tl.load(classes + row, mask=counts, other=0)
-        counts = counts & (t != ignore_index)
-        exists = (t >= 0) & (t < length) | ~counts
-        h = tl.where(exists, tl.full(t.shape, factor, zeros.dtype), float("nan"))
-        if weight is not None:
-            h *= tl.load(weight + t, mask=counts & exists, other=1).to(zeros.dtype)
+        t, h, exists, counts = _class(row, classes, weight, count, length, factor, ignore_index, zeros.dtype)
         one_hot = tl.where((column[None, :] == t[:, None]) | ~exists[:, None], h[:, None], 0)
     if density is not None:
         s = tl.load(density + at, mask=inside, other=0).to(zeros.dtype)
@@ -410,3 +423,123 @@ def cross_entropy_gradient_in_blocks_kernel(
         g = tl.load(grad_losses + (row * 0 if is_one else row), mask=counts, other=0).to(dtype)
         dx = (exp(y) * total[:, None] - one_hot - s) * g[:, None]
         tl.store(grad_input + at, dx, mask=inside)
+
+
+# ---------------- negative log-likelihood
+
+
+def likelihoods(input: Tensor, classes: Tensor, weight: Tensor | None, dim: int, ignore_index: int) -> Tensor:
+    """L of every row of log-probabilities."""
+    x, t, w = _contiguous(input, classes, weight)
+    return likelihood(x, t, w, dim % input.dim(), ignore_index)
+
+
+def likelihoods_gradient(
+    grad_losses: Tensor,
+    classes: Tensor,
+    weight: Tensor | None,
+    dim: int,
+    ignore_index: int,
+    shape: Sequence[int],
+    dtype: torch.dtype,
+) -> Tensor:
+    """dL/dx, of this shape and type, from dL/dL of every row, which may repeat one number."""
+    g, t, w = _contiguous(only_number(grad_losses), classes, weight)
+    like = g.new_empty((), dtype=dtype)
+    return likelihood_gradient(g, t, w, like, shape, dim % len(shape), ignore_index)
+
+
+def _empty_likelihood(input: Tensor, classes: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(classes, dtype=wide_type(input.dtype))
+
+
+def _likelihood_traffic(args: Sequence[Any], results: Sequence[Tensor]) -> tuple[int, int]:
+    """Of each row one element is read."""
+    input, classes, weight, *_ = args
+    read = [classes] if weight is None else [classes, weight]
+    return 1, classes.numel() * input.element_size() + as_bytes(*read, *results)
+
+
+@operation(like=_empty_likelihood, traffic=_likelihood_traffic)
+def likelihood(input: Tensor, classes: Tensor, weight: Tensor | None, dim: int, ignore_index: int) -> Tensor:
+    losses = _empty_likelihood(input, classes)
+    count, length, inner = classes.numel(), input.shape[dim], math.prod(input.shape[dim + 1 :])
+    launch(
+        likelihood_kernel,
+        blocks_of(count, ROWS),
+        *(input, classes, weight, losses, count, length, inner),
+        ignore_index=ignore_index,
+        rows=ROWS,
+    )
+    return losses
+
+
+# Rows of one element each that a program takes.
+ROWS = 2**14 if IS_INTERPRETED else 256
+
+
+@triton.jit
+def likelihood_kernel(
+    input, classes, weight, losses, count, length, inner, ignore_index: tl.constexpr, rows: tl.constexpr
+):  # fmt: skip
+    row = tl.program_id(0) * rows + tl.arange(0, rows)
+    t, h, exists, counts = _class(row, classes, weight, count, length, 1.0, ignore_index, losses.dtype.element_ty)
+    at = ((row // inner).to(tl.int64) * length + t) * inner + row % inner
+    x = tl.load(input + at, mask=counts & exists, other=0).to(h.dtype)
+    tl.store(losses + row, tl.where(counts, -h * x, 0), mask=row < count)
+
+
+def _empty_likelihood_gradient(
+    grad_losses: Tensor,
+    classes: Tensor,
+    weight: Tensor | None,
+    like: Tensor,
+    shape: Sequence[int],
+    dim: int,
+    ignore_index: int,
+) -> Tensor:
+    return like.new_empty(shape)
+
+
+@operation(like=_empty_likelihood_gradient)
+def likelihood_gradient(
+    grad_losses: Tensor,
+    classes: Tensor,
+    weight: Tensor | None,
+    like: Tensor,
+    shape: Sequence[int],
+    dim: int,
+    ignore_index: int,
+) -> Tensor:
+    """dL/dx of this shape, and of the type that `like` has; contiguous tensors."""
+    grad_input = like.new_empty(shape)
+    count, length, inner = classes.numel(), shape[dim], math.prod(shape[dim + 1 :])
+    columns = min(triton.next_power_of_2(length), TILE)
+    rows = min(TILE // columns, triton.next_power_of_2(count))
+    launch(
+        likelihood_gradient_kernel,
+        blocks_of(count, rows) * blocks_of(length, columns),
+        *(grad_losses, classes, weight, grad_input, count, length, inner),
+        is_one=grad_losses.numel() == 1,
+        ignore_index=ignore_index,
+        rows=rows,
+        columns=columns,
+    )
+    return grad_input
+
+
+@triton.jit
+def likelihood_gradient_kernel(
+    grad_losses, classes, weight, grad_input, count, length, inner,
+    is_one: tl.constexpr, ignore_index: tl.constexpr, rows: tl.constexpr, columns: tl.constexpr,
+):  # fmt: skip
+    across = tl.cdiv(length, columns)
+    row = tl.program_id(0) // across * rows + tl.arange(0, rows)
+    column = tl.program_id(0) % across * columns + tl.arange(0, columns)
+    t, h, exists, counts = _class(row, classes, weight, count, length, 1.0, ignore_index, grad_losses.dtype.element_ty)
+    g = tl.load(grad_losses + (row * 0 if is_one else row), mask=counts, other=0)
+    is_target = counts[:, None] & ((column[None, :] == t[:, None]) | ~exists[:, None])
+    start = (row // inner).to(tl.int64) * length * inner + row % inner
+    at = start[:, None] + column.to(tl.int64)[None, :] * inner
+    inside = (row < count)[:, None] & (column < length)[None, :]
+    tl.store(grad_input + at, tl.where(is_target, (-h * g)[:, None], 0), mask=inside)
