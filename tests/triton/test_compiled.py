@@ -19,6 +19,7 @@ pytest.importorskip(
 from torchfromscratch.kernels.triton import (  # noqa: F401  define the operations
     attention,
     elementwise,
+    embedding,
     normalization,
     pooling,
     softmax,
@@ -48,6 +49,7 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
     groups, of_groups = of(16, 4, 8, side, side), of(1, 4, 8, 1, 1)
     logits, classes = of(512, 1000), of(512, 1, type=torch.int64)
     vocabulary = 50257
+    indices = of(1024, type=torch.int64)
     long = 3 * 224 * 224
     long_rows = [long, 1, 1, long, long, 1, 1]
     pictures, of_channels = of(2, 16, 20, 64, 64), of(1, 16, 20, 1, 1)
@@ -131,6 +133,10 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         "likelihood_gradient in space": (
             *(of(type=wide), of(8, 1, 64, 64, type=torch.int64), None, of(), [8, 21, 64, 64], 1, -100),
         ),
+        "look_up_rows": (of(1000, 768), of(8, 128, type=torch.int64)),
+        "look_up_rows of one number": (of(1000, 1), of(8, 128, type=torch.int32)),
+        "sum_rows": (of(8, 128, 768), indices, of(1001, type=torch.int64), 1000, -1, False),
+        "sum_rows of one number": (of(8, 128, 1), indices, of(1001, type=torch.int64), 1000, 3, True),
         "attend": (queries, keys, keys, bias, 0.2, False),
         "attend wide": (wide_heads, wide_heads, wide_heads, None, 0.2, True),
         "attend_gradients": (queries, queries, queries, keys, keys, logarithms, bias, 0.2, False),

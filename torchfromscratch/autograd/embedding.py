@@ -25,19 +25,26 @@ from torch import Tensor
 from torchfromscratch.autograd.function import Function, bilinear_tangent, differentiable, restore, save
 from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import bags as kernel
+from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.buffers import no_view
-from torchfromscratch.kernels.execution import in_cpu_memory
+from torchfromscratch.kernels.execution import in_cpu_memory, is_batched
 from torchfromscratch.kernels.precision import widen
 
 
 def _gather(weight: Tensor, index: Tensor) -> Tensor:
     """y[i] = W[index of i]: W (V, D), index (*) → y (*, D)."""
+    kernels = _by_triton(weight, index)
+    if kernels is not None:
+        return kernels.look_up(weight, index)
     rows = weight.index_select(0, index.reshape(-1))
     return no_view(rows, (*index.shape, weight.shape[1]))
 
 
 def _scatter_add(grad: Tensor, index: Tensor, rows: int) -> Tensor:
     """W[v] = Σ y[i] over all i whose index is v: y (*, D), index (*) → W (rows, D)."""
+    kernels = _by_triton(grad, index) if rows else None
+    if kernels is not None:
+        return kernels.table_gradient(grad, index, rows)
     g = widen(grad).reshape(index.numel(), grad.shape[-1])
     total = g.new_zeros(rows, g.shape[1])
     add = total.index_add_ if in_cpu_memory(g, index) else total.index_add
@@ -146,10 +153,20 @@ def _table_gradient(
         if by_frequency:
             raise RuntimeError("a sparse gradient of an embedding cannot be scaled by frequency")
         return _sparse_rows(grad, index, rows, padding_idx)
+    kernels = _by_triton(grad, index)
+    if kernels is not None:
+        return kernels.table_gradient(grad, index, rows, padding_idx, by_frequency)
     grad = _without_padding(grad, index, padding_idx)
     if by_frequency:
         grad = grad / _frequency(index, rows).unsqueeze(-1)
     return scatter_add(grad, index, rows)
+
+
+def _by_triton(values: Tensor, index: Tensor) -> Any:
+    """The kernels, where they can run and there are elements."""
+    if values.numel() == 0 or index.numel() == 0 or index.device != values.device or is_batched(index):
+        return None
+    return triton.kernels("embedding", values)
 
 
 def _without_padding(grad: Tensor, index: Tensor, padding_idx: int | None) -> Tensor:

@@ -51,6 +51,7 @@ BLOCKS = ("normalize_blocks", "block_gradients")
 BATCH_NORM, ATTEND = ("normalize_batch", "batch_gradients"), ("attend", "attend_gradients")
 MEAN = ("average", "average_transpose")
 NLL = ("likelihood", "likelihood_gradient")
+EMBEDDING = ("look_up_rows", "sum_rows")
 ENTROPY, SOFTMAX = ("cross_entropy", "cross_entropy_gradient"), ("softmax", "softmax_gradient")
 
 CASES = [
@@ -107,6 +108,13 @@ CASES = [
         lambda x: F.nll_loss(x, IGNORED, torch.arange(1.0, 6).to(x.dtype)),
         ((3, 5, 4),),
         NLL,
+    ),
+    Case("embedding", lambda w: F.embedding(classes(3, 4) + 1, w, padding_idx=3), ((8, 5),), EMBEDDING),
+    Case(
+        "embedding by frequency",
+        lambda w: F.embedding(classes(13).int(), w, scale_grad_by_freq=True),
+        ((5, 1),),
+        EMBEDDING,
     ),
     Case("attention", F.scaled_dot_product_attention, ((2, 5, 4), (2, 7, 4), (2, 7, 3)), ATTEND),
     Case(
@@ -241,6 +249,14 @@ def test_a_class_that_does_not_exist_makes_the_loss_nan() -> None:
             assert losses.isnan().tolist() == [False, True, False]
             (gradient,) = torch.autograd.grad(losses.sum(), z)
             assert gradient.isnan().all(1).tolist() == gradient.isnan().any(1).tolist() == [False, True, False]
+
+
+def test_an_index_that_does_not_exist_is_answered_with_nan() -> None:
+    weight = torch.ones(4, 3, requires_grad=True)
+    rows = F.embedding(torch.tensor([[0, 4], [-1, 3]]), weight)
+    assert rows.isnan().all(-1).tolist() == rows.isnan().any(-1).tolist() == [[False, True], [True, False]]
+    (gradient,) = torch.autograd.grad(rows.sum(), weight)
+    assert gradient.sum(1).tolist() == [3, 0, 0, 3]
 
 
 def test_nan_and_infinity_in_rows() -> None:
