@@ -543,9 +543,10 @@ def normalize_blocks_kernel(
     of_weights = tl.minimum(weights - one // of_run * weights_each, weights_each)
     sizes = of_weights * tl.minimum(run - one % of_run * run_each, run_each)
     sizes = tl.where(exists, sizes[:, None], 0).to(means.dtype)
-    mu = tl.sum(means * (sizes / length), 0)
+    inverse = 1 / tl.full((1,), length, means.dtype)
+    mu = tl.sum(means * (sizes * inverse), 0)
     apart = means - mu[None, :]
-    var = tl.sum(squares + sizes * (apart * apart), 0) / length
+    var = tl.sum(squares + sizes * (apart * apart), 0) * inverse
     if part == 0:
         tl.store(mean + row, mu, mask=known)
         tl.store(variance + row, var, mask=known)
