@@ -120,8 +120,9 @@ def _rows(input: Tensor, weight: Tensor, stats: Statistics) -> Rows | None:
     groups, run = _count(shape, grouped), _count(shape, shared)
     length = run * _count(shape, weighted)
     whole = (groups * length, length, run, 1)
-    strides = [_stride(input, *of) for of in zip((samples, grouped, weighted, shared), whole, strict=True)]
-    if length >= 2**31 or None in strides:
+    found = [_stride(input, *of) for of in zip((samples, grouped, weighted, shared), whole, strict=True)]
+    strides = [stride for stride in found if stride is not None]
+    if length >= 2**31 or len(strides) < len(found):
         return None
     return Rows(length, groups, run, *strides)
 
