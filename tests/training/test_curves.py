@@ -1,6 +1,7 @@
 """The table of finished runs says what their checkpoints say, and the picture has a curve for each."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -51,6 +52,13 @@ def test_the_picture_has_two_curves_for_each_run_that_end_where_it_ended(directo
     for layers, count in (("scratch", "mean of 2 runs"), ("torch", "1 run")):
         reached = [run.accuracy for run in runs if run.config["layers"] == layers]
         assert f"{LAYERS[layers]}: {100 * sum(reached) / len(reached):.2f} %, {count}" in texts
+
+
+def test_runs_of_several_models_have_no_picture(directories: list[Path]) -> None:
+    one, other = (read_run(path) for path in directories[:2])
+    other = replace(other, config={**other.config, "model": "vit"})
+    with pytest.raises(UserError, match="these runs are of lenet5 on digits, vit on digits"):
+        picture([one, other])
 
 
 def test_a_run_that_has_not_ended_is_refused(directories: list[Path], tmp_path: Path) -> None:

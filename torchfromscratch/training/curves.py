@@ -65,7 +65,17 @@ def table(runs: Sequence[Run]) -> str:
 
 
 def picture(runs: Sequence[Run]) -> Drawing:
-    """Test accuracy and training loss over the epochs, a line for each run, a colour for each kind of layers."""
+    """Test accuracy and training loss over the epochs, a line for each run, a colour for each kind of layers.
+
+    Raises:
+        UserError: if the runs are of several data sets or models, whose accuracies have no mean.
+    """
+    trained = {(run.config["dataset"], run.config["model"]) for run in runs}
+    if len(trained) > 1:
+        several = ", ".join(f"{model} on {dataset}" for dataset, model in sorted(trained))
+        raise UserError(
+            f"one picture is of one data set and model, and these runs are of {several}; draw each by itself"
+        )
     drawing = Drawing("Test accuracy and training loss over the epochs, by hand and with torch.nn")
     for place, (layers, kind) in enumerate(COLOURS.items()):
         reached = [run.accuracy for run in runs if run.config["layers"] == layers]
@@ -89,16 +99,16 @@ def _alike(runs: Sequence[Run]) -> list[list[Run]]:
 
 def _line(runs: Sequence[Run]) -> str:
     config = runs[0].config
-    where = {f"{run.conditions['device']}, {run.conditions['threads']} threads" for run in runs}
+    where = {f"{run.conditions['device']}, threads: {run.conditions['threads']}" for run in runs}
     cells = [
         config["dataset"],
         config["model"],
         LAYERS[config["layers"]],
         config["epochs"],
-        _listed(str(run.config["seed"]) for run in runs),
-        _listed(f"{100 * run.accuracy:.2f}" for run in runs) + " %",
+        _enumerate(str(run.config["seed"]) for run in runs),
+        _enumerate(f"{100 * run.accuracy:.2f}" for run in runs) + " %",
         _percent(mean(run.accuracy for run in runs)),
-        _listed(f"{run.minutes:.1f}" for run in runs),
+        _enumerate(f"{run.minutes:.1f}" for run in runs),
         "; ".join(sorted(where)),
     ]
     return f"| {' | '.join(map(str, cells))} |"
@@ -145,9 +155,12 @@ def _accuracy_axis(values: Sequence[float]) -> tuple[Callable[[float], float], d
 
 
 def _loss_axis(values: Sequence[float]) -> tuple[Callable[[float], float], dict[float, str]]:
-    step = next(size for size in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, math.inf) if max(values) <= LOSS_TICKS * size)
-    step = min(step, max(values) / LOSS_TICKS) if step == math.inf else step
-    count = math.ceil(max(values) / step)
+    """From 0 in round steps up to the largest value."""
+    highest = max(values)
+    step = next(
+        (size for size in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if highest <= LOSS_TICKS * size), highest / LOSS_TICKS
+    )
+    count = math.ceil(highest / step)
     return lambda value: value / (count * step), {step * tick: f"{step * tick:g}" for tick in range(count + 1)}
 
 
@@ -163,5 +176,5 @@ def _count(runs: int) -> str:
     return "1 run" if runs == 1 else f"mean of {runs} runs"
 
 
-def _listed(texts: Iterable[str]) -> str:
+def _enumerate(texts: Iterable[str]) -> str:
     return ", ".join(texts)
