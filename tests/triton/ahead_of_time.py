@@ -20,7 +20,9 @@ from torch import Tensor
 
 from torchfromscratch.kernels.triton import launch
 
-CARDS = {80: 163 * 1024, 90: 227 * 1024}  # A100, H100: the shared memory that one program may have, in bytes
+# The shared memory that one program may have, in bytes, of A100 and H100; and of GeForce 30, 40 and 50.
+CARDS = {80: 163 * 1024, 90: 227 * 1024}
+CONSUMER_CARDS = {86: 99 * 1024, 89: 99 * 1024, 120: 99 * 1024}
 
 POINTERS = {
     torch.float16: "*fp16",
@@ -126,7 +128,7 @@ def assemble(ptx: str, card: int) -> tuple[int, int]:
     """Registers, and bytes that are written to memory for want of them, as the assembler tells."""
     from triton import knobs
 
-    name = f"sm_{card}a" if card == 90 else f"sm_{card}"
+    name = f"sm_{card}a" if card >= 90 else f"sm_{card}"
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(ptx)
         file.flush()

@@ -17,6 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from tests.triton.ahead_of_time import launches
 from tests.triton.test_compiled import given
 from torchfromscratch.kernels.triton import (
     attention,
@@ -164,3 +165,13 @@ def test_a_kernel_is_compiled_and_launched_once_more_without_compiling(card: Car
     assert card.programs == [7, 7]
     (kernel,) = elementwise.elementwise_kernel.device_caches[DEVICE][0].values()
     assert kernel.asm["cubin"]
+
+
+def test_a_view_far_apart_in_memory_is_addressed_in_64_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every 4096th element: few elements, but offsets beyond 2³¹."""
+    view = torch.empty(1, 2, 600, 1000, 4096, device="meta")[..., 0]
+    windows = Windows((2, 2), (2, 2), (0, 0), (1, 1))
+    (far,) = launches(monkeypatch, "max_windows", view, windows)
+    (near,) = launches(monkeypatch, "max_windows", view.contiguous(), windows)
+    assert far.constants["wide"]
+    assert not near.constants["wide"]

@@ -41,6 +41,19 @@ def test_what_the_caller_has_set_is_given_back(precision: str) -> None:
     torch.set_float32_matmul_precision(before)
 
 
+def test_of_threads_that_overlap_the_last_gives_back() -> None:
+    """The backward passes on two cards run side by side, and end in the order in which they began."""
+    before = torch.get_float32_matmul_precision()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=True):
+        first, second = products_as_of_convolutions(), products_as_of_convolutions()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert torch.backends.cuda.matmul.allow_tf32
+        second.__exit__(None, None, None)
+    assert torch.get_float32_matmul_precision() == before
+
+
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch before 2.9 has the one flag")
 def test_the_flag_of_an_operator_goes_before_that_of_all() -> None:
     before = torch.backends.cudnn.conv.fp32_precision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,28 +45,55 @@ def convolutions_use_tf32() -> bool:
     return cudnn.allow_tf32
 
 
+class _Products:
+    """How many now multiply as convolutions round, in whatever thread, and what the flags were before the first did."""
+
+    lock = threading.Lock()
+    users = 0
+    before: tuple[str | None, str | None] = (None, None)
+
+
 @contextmanager
 def products_as_of_convolutions() -> Iterator[None]:
     """Products of matrices on CUDA round as torch.nn's convolutions do, which have a flag of their own.
+
+    torch has one flag for all threads. The backward passes on several cards each have a thread: the first one sets it,
+    and the last one gives it back.
+    """
+    with _Products.lock:
+        if _Products.users == 0:
+            _Products.before = _set_rounding_of_products(convolutions_use_tf32())
+        _Products.users += 1
+    try:
+        yield
+    finally:
+        with _Products.lock:
+            _Products.users -= 1
+            if _Products.users == 0:
+                _restore_rounding_of_products(*_Products.before)
+
+
+def _set_rounding_of_products(to_tf32: bool) -> tuple[str | None, str | None]:
+    """What was set before by the older and the newer name, None for a name that is not in use.
 
     The older name sets the newer one too, and not the other way round. Where only the newer is in use, torch raises for
     the older.
     """
     matmul: Any = torch.backends.cuda.matmul
-    allowed, before = convolutions_use_tf32(), getattr(matmul, "fp32_precision", None)
+    before = getattr(matmul, "fp32_precision", None)
     try:
         _ = matmul.allow_tf32
         older = torch.get_float32_matmul_precision()
     except RuntimeError:
-        older = None
-    if older is None:
-        matmul.fp32_precision = "tf32" if allowed else "ieee"
-    else:
-        matmul.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        if older is not None:
-            torch.set_float32_matmul_precision(older)  # "medium" is one that allow_tf32 has no word for
-        if before is not None:
-            matmul.fp32_precision = before
+        matmul.fp32_precision = "tf32" if to_tf32 else "ieee"
+        return None, before
+    matmul.allow_tf32 = to_tf32
+    return older, before
+
+
+def _restore_rounding_of_products(older: str | None, newer: str | None) -> None:
+    if older is not None:
+        torch.set_float32_matmul_precision(older)  # "medium" is one that allow_tf32 has no word for
+    if newer is not None:
+        matmul: Any = torch.backends.cuda.matmul
+        matmul.fp32_precision = newer

@@ -194,8 +194,9 @@ def _constants(windows: Windows, result: Tensor, operand: Tensor) -> dict[str, A
 
 
 def _layout(result: Tensor, operand: Tensor) -> dict[str, Any]:
-    """How `_place` counts. Offsets within a sample are wide as well where the operand is that large."""
-    is_wide = max(result.numel(), operand.numel()) >= 2**31 - BLOCK
+    """How `_place` counts. Offsets within a sample are wide as well where the operand reaches that far."""
+    reach = sum([(size - 1) * stride for size, stride in zip(operand.shape, operand.stride(), strict=True)])
+    is_wide = max(result.numel(), reach) >= 2**31 - BLOCK
     return {"channels_last": any_channels_last(result), "wide": is_wide, "block": BLOCK}
 
 
