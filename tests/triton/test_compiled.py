@@ -18,6 +18,7 @@ pytest.importorskip(
 
 from torchfromscratch.kernels.triton import (  # noqa: F401  define the operations
     attention,
+    dropout,
     elementwise,
     embedding,
     normalization,
@@ -137,6 +138,7 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         "look_up_rows of one number": (of(1000, 1), of(8, 128, type=torch.int32)),
         "sum_rows": (of(8, 128, 768), indices, of(1001, type=torch.int64), 1000, -1, False),
         "sum_rows of one number": (of(8, 128, 1), indices, of(1001, type=torch.int64), 1000, 3, True),
+        "drop_at_random": (images, of(1, type=torch.int64), 0.9),
         "attend": (queries, keys, keys, bias, 0.2, False),
         "attend wide": (wide_heads, wide_heads, wide_heads, None, 0.2, True),
         "attend_gradients": (queries, queries, queries, keys, keys, logarithms, bias, 0.2, False),

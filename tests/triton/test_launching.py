@@ -23,6 +23,7 @@ from torchfromscratch.kernels.triton import (
     attention,
     convolution,
     depthwise,
+    dropout,
     elementwise,
     embedding,
     normalization,
@@ -32,7 +33,7 @@ from torchfromscratch.kernels.triton import (
 from torchfromscratch.kernels.triton.launch import LAUNCHERS
 from torchfromscratch.kernels.windows import Windows
 
-FAMILIES = (attention, convolution, depthwise, elementwise, embedding, normalization, pooling, softmax)
+FAMILIES = (attention, convolution, depthwise, dropout, elementwise, embedding, normalization, pooling, softmax)
 MOST_PROGRAMS = 2**31 - 1  # along the first dimension of a grid, on every card
 DEVICE = 99  # kernels are kept by device: none that is there gets what is compiled here
 

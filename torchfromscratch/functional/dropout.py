@@ -9,8 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torchfromscratch.autograd.dropout import drop
+from torchfromscratch.autograd.dropout import drop, drop_at_random
 from torchfromscratch.functional.arguments import overwrite
+from torchfromscratch.kernels import triton
+from torchfromscratch.kernels.execution import is_compiling
 
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"]
 
@@ -21,7 +23,8 @@ SATURATION = -1.7580993408473766
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """x·m / (1 − p) in training, where each element of the mask m is 0 with probability p, else 1.
 
-    dL/dx = dL/dy·m / (1 − p). Any shape. The mask is the one that torch.nn.functional draws.
+    dL/dx = dL/dy·m / (1 − p). Any shape. The mask is the one that torch.nn.functional draws,
+    but where a kernel for GPUs draws it: there torch.manual_seed repeats another.
 
     Raises ValueError for p outside [0, 1], RuntimeError for a type without fractions.
 
@@ -105,6 +108,8 @@ def _drop(
         return input
     if p == 1:
         output = drop(input, input.new_zeros((), dtype=torch.bool), 1)
+    elif mask_of is _of_elements and through is _scale and not is_compiling() and triton.can_run(input):
+        output, _ = drop_at_random(input, 1 - p)
     else:
         output = through(input, mask_of(input).bernoulli_(1 - p), p)
     return overwrite(input, output) if inplace else output

@@ -269,6 +269,12 @@ def hardswish_dx(g, x):
     return tl.where(x <= -3, 0, tl.where(x < 3, g * (x / 3 + 0.5), g))
 
 
+@formula("Drop")
+@triton.jit
+def drop(x, m, q):
+    return x * m * (1 / q)
+
+
 # Of the exponential
 
 
