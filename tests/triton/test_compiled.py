@@ -39,6 +39,7 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
 
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     images = of(8, 64, 32, 32)
+    images_last = images.to(memory_format=torch.channels_last)
     pooled = of(8, 64, 16, 16)
     winners = of(8, 64, 16, 16, type=torch.int8)
     gamma = of(1, 64, 1, 1)
@@ -101,6 +102,10 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
             *(pictures_last, pictures_last, of_channels, of(32, type=wide), of(32, type=wide), in_groups_last),
             *(1e-5, True),
         ),
+        "scale_channels": (images, gamma, gamma, statistics, statistics, 1e-5),
+        "scale_channels last": (images_last, None, None, None, statistics, 1e-5),
+        "channel_gradients": (images, images, gamma, statistics, statistics, 1e-5),
+        "channel_gradients last": (images_last, images_last, None, statistics, statistics, 1e-5),
         "update_running": (of(64), of(64), of(64, type=wide), of(64, type=wide), 0.1, 1.001),
         "softmax": (logits, 1, False),
         "softmax long": (of(16, many), 1, True),

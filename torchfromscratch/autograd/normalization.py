@@ -28,6 +28,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.function import Function, differentiable, move_mapped_to_front, restore, save
 from torchfromscratch.kernels import normalization as norm_kernels
+from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.layout import any_channels_last, to_memory_format
 from torchfromscratch.kernels.normalization import Statistics, sum_over
 from torchfromscratch.kernels.precision import wide_type, widen
@@ -196,6 +197,10 @@ class NormalizeByConstants(Function):
     def forward(
         input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
     ) -> Tensor:
+        kernels = triton.kernels("normalization", input, weight, bias, mean, variance)
+        output = None if kernels is None else kernels.normalize_by_constants(input, weight, bias, mean, variance, eps)
+        if output is not None:
+            return output
         scale = _scale(weight, (widen(variance) + eps).rsqrt())
         shift = -mean * scale if bias is None else bias - mean * scale
         return (widen(input) * scale + shift).to(input.dtype)
@@ -204,6 +209,10 @@ class NormalizeByConstants(Function):
     def backward(ctx: Any, grad_output: Tensor) -> tuple:
         input, weight, mean, variance = restore(ctx)
         needs_input, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+        if needs_weight or (needs_input and not needs_bias):
+            gradients = _gradients_by_triton(grad_output, input, weight, mean, variance, ctx)
+            if gradients is not None:
+                return *gradients, None, None, None
         g = to_memory_format(widen(grad_output), ctx.channels_last)
         grad_input = grad_weight = grad_bias = None
         if needs_input or needs_weight:
@@ -236,6 +245,18 @@ class NormalizeByConstants(Function):
         if bias_t is not None:
             output_t = output_t + bias_t
         return output_t.to(input.dtype)
+
+
+def _gradients_by_triton(
+    grad_output: Tensor, input: Tensor | None, weight: Tensor | None, mean: Tensor, variance: Tensor, ctx: Any
+) -> list[Tensor | None] | None:
+    """Those of NormalizeByConstants that are needed; dL/dγ, which needs x, comes together with the others."""
+    g = grad_output if input is not None else to_memory_format(grad_output, ctx.channels_last)
+    kernels = triton.kernels("normalization", g, input, weight, mean, variance)
+    gradients = None if kernels is None else kernels.constant_gradients(g, input, weight, mean, variance, ctx.eps)
+    if gradients is None:
+        return None
+    return [gradient if needs else None for gradient, needs in zip(gradients, ctx.needs_input_grad[:3], strict=True)]
 
 
 normalize = differentiable(Normalize)

@@ -33,6 +33,12 @@ def batch_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.batch_norm(x, None, None, weight, bias, training=True)
 
 
+def frozen_norm(x: Tensor, *parameters: Tensor) -> Tensor:
+    """Batch norm in evaluation, with statistics that every type holds exactly."""
+    channels = torch.arange(x.shape[1], dtype=x.dtype)
+    return F.batch_norm(x, channels - 1, channels + 0.5, *parameters)
+
+
 def group_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.group_norm(x, 3, weight, bias)
 
@@ -47,6 +53,7 @@ IGNORED = classes(3, 4).masked_fill(classes(3, 4) == 2, -100)
 MASK = torch.randn(5, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 FORBIDDEN = (MASK > 0.3) & (torch.arange(5) > 0).unsqueeze(1)  # in the first row nothing is, in others some
 NORM, POOL, MEAN = ("normalize_rows", "row_gradients"), ("max_windows", "fetch_transpose"), ("average",)
+FROZEN = ("scale_channels", "channel_gradients")
 BLOCKS = ("normalize_blocks", "block_gradients")
 BATCH_NORM, ATTEND = ("normalize_batch", "batch_gradients"), ("attend", "attend_gradients")
 MEAN = ("average", "average_transpose")
@@ -58,6 +65,9 @@ CASES = [
     Case("batch norm", batch_norm, ((3, 2, 5, 7), (2,), (2,)), BATCH_NORM),
     Case("batch norm, channels last", batch_norm, ((3, 5, 5, 7), (5,), (5,)), BATCH_NORM, channels_last=True),
     Case("batch norm of rows", batch_norm, ((9, 6), (6,), (6,)), BATCH_NORM),
+    Case("batch norm in evaluation", frozen_norm, ((3, 2, 5, 7), (2,), (2,)), FROZEN),
+    Case("in evaluation, channels last", frozen_norm, ((3, 5, 5, 7), (5,), (5,)), FROZEN, channels_last=True),
+    Case("in evaluation, without γ", frozen_norm, ((9, 6),), FROZEN[:1]),
     Case("layer norm", lambda x, w, b: F.layer_norm(x, (5, 3), w, b), ((7, 5, 3), (5, 3), (5, 3)), NORM),
     Case("RMS norm", lambda x, w: F.rms_norm(x, (6,), w), ((7, 6), (6,)), NORM),
     Case("group norm", lambda x, w, b: F.group_norm(x, 2, w, b), ((3, 6, 5), (6,), (6,)), NORM),

@@ -912,6 +912,122 @@ def batch_gradients_kernel(
         tl.store(grad_input + place, ((g - mean_g[None, :]) - d * slope[None, :]) * factor[None, :], mask=inside)
 
 
+# ---------------- statistics that are constants: batch norm in evaluation
+
+
+def normalize_by_constants(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+) -> Tensor | None:
+    """γ·(x − μ)·ρ + β; None where channels have no statistics of their own, or lie in no common format."""
+    if not _is_of_channels(input, variance):
+        return None
+    weight, bias, mean, variance = _contiguous(weight, bias, mean, variance)
+    return scale_channels(input, weight, bias, mean, variance, eps)
+
+
+def constant_gradients(
+    grad_output: Tensor, input: Tensor | None, weight: Tensor | None, mean: Tensor | None, variance: Tensor, eps: float
+) -> tuple[Tensor, Tensor | None, Tensor | None] | None:
+    """dL/dx = γ·ρ·dL/dy and, if x and μ are given, dL/dγ = Σ dL/dy·(x − μ)·ρ and dL/dβ = Σ dL/dy; None likewise."""
+    if not _is_of_channels(grad_output if input is None else input, variance):
+        return None
+    weight, mean, variance = _contiguous(weight, mean, variance)
+    if input is None or mean is None:
+        return scale_channels(grad_output, weight, None, None, variance, eps), None, None
+    _, g = in_one_order(input, grad_output)
+    return channel_gradients(g, input, weight, mean, variance, eps)
+
+
+def _is_of_channels(input: Tensor, variance: Tensor) -> bool:
+    is_common = is_dense(input) and (input.is_contiguous() or any_channels_last(input))
+    if input.dim() < 2 or input.numel() == 0 or not is_common:
+        return False
+    return variance.numel() == variance.shape[1] == input.shape[1]
+
+
+def _contiguous(*tensors: Tensor | None) -> list[Any]:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+
+
+@operation(like=lambda input, *_: torch.empty_like(input))
+def scale_channels(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, variance: Tensor, eps: float
+) -> Tensor:
+    """Of a mean that is None, γ·x·ρ + β."""
+    output = torch.empty_like(input)
+    programs, sizes, tile = _batch_launch(input)
+    tensors = input, weight, bias, mean, variance, output
+    launch(scale_channels_kernel, programs, *tensors, *sizes, eps=eps, **tile)
+    return output
+
+
+@triton.jit
+def scale_channels_kernel(
+    input, weight, bias, mean, variance, output, channels, space, x_n, x_c, x_s, elements, each, count,
+    eps: tl.constexpr, height: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    part, channel, exists = _channel(channels, count, width)
+    factor = tl.rsqrt(wide(tl.load(variance + channel, mask=exists, other=1)) + eps)
+    mu, shift = tl.zeros((width,), factor.dtype), tl.zeros((width,), factor.dtype)
+    if weight is not None:
+        factor *= tl.load(weight + channel, mask=exists, other=0).to(factor.dtype)
+    if bias is not None:
+        shift = tl.load(bias + channel, mask=exists, other=0).to(factor.dtype)
+    if mean is not None:
+        mu = tl.load(mean + channel, mask=exists, other=0).to(factor.dtype)
+    end = tl.minimum((part + 1) * each, elements)
+    for start in range(part * each, end, height):
+        at, inside = _tile_of(start + tl.arange(0, height), end, channel, exists, space, x_n, x_c, x_s)
+        x = tl.load(input + at, mask=inside, other=0).to(factor.dtype)
+        tl.store(output + at, (x - mu[None, :]) * factor[None, :] + shift[None, :], mask=inside)
+
+
+def _empty_channel_gradients(
+    grad_output: Tensor, input: Tensor, weight: Tensor | None, mean: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    of_channels = torch.empty_like(mean, dtype=wide_type(mean.dtype))
+    return torch.empty_like(input), of_channels, torch.empty_like(of_channels)
+
+
+@operation(like=_empty_channel_gradients, traffic=two_launches(between=_bytes_of_sums))
+def channel_gradients(
+    grad_output: Tensor, input: Tensor, weight: Tensor | None, mean: Tensor, variance: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dL/dx and the shares of parts of the batch in dL/dγ and dL/dβ; a second launch adds these up."""
+    grad_input, grad_weight, grad_bias = _empty_channel_gradients(grad_output, input, weight, mean)
+    programs, sizes, tile = _batch_launch(input)
+    shares = grad_weight.new_empty(2, sizes[-1], input.shape[1])
+    tensors = grad_output, input, weight, mean, variance, grad_input, shares
+    launch(channel_gradients_kernel, programs, *tensors, *sizes, eps=eps, **tile)
+    _sum_shares(shares, grad_weight, grad_bias)
+    return grad_input, grad_weight, grad_bias
+
+
+@triton.jit
+def channel_gradients_kernel(
+    grad_output, input, weight, mean, variance, grad_input, shares, channels, space, x_n, x_c, x_s, elements, each,
+    count, eps: tl.constexpr, height: tl.constexpr, width: tl.constexpr,
+):  # fmt: skip
+    part, channel, exists = _channel(channels, count, width)
+    rho = tl.rsqrt(wide(tl.load(variance + channel, mask=exists, other=1)) + eps)
+    mu = tl.load(mean + channel, mask=exists, other=0).to(rho.dtype)
+    factor = rho
+    if weight is not None:
+        factor = rho * tl.load(weight + channel, mask=exists, other=0).to(rho.dtype)
+    sum_g, sum_gd = tl.zeros((width,), rho.dtype), tl.zeros((width,), rho.dtype)
+    end = tl.minimum((part + 1) * each, elements)
+    for start in range(part * each, end, height):
+        at, inside = _tile_of(start + tl.arange(0, height), end, channel, exists, space, x_n, x_c, x_s)
+        g = tl.load(grad_output + at, mask=inside, other=0).to(rho.dtype)
+        d = tl.load(input + at, mask=inside, other=0).to(rho.dtype) - mu[None, :]
+        sum_g += tl.sum(g, 0)
+        sum_gd += tl.sum(g * tl.where(inside, d, 0), 0)
+        tl.store(grad_input + at, g * factor[None, :], mask=inside)
+    shares += part * channels + channel
+    tl.store(shares, sum_gd * rho, mask=exists)
+    tl.store(shares + count * channels, sum_g, mask=exists)
+
+
 def update_running(
     running_mean: Tensor, running_var: Tensor, mean: Tensor, variance: Tensor, momentum: float, unbias: float
 ) -> None:
