@@ -1,6 +1,7 @@
 """Elementwise kernels compute what their formulas say, in every format, at sizes that no block divides."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import hypothesis
@@ -15,6 +16,7 @@ from tests.triton.interpreted.spy import called
 from torchfromscratch.autograd import elementwise as activations
 from torchfromscratch.autograd import loss as losses
 from torchfromscratch.autograd import margin_loss as margin_losses
+from torchfromscratch.kernels.choice import chosen_algorithm
 from torchfromscratch.kernels.triton.elementwise import FORMULAS
 
 # Of a row's constants, some that tell its branches apart; others have none.
@@ -133,6 +135,23 @@ def test_any_memory_format(shape: list[int], input_last: bool, grad_kind: str, d
 
 def strides_that_matter(tensor: Tensor) -> list[int]:
     return [stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_gradient_that_repeats_one_number(name: str) -> None:
+    """As a sum's is, of which losses are made: no tensor is written out for it."""
+    tensors, constants = arguments(name, torch.float64), CONSTANTS.get(name, ())
+    g = torch.tensor(0.3, dtype=torch.float64).expand(tensors[0].shape)
+
+    def gradient() -> tuple[Tensor, ...]:
+        leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+        y = ROWS[name](*leaves, *constants)
+        with called("elementwise") if chosen_algorithm() == "triton" else nullcontext():
+            return torch.autograd.grad(y, leaves, g)
+
+    for found, expected in zip(gradient(), by_plain_arithmetic(gradient), strict=True):
+        assert found.stride() == expected.stride()
+        torch.testing.assert_close(found, expected, equal_nan=True)
 
 
 def test_none_and_one_element_and_more_than_a_block() -> None:

@@ -37,13 +37,13 @@ def compute(name: str, *args: Any) -> Tensor | None:
     """The formula of this name, of tensors of one shape or one element, then constants; None where it has no kernel."""
     tensors = [arg for arg in args if isinstance(arg, Tensor)]
     first, constants = tensors[0], args[len(tensors) :]
-    if name not in FORMULAS or len(tensors) > MOST_TENSORS or not is_dense(first) or first.numel() <= 1:
+    if name not in FORMULAS or len(tensors) > MOST_TENSORS or first.numel() <= 1:
         return None
     if not all([isinstance(constant, (int, float)) for constant in constants]):
         return None
     tensors = [only_number(tensor) for tensor in tensors]
     varying = [tensor for tensor in tensors if tensor.dim() > 0]
-    if not varying or any([tensor.shape != first.shape for tensor in varying]):
+    if not varying or not is_dense(varying[0]) or any([tensor.shape != first.shape for tensor in varying]):
         return None
     laid_out = iter(in_one_order(*varying))
     tensors = [next(laid_out) if tensor.dim() > 0 else tensor for tensor in tensors]
