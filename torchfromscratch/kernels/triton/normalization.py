@@ -338,7 +338,7 @@ def row_gradients_kernel(
         tl.store(grad_input + at, (h - d * slope[:, None, None]) * rho[:, None, None], mask=inside)
     shares += program * groups * weights + group * weights + part
     tl.store(shares, share_w, mask=part < weights)
-    tl.store(shares + programs.to(tl.int64) * groups * weights, share_b, mask=part < weights)
+    tl.store(shares + tl.cast(programs, tl.int64) * groups * weights, share_b, mask=part < weights)
 
 
 def _sum_shares(shares: Tensor, grad_weight: Tensor, grad_bias: Tensor) -> None:
@@ -366,7 +366,7 @@ def sum_shares_kernel(
         at = row.to(tl.int64)[:, None] * size + column[None, :]
         inside = (row[:, None] < programs) & (column[None, :] < size)
         total_w += tl.sum(tl.load(shares + at, mask=inside, other=0), 0)
-        total_b += tl.sum(tl.load(shares + programs.to(tl.int64) * size + at, mask=inside, other=0), 0)
+        total_b += tl.sum(tl.load(shares + tl.cast(programs, tl.int64) * size + at, mask=inside, other=0), 0)
     tl.store(grad_weight + column, total_w, mask=column < size)
     tl.store(grad_bias + column, total_b, mask=column < size)
 
@@ -523,7 +523,7 @@ def row_moments_kernel(
             squares += tl.sum(tl.sum(d * d, 2), 1) + step * step * (before * new / (before + new))
     sums += part.to(tl.int64) * count * groups + row
     tl.store(sums, mean, mask=of_group < count)
-    tl.store(sums + slices.to(tl.int64) * count * groups, squares, mask=of_group < count)
+    tl.store(sums + tl.cast(slices, tl.int64) * count * groups, squares, mask=of_group < count)
 
 
 @triton.jit
@@ -540,7 +540,7 @@ def normalize_blocks_kernel(
     at = one.to(tl.int64)[:, None] * count * groups + row[None, :]
     exists = (one < slices)[:, None] & known[None, :]
     means = tl.load(sums + at, mask=exists, other=0)
-    squares = tl.load(sums + slices.to(tl.int64) * count * groups + at, mask=exists, other=0)
+    squares = tl.load(sums + tl.cast(slices, tl.int64) * count * groups + at, mask=exists, other=0)
     of_weights = tl.minimum(weights - one // of_run * weights_each, weights_each)
     sizes = of_weights * tl.minimum(run - one % of_run * run_each, run_each)
     sizes = tl.where(exists, sizes[:, None], 0).to(means.dtype)
@@ -653,12 +653,12 @@ def row_sums_kernel(
             sums_gd += g * tl.where(inside, d, 0)
         sum_g, sum_gd = tl.sum(sums_g, 2), tl.sum(sums_gd, 2)
         tl.store(shares + gamma + column, tl.sum(sum_gd * rho[:, None], 0), mask=column < last_w)
-        tl.store(shares + programs.to(tl.int64) * size + gamma + column, tl.sum(sum_g, 0), mask=column < last_w)
+        tl.store(shares + tl.cast(programs, tl.int64) * size + gamma + column, tl.sum(sum_g, 0), mask=column < last_w)
         sum_h += tl.sum(sum_g * factor[None, :], 1)
         sum_hd += tl.sum(sum_gd * factor[None, :], 1)
     sums += part.to(tl.int64) * count * groups + row
     tl.store(sums, sum_h, mask=known)
-    tl.store(sums + slices.to(tl.int64) * count * groups, sum_hd, mask=known)
+    tl.store(sums + tl.cast(slices, tl.int64) * count * groups, sum_hd, mask=known)
 
 
 @triton.jit
@@ -675,7 +675,7 @@ def block_gradients_kernel(
     one = tl.arange(0, padded)
     at, exists = one.to(tl.int64)[:, None] * count * groups + row[None, :], (one < slices)[:, None] & known[None, :]
     mean_h = tl.sum(tl.load(sums + at, mask=exists, other=0), 0) / length
-    of_products = tl.load(sums + slices.to(tl.int64) * count * groups + at, mask=exists, other=0)
+    of_products = tl.load(sums + tl.cast(slices, tl.int64) * count * groups + at, mask=exists, other=0)
     mu = tl.load(mean + row, mask=known, other=0)
     var_eps = tl.load(variance + row, mask=known, other=1) + eps
     slope, rho = tl.sum(of_products, 0) / length / var_eps, tl.rsqrt(var_eps)
