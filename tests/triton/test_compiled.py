@@ -42,6 +42,7 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
     images_last = images.to(memory_format=torch.channels_last)
     pooled = of(8, 64, 16, 16)
     winners = of(8, 64, 16, 16, type=torch.int8)
+    positions = of(8, 64, 16, 16, type=torch.int64)
     gamma = of(1, 64, 1, 1)
     statistics = of(1, 64, 1, 1, type=wide)
     rows, weight = of(8192, 128), of(1, 128)
@@ -57,16 +58,22 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
     pictures, of_channels = of(2, 16, 20, 64, 64), of(1, 16, 20, 1, 1)
     in_groups = [20 * 64**2, 16, 64**2, 16 * 20 * 64**2, 20 * 64**2, 64**2, 1]
     pictures_last, in_groups_last = pictures, [20 * 64**2, 16, 64**2, 16 * 20 * 64**2, 20, 1, 16 * 20]
-    queries, keys = of(4, 4, 100, 32), of(4, 4, 77, 32)
-    wide_heads = of(2, 4, 100, 128 if dtype in (torch.float16, torch.bfloat16) else 64)
+    queries = of(4, 4, 100, 32)
+    widest = of(2, 4, 100, attention.WIDEST[dtype])
+    plain = of(2, 4, 100, 128 if dtype in (torch.float16, torch.bfloat16) else 64)
+    wide_bias = of(100, 100, type=wide).expand(2, 4, 100, 100)
+    seed, grouped = of(type=torch.int64), of(4, 2, 77, 32)
     bias, logarithms = of(100, 77, type=wide).expand(4, 4, 100, 77), of(4, 4, 100, type=wide)
     wide_logarithms = of(2, 4, 100, type=wide)
     return {
         "elementwise": ("GELU.dx", [rows, rows], []),
         "max_windows": (images, WINDOWS),
         "max_windows in space": (of(2, 8, 9, 17, 17), Windows((2, 3, 3), (2, 2, 2), (0, 1, 1), (1, 1, 1))),
+        "max_positions": (images, WINDOWS),
+        "max_span_positions": (images, (5, 7), (8, 6)),
         "fetch": (images, winners, WINDOWS),
         "fetch_transpose": (pooled, winners, WINDOWS, (32, 32)),
+        "fetch_transpose of positions": (pooled, positions, WINDOWS, (32, 32)),
         "average": (images, *SPANS),
         "average_transpose": (pooled, *SPANS, (32, 32), True),
         "normalize_batch": (images, gamma, gamma, 1e-5),
@@ -179,10 +186,13 @@ def given(dtype: torch.dtype) -> dict[str, tuple[Any, ...]]:
         "sum_rows": (of(8, 128, 768), indices, of(1001, type=torch.int64), 1000, -1, False),
         "sum_rows of one number": (of(8, 128, 1), indices, of(1001, type=torch.int64), 1000, 3, True),
         "drop_at_random": (images, of(1, type=torch.int64), 0.9),
-        "attend": (queries, keys, keys, bias, 0.2, False),
-        "attend wide": (wide_heads, wide_heads, wide_heads, None, 0.2, True),
-        "attend_gradients": (queries, queries, queries, keys, keys, logarithms, bias, 0.2, False),
-        "attend_gradients wide": (*[wide_heads] * 5, wide_logarithms, None, 0.2, True),
+        "attend": (queries, grouped, grouped, bias, seed, 0.2, 0.1, False),
+        "attend plain": (*[plain] * 3, None, None, 0.2, 0.0, True),
+        "attend wide": (*[widest] * 3, wide_bias, seed, 0.2, 0.1, True),
+        "attend_gradients": (queries, queries, queries, grouped, grouped, logarithms, bias, seed, 0.2, 0.1, False),
+        "attend_gradients plain": (*[plain] * 5, wide_logarithms, None, None, 0.2, 0.0, True),
+        "attend_gradients wide": (*[widest] * 5, wide_logarithms, wide_bias, seed, 0.2, 0.1, True),
+        "attention_kept": (seed, (4, 4, 100, 77), 0.1),
     }
 
 
@@ -201,9 +211,10 @@ BY_DEFAULT = [
 def assert_all_fit(name: str, dtype: torch.dtype, card: int, monkeypatch: pytest.MonkeyPatch) -> None:
     found = launches(monkeypatch, name.partition(" ")[0], *given(dtype)[name])
     assert found
-    narrow = dtype in (torch.float16, torch.bfloat16)
     for launch in found:
-        assert_fits(card, launch, products=narrow and name.startswith("attend"))
+        assert_fits(
+            card, launch, products=dtype != torch.float32 and name.partition(" ")[0] in ("attend", "attend_gradients")
+        )
 
 
 @pytest.mark.parametrize("name", BY_DEFAULT)
@@ -216,8 +227,6 @@ def test_a_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("name", given(torch.float32))
 def test_every_kernel(name: str, dtype: torch.dtype, card: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name.startswith("attend") and dtype == torch.float64:
-        pytest.skip("attention in float64 is plain arithmetic on a GPU")
     assert_all_fit(name, dtype, card, monkeypatch)
 
 

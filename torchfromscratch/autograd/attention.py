@@ -29,7 +29,7 @@ from torchfromscratch.autograd.function import Function, differentiable, restore
 from torchfromscratch.autograd.softmax import through_softmax
 from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.buffers import call_out
-from torchfromscratch.kernels.execution import is_compiling
+from torchfromscratch.kernels.execution import is_batched, is_compiling
 from torchfromscratch.kernels.precision import widen
 
 LARGEST_KEPT = 2**24  # elements of P that are kept for the backward pass: 64 MB in float32
@@ -117,57 +117,103 @@ class BlockOfQueries(Function):
 class FusedAttention(Function):
     """Y, and λ = log Σ e^S of each row of scores, by kernels that write neither S nor P.
 
-    Arguments as in `Attention`, without noise, in the type that they come in. Where a kernel cannot run, as under vmap,
-    or somebody differentiates the gradients, they are those of `Attention`; so is dL/dB, which is as large as P.
+    Arguments in the type that they come in; keys and values may have fewer heads G, each for H/G consecutive ones of
+    the queries. Noise is a function of `seed`, and computed where it is needed. Where a kernel cannot run, as under
+    vmap, or somebody differentiates the gradients, they are those of `Attention`; so is dL/dB, which is as large as P.
+
+    q (…, H, L, E), k (…, G, S, E), v (…, G, S, F), bias (…, H, L, S) or None → y (…, H, L, F), λ (…, H, L).
     """
 
     @staticmethod
     def forward(
-        query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        bias: Tensor | None,
+        seed: Tensor | None,
+        scale: float,
+        dropout: float,
+        is_causal: bool,
     ) -> tuple[Tensor, Tensor]:
         kernels = triton.kernels("attention", query, key, value, bias)
         if kernels is not None:
-            return kernels.attend(query, key, value, bias, scale, is_causal)
-        scores = _plus((widen(query) * scale) @ widen(key).mT, _bias(query, key, bias, 0 if is_causal else None))
+            return kernels.attend(query, key, value, bias, seed, scale, dropout, is_causal)
+        q, k, v, bias, noise = _written_out(query, key, value, bias, seed, dropout, is_causal)
+        scores = _plus((q * scale) @ k.mT, bias)
         logarithms = scores.logsumexp(-1)
-        return (_softmax(scores) @ widen(value)).to(query.dtype), logarithms
+        return (_times(_softmax(scores), noise) @ v).to(query.dtype), logarithms
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple:
+    def backward(ctx: Any, grad_output: Tensor | None, _logarithms: None) -> tuple:
         if grad_output is None:
-            return (None,) * 6
-        query, key, value, bias, output, logarithms = restore(ctx)
-        *_, needs_bias, _, _ = ctx.needs_input_grad
+            return (None,) * 8
+        *tensors, output, logarithms = restore(ctx)
+        query, key, value, bias, _seed = tensors
+        _, _, _, needs_bias, *_ = ctx.needs_input_grad
         kernels = None if needs_bias else triton.kernels("attention", grad_output, query, key, value, bias)
         if kernels is not None:
-            options = bias, ctx.scale, ctx.is_causal
-            return *kernels.gradients(grad_output, output, logarithms, query, key, value, *options), None, None, None
-        q, k, v, weights = _widen_and_weigh(ctx, query, key, value, bias)
-        *gradients, grad_bias, _, _ = _gradients(ctx, q, k, v, None, weights, widen(grad_output), None)
-        return *[None if g is None else g.to(query.dtype) for g in gradients], grad_bias, None, None
+            dq_dk_dv = kernels.gradients(grad_output, output, logarithms, *tensors, *ctx.options)
+            return *dq_dk_dv, None, None, None, None, None
+        q, k, v, bias, noise = _written_out(*tensors, *ctx.options[1:])
+        weights = _weights(q, k, bias, ctx.scale)
+        dq, dk, dv, grad_bias, _, _ = _gradients(ctx, q, k, v, noise, weights, widen(grad_output), None)
+        given = (query, dq), (key, _sum_heads(dk, key)), (value, _sum_heads(dv, value)), (bias, grad_bias)
+        gradients = [None if grad is None or t is None else grad.to(t.dtype) for t, grad in given]
+        return *gradients, None, None, None, None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        *tensors, ctx.scale, ctx.is_causal = inputs
+        *tensors, ctx.scale, dropout, is_causal = inputs
+        ctx.options = ctx.scale, dropout, is_causal
         ctx.set_materialize_grads(False)  # no zeros for λ
         ctx.mark_non_differentiable(output[1])
         save(ctx, (*tensors, *output))
 
     @staticmethod
-    def jvp(ctx: Any, query_t: Tensor, key_t: Tensor, value_t: Tensor, *others: Any) -> tuple:
-        query, key, value, bias, *_ = restore(ctx)
-        q, k, v, weights = _widen_and_weigh(ctx, query, key, value, bias)
-        tangents = [None if tangent is None else widen(tangent) for tangent in (query_t, key_t, value_t)]
-        output_t, _ = _tangents(ctx.scale, q, k, v, None, weights, *tangents, *others)
+    def jvp(ctx: Any, query_t: Any, key_t: Any, value_t: Any, bias_t: Any, *_: None) -> tuple:
+        *tensors, _output, _logarithms = restore(ctx)
+        query = tensors[0]
+        q, k, v, bias, noise = _written_out(*tensors, *ctx.options[1:])
+        weights = _weights(q, k, bias, ctx.scale)
+        tangents = [None if t is None else widen(repeat_heads(t, query)) for t in (query_t, key_t, value_t)]
+        output_t, _weights_t = _tangents(ctx.scale, q, k, v, noise, weights, *tangents, bias_t)
         return output_t.to(query.dtype), None
 
 
-def _widen_and_weigh(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
-    """Query, key and value in the type to compute in, and P."""
-    q, k, v = [widen(tensor) for tensor in (query, key, value)]
-    return q, k, v, _weights(q, k, _bias(q, k, bias, 0 if ctx.is_causal else None), ctx.scale)
+def _written_out(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    seed: Tensor | None,
+    dropout: float,
+    is_causal: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """What `Attention` takes, in the type to compute in: as many heads of keys as of queries, a bias and noise."""
+    q, k, v = [widen(repeat_heads(tensor, query)) for tensor in (query, key, value)]
+    bias = _bias(q, k, None if bias is None else bias.to(q.dtype), 0 if is_causal else None)
+    if seed is None:
+        return q, k, v, bias, None
+    from torchfromscratch.kernels.triton.attention import attention_kept
+
+    kept = attention_kept(seed, (*q.shape[:-1], k.shape[-2]), dropout).to(q.dtype)
+    return q, k, v, bias, kept / (1 - dropout) if dropout < 1 else kept
+
+
+def repeat_heads(tensor: Tensor, query: Tensor) -> Tensor:
+    """(*, G, S, E) → (*, H, S, E), the heads of the query: each of the G for as many consecutive ones."""
+    if query.dim() == 2 or tensor.shape[-3] == query.shape[-3]:
+        return tensor
+    return tensor.repeat_interleave(query.shape[-3] // tensor.shape[-3], -3)
+
+
+def _sum_heads(repeated: Tensor | None, tensor: Tensor) -> Tensor | None:
+    """The transpose of `repeat_heads`: (*, heads, S, E) → (*, G, S, E), the shape of `tensor`."""
+    if repeated is None or repeated.shape == tensor.shape:
+        return repeated
+    return repeated.unflatten(-3, (tensor.shape[-3], -1)).sum(-3)
 
 
 attention = differentiable(Attention)
@@ -175,9 +221,9 @@ fused_attention = differentiable(FusedAttention)
 block_of_queries = differentiable(BlockOfQueries)
 
 
-def is_fused(query: Tensor, key: Tensor, value: Tensor) -> bool:
+def is_fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
     """Whether there are kernels that attend without the matrix of scores."""
-    if is_compiling() or not triton.can_run(query, key, value):
+    if is_compiling() or not triton.can_run(query, key, value) or is_batched(mask):
         return False
     from torchfromscratch.kernels.triton import attention as kernels
 

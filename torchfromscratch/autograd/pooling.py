@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from torchfromscratch.autograd.elementwise import elementwise
@@ -85,18 +84,16 @@ class MaxPosition(Function):
 
     @staticmethod
     def forward(input: Tensor, windows: Windows | Sequence[Spans]) -> tuple[Tensor, Tensor]:
-        if not isinstance(windows, Windows):
-            return pooling_kernels.max_positions(input, windows)
-        output, winners = pooling_kernels.max_windows(input, windows)
-        positions = torch.empty_like(output, dtype=torch.int64)
-        return output, positions.copy_(pooling_kernels.flat_positions(winners, windows, input.shape[2:]))
+        return pooling_kernels.max_positions(input, windows)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor | None, _: None) -> tuple:
         if grad_output is None:
             return None, None
         (positions,) = restore(ctx)
-        return fetch_transpose(to_memory_format(grad_output, ctx.channels_last), positions, None, ctx.input_size), None
+        return fetch_transpose(
+            to_memory_format(grad_output, ctx.channels_last), positions, ctx.windows, ctx.input_size
+        ), None
 
     # ---------------- torch's side: what is saved, vmap, forward mode
 
@@ -104,8 +101,9 @@ class MaxPosition(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        input, _ = inputs
+        input, windows = inputs
         _, positions = output
+        ctx.windows = windows if isinstance(windows, Windows) else None
         ctx.set_materialize_grads(False)  # no zeros for the positions
         ctx.input_size = input.shape[2:]
         ctx.channels_last = any_channels_last(input)
@@ -119,7 +117,7 @@ class MaxPosition(Function):
     @staticmethod
     def jvp(ctx: Any, input_t: Tensor, _: None) -> tuple:
         (positions,) = restore(ctx)
-        return fetch(input_t, positions, None), None
+        return fetch(input_t, positions, ctx.windows), None
 
 
 max_pool = differentiable(MaxPool)

@@ -52,20 +52,46 @@ def scaled_dot_product_attention(
         if is_causal:
             raise ValueError("CausalBias should not be used with is_causal=True: it is a causal mask already")
         attn_mask = private.causal_mask(attn_mask, query.device)
-    _check_attention(query, key, value, attn_mask, is_causal)
-    dtype = query.dtype
-    is_fused = dropout_p == 0 and autograd.is_fused(query, key, value)
-    if not is_fused:
-        query, key, value = [widen(tensor) for tensor in (query, key, value)]
+    _check_attention(query, key, value, attn_mask, dropout_p, is_causal)
     if enable_gqa:
-        key, value = [_repeat_heads(tensor, query.shape[-3]) for tensor in (key, value)]
+        _check_groups(query, key, value)
+    if autograd.is_fused(query, key, value, attn_mask):
+        output = _fused_attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        return _match_heads(output, query)
+    dtype = query.dtype
+    query, key, value = [widen(tensor) for tensor in (query, key, value)]
+    if enable_gqa:
+        key, value = [autograd.repeat_heads(tensor, query) for tensor in (key, value)]
     arguments = _arguments(query, key, value, attn_mask, dropout_p, scale)
-    if is_fused:
-        query, key, value, bias, _, scale = arguments
-        output, _ = autograd.fused_attention(query, key, value, bias, scale, is_causal)
-    else:
-        output = autograd.attend(*arguments, is_causal).to(dtype)
+    output = autograd.attend(*arguments, is_causal).to(dtype)
     return output if dropout_p > 0 else _match_heads(output, query)
+
+
+def _fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> Tensor:
+    """By kernels that take groups of heads and narrow types as they are, and dropout's noise as a seed."""
+    if enable_gqa and key.shape[-3] != value.shape[-3]:
+        key, value = [autograd.repeat_heads(tensor, query) for tensor in (key, value)]
+    given = (query, key, value)
+    heads = [tensor.shape[-3:-2] if enable_gqa else () for tensor in given]
+    batch = torch.broadcast_shapes(*[t.shape[: -2 - len(of)] for t, of in zip(given, heads, strict=True)])
+    q, k, v = [tensor.expand(*batch, *of, -1, -1) for tensor, of in zip(given, heads, strict=True)]
+    bias = None if attn_mask is None else _forbid(attn_mask, q.dtype)
+    if bias is not None:
+        bias = widen(bias) if bias.requires_grad else bias  # no gradient that broadcasting sums is narrow
+        bias = bias.expand(*q.shape[:-1], k.shape[-2])
+    seed = torch.empty((), dtype=torch.int64, device=q.device).random_() if dropout_p > 0 else None
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+    output, _ = autograd.fused_attention(q, k, v, bias, seed, scale, float(dropout_p), is_causal)
+    return output
 
 
 def multi_head_attention_forward(
@@ -187,26 +213,29 @@ def _arguments(
     bias = noise = None
     if mask is not None:
         dtype = wide_type(query.dtype)
-        if mask.dtype == torch.bool:
-            mask = torch.zeros_like(mask, dtype=dtype).masked_fill(mask.logical_not(), -torch.inf)
-        bias = mask.to(dtype).expand(*batch, length, sources)
+        bias = _forbid(mask, dtype).to(dtype).expand(*batch, length, sources)
     if dropout_p > 0:
         noise = query.new_empty(*batch, length, sources).bernoulli_(1 - dropout_p)
         noise = noise / (1 - dropout_p) if dropout_p < 1 else noise
     return query, key, value, bias, noise, 1 / math.sqrt(max(features, 1)) if scale is None else float(scale)
 
 
-def _repeat_heads(tensor: Tensor, heads: int) -> Tensor:
-    """(*, G, S, E) → (*, heads, S, E): each of the G for as many consecutive heads."""
-    groups = tensor.shape[-3]
-    if groups == heads:
-        return tensor
-    if groups == 0 or heads % groups:
-        raise RuntimeError(
-            "enable_gqa: the query's number of heads must be a multiple of the key's and the value's, "
-            f"but got {heads} and {groups}"
-        )
-    return tensor.repeat_interleave(heads // groups, -3)
+def _forbid(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as floats to add to the scores: booleans, true where attending is allowed, become 0 and −∞."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=dtype).masked_fill(mask.logical_not(), -torch.inf)
+
+
+def _check_groups(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """RuntimeError unless keys and values serve as many heads each."""
+    heads = query.shape[-3]
+    for groups in (key.shape[-3], value.shape[-3]):
+        if groups != heads and (groups == 0 or heads % groups):
+            raise RuntimeError(
+                "enable_gqa: the query's number of heads must be a multiple of the key's and the value's, "
+                f"but got {heads} and {groups}"
+            )
 
 
 def _match_heads(output: Tensor, query: Tensor) -> Tensor:
@@ -307,7 +336,9 @@ def _merge_masks(mask: Tensor | None, padding: Tensor | None, shape: tuple[int, 
     return padding if mask is None else mask + padding
 
 
-def _check_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, is_causal: bool) -> None:
+def _check_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None, dropout_p: float, is_causal: bool
+) -> None:
     """The errors of `scaled_dot_product_attention` that no operation would raise, or none clearly."""
     tensors = {"query": query, "key": key, "value": value}
     for name, tensor in tensors.items():
@@ -329,6 +360,8 @@ def _check_attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tenso
             "sizes must be (…, L, E), (…, S, E) and (…, S, F) for query, key and value, "
             f"but got {sizes[0]}, {sizes[1]} and {sizes[2]}"
         )
+    if dropout_p > 1:
+        raise RuntimeError(f"dropout probability has to be between 0 and 1, but got {dropout_p}")
     if attn_mask is None:
         return
     if is_causal:

@@ -458,7 +458,7 @@ def _max_unpool(
         raise RuntimeError(f"{name} needs an input that is empty in the batch at most, but got {list(input.shape)}")
     if not input.is_floating_point():
         raise NotImplementedError(f"{name} is not defined for {input.dtype}")
-    if has_concrete_values(indices) and indices.numel():
+    if has_concrete_values(indices) and indices.numel() and not indices.is_cuda:  # which would wait for the device
         low, high = indices.aminmax()
         if low < 0 or high >= math.prod(size):
             raise RuntimeError(

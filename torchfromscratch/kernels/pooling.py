@@ -3,7 +3,8 @@
 Windows are compared tap by tap. What one tap sees of all windows is a strided view of the input, so no window is
 copied. Where there are many taps, two neighbours give the winner of two, two of these the winner of four, and so on. A
 winner is kept as the number of its tap, one byte a window. Its position in the input is that of its window plus the
-offset of the tap. The spans of adaptive pooling have no such offsets, so their winners are kept as positions.
+offset of the tap. The spans of adaptive pooling have no such offsets, so their winners are kept as positions, as are
+those of windows where the caller wants them. Such are in int64.
 
 x is (N, C, *input); y, dL/dy and the winners are (N, C, *output).
 """
@@ -249,10 +250,23 @@ def tap_views(dim: int, data: Tensor, windows: Windows, outputs: int, workspace:
     return [view if 1 in view.stride() else workspace.like(view).copy_(view) for view in views]
 
 
-def max_positions(input: Tensor, spans: Sequence[Spans]) -> tuple[Tensor, Tensor]:
-    """The largest element of each span of adaptive pooling, and its position in row-major order."""
-    dividing = [Dividing(span.inputs, span.outputs) for span in spans]
-    shape = *input.shape[:2], *[span.outputs for span in spans]
+def max_positions(input: Tensor, windows: Windows | Sequence[Spans]) -> tuple[Tensor, Tensor]:
+    """The largest element of each window, or span of adaptive pooling, and its position in row-major order."""
+    if not isinstance(windows, Windows):
+        return _max_span_positions(input, [Dividing(span.inputs, span.outputs) for span in windows])
+    kernels = triton.kernels("pooling", input)
+    if kernels is not None:
+        return kernels.max_positions(input, windows)
+    largest, winners = max_windows(input, windows)
+    positions = torch.empty_like(largest, dtype=torch.int64)
+    return largest, positions.copy_(flat_positions(winners, windows, input.shape[2:]))
+
+
+def _max_span_positions(input: Tensor, dividing: Sequence[Dividing]) -> tuple[Tensor, Tensor]:
+    kernels = triton.kernels("pooling", input)
+    if kernels is not None:
+        return kernels.max_span_positions(input, dividing)
+    shape = *input.shape[:2], *[span.outputs for span in dividing]
     largest = empty(shape, any_channels_last(input), like=input)
     positions = torch.empty_like(largest, dtype=torch.int64)
     exact = sizes_are_open() or not _may_count_in_floats(input, math.prod(input.shape[2:]))
@@ -299,7 +313,8 @@ def _max_along(dim: int, rows: Maxima, step: int, exact: bool) -> Maxima:
 
 def fetch(input: Tensor, winners: Tensor, windows: Windows | None) -> Tensor:
     """The value of each window's winner."""
-    kernels = None if windows is None or is_batched(winners) else triton.kernels("pooling", input)
+    is_position = windows is None or winners.dtype == torch.int64
+    kernels = None if is_position or is_batched(winners) else triton.kernels("pooling", input)
     if kernels is not None:
         return kernels.fetch(input, winners, windows)
     positions = flat_positions(winners, windows, input.shape[2:])
@@ -320,7 +335,7 @@ def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | Non
     kernels = None if windows is None or is_batched(winners) else triton.kernels("pooling", grad_output)
     if kernels is not None:
         return kernels.fetch_transpose(grad_output, winners, windows, input_size)
-    if windows is None or windows.tap_count > TAPS_ONE_BY_ONE:
+    if windows is None or winners.dtype == torch.int64 or windows.tap_count > TAPS_ONE_BY_ONE:
         return _scatter_add(grad_output, flat_positions(winners, windows, input_size), input_size)
     shape = (*grad_output.shape[:2], *windows.padded_size(input_size))
     size = grad_output.shape[2:]
@@ -357,9 +372,9 @@ def _scatter_add(grad_output: Tensor, positions: Tensor, input_size: Sequence[in
 def flat_positions(winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
     """The position of each winner in its channel (*input), in row-major order: torch's `return_indices`.
 
-    Without windows, the winners are such positions.
+    Winners in int64 are such positions.
     """
-    if windows is None:
+    if windows is None or winners.dtype == torch.int64:
         return winners
     device = winners.device
     window = torch.zeros((), dtype=torch.int64, device=device)

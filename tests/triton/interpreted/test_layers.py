@@ -11,6 +11,7 @@ from torch import Tensor
 import torchfromscratch
 import torchfromscratch.functional as F
 from tests.triton.interpreted.spy import called
+from torchfromscratch.kernels.triton.attention import WIDEST, attention_kept, fits
 
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -55,6 +56,7 @@ FORBIDDEN = (MASK > 0.3) & (torch.arange(5) > 0).unsqueeze(1)  # in the first ro
 NORM, POOL, MEAN = ("normalize_rows", "row_gradients"), ("max_windows", "fetch_transpose"), ("average",)
 FROZEN = ("scale_channels", "channel_gradients")
 BLOCKS = ("normalize_blocks", "block_gradients")
+POSITIONS = ("max_positions", "fetch_transpose")
 BATCH_NORM, ATTEND = ("normalize_batch", "batch_gradients"), ("attend", "attend_gradients")
 MEAN = ("average", "average_transpose")
 NLL = ("likelihood", "likelihood_gradient")
@@ -84,6 +86,14 @@ CASES = [
     Case("overlapping", lambda x: F.max_pool2d(x, 3, 2, 1, ceil_mode=True), ((2, 3, 7, 6),), POOL, channels_last=True),
     Case("dilated", lambda x: F.max_pool1d(x, 3, 1, 1, dilation=2), ((2, 3, 9),), POOL),
     Case("in space", lambda x: F.max_pool3d(x, (1, 2, 3), (1, 2, 1)), ((1, 2, 3, 5, 4),), POOL),
+    Case(
+        "with positions",
+        lambda x: F.max_pool2d(x, 3, 2, 1, (1, 2), return_indices=True)[0],
+        ((2, 3, 7, 6),),
+        POSITIONS,
+        channels_last=True,
+    ),
+    Case("uneven spans", lambda x: F.adaptive_max_pool2d(x, (3, 4)), ((2, 3, 7, 6),), ("max_span_positions",)),
     Case("average pooling", lambda x: F.avg_pool2d(x, 3, 2, 1), ((2, 3, 7, 6),), MEAN, channels_last=True),
     Case("without padding", lambda x: F.avg_pool1d(x, 3, 2, 1, True, False), ((2, 3, 8),), MEAN),
     Case("adaptive", lambda x: F.adaptive_avg_pool2d(x, (3, 9)), ((2, 3, 7, 6),), MEAN),
@@ -131,6 +141,12 @@ CASES = [
         "masked attention",
         lambda q, k, v: F.scaled_dot_product_attention(q, k, v, ~FORBIDDEN),
         ((5, 4), (7, 4), (7, 3)),
+        ATTEND,
+    ),
+    Case(
+        "biased attention of grouped heads",
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, MASK.to(q.dtype), enable_gqa=True),
+        ((1, 4, 5, 3), (1, 2, 7, 3), (1, 2, 7, 20)),
         ATTEND,
     ),
     Case(
@@ -205,6 +221,90 @@ def test_running_statistics(dtype: torch.dtype) -> None:
         F.batch_norm(x, mean, variance, training=True, momentum=0.3)
     torch.testing.assert_close(mean.double(), exact_mean, rtol=0, atol=TOLERANCES[dtype])
     torch.testing.assert_close(variance.double(), exact_variance, rtol=0, atol=TOLERANCES[dtype])
+
+
+DROPPED: dict[str, dict[str, Any]] = {
+    "alone": {},
+    "causal": {"is_causal": True},
+    "masked": {"attn_mask": ~FORBIDDEN},
+    "grouped": {"enable_gqa": True},
+}
+
+
+def attention_with_noise(options: dict[str, Any], noise: Tensor) -> Callable[..., Tensor]:
+    """The definition, P ∘ N written out."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        if "enable_gqa" in options:
+            key, value = [tensor.repeat_interleave(2, -3) for tensor in (key, value)]
+        scores = query @ key.mT / query.shape[-1] ** 0.5
+        allowed = options.get("attn_mask")
+        if "is_causal" in options:
+            allowed = torch.ones(5, 7, dtype=torch.bool).tril()
+        scores = scores if allowed is None else scores.masked_fill(~allowed, -torch.inf)
+        return (scores.softmax(-1) * noise) @ value
+
+    return attend
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+@pytest.mark.parametrize("name", DROPPED)
+def test_attention_drops_the_same_forward_and_backward(name: str, dtype: torch.dtype) -> None:
+    """Values and derivatives of both orders beside those of the noise that the seed stands for."""
+    torch.manual_seed(0)
+    options, heads = DROPPED[name], 1 if name == "grouped" else 2
+    shapes = (1, 2, 5, 6), (1, heads, 7, 6), (1, heads, 7, 3)
+    given = [torch.randn(shape, dtype=torch.float64).to(dtype) for shape in shapes]
+    torch.manual_seed(1)
+    seed = torch.empty((), dtype=torch.int64).random_()
+    noise = attention_kept(seed, (1, 2, 5, 7), 0.3).double() / 0.7
+    dropped = lambda *qkv: F.scaled_dot_product_attention(*qkv, dropout_p=0.3, **options)  # noqa: E731
+    torch.manual_seed(1)
+    with called(*ATTEND):
+        found = derivatives(dropped, given, second=dtype == torch.float64)
+    exact = derivatives(attention_with_noise(options, noise), [tensor.double() for tensor in given], second=True)
+    for result, truth in zip(found, exact, strict=False):
+        assert (result.double() - truth).abs().max() / (1 + truth.abs().max()) <= TOLERANCES[dtype]
+
+
+def test_transforms_of_attention_with_dropout() -> None:
+    """Forward mode, and a batch of gradients, for which no kernel is made, drop what the kernels do."""
+    torch.manual_seed(0)
+    given = [torch.randn(2, 5, 6, dtype=torch.float64) for _ in range(3)]
+    tangents = [torch.randn(2, 5, 6, dtype=torch.float64) for _ in range(3)]
+    batch = torch.randn(3, 2, 5, 6, dtype=torch.float64)
+    torch.manual_seed(1)
+    noise = attention_kept(torch.empty((), dtype=torch.int64).random_(), (2, 5, 5), 0.4).double() / 0.6
+    exact, dropped = attention_with_noise({}, noise), lambda *qkv: F.scaled_dot_product_attention(*qkv, dropout_p=0.4)
+    torch.manual_seed(1)
+    found = torch.func.jvp(dropped, tuple(given), tuple(tangents))
+    torch.testing.assert_close(found, torch.func.jvp(exact, tuple(given), tuple(tangents)))
+    leaves = [tensor.requires_grad_() for tensor in given]
+    torch.manual_seed(1)
+    found = torch.autograd.grad(dropped(*leaves), leaves, batch, is_grads_batched=True)
+    torch.testing.assert_close(found, torch.autograd.grad(exact(*leaves), leaves, batch, is_grads_batched=True))
+
+
+def test_what_dropout_keeps() -> None:
+    """As many as it should, in every row and column; others for each seed; and none, or an error, at the ends."""
+    seeds = [torch.tensor(seed) for seed in (0, 1, 2**62 + 1)]
+    kept = torch.stack([attention_kept(seed, (3, 100, 100), 0.3) for seed in seeds]).double()
+    assert (kept.mean() - 0.7).abs() < 0.01
+    for other_dims in ((0, 1, 2), (0, 1, 3)):
+        assert (kept.mean(other_dims) - 0.7).abs().max() < 0.08
+    assert (torch.corrcoef(kept.flatten(1)) - torch.eye(3)).abs().max() < 0.03
+    q = torch.randn(1, 5, 4)
+    assert not F.scaled_dot_product_attention(q, q, q, dropout_p=1.0).any()
+    with pytest.raises(RuntimeError, match="between 0 and 1, but got"):
+        F.scaled_dot_product_attention(q, q, q, dropout_p=1.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_attention_of_the_widest_heads(dtype: torch.dtype) -> None:
+    widest = WIDEST[dtype]
+    wide = Case("", F.scaled_dot_product_attention, ((5, widest), (7, widest), (7, widest - 1)), ATTEND)
+    assert_equal(wide, tensors(wide, dtype))
+    assert not fits(*[torch.empty(5, widest + 1, dtype=dtype)] * 3)
 
 
 def test_transforms_take_plain_arithmetic() -> None:
@@ -324,10 +424,24 @@ def test_nan_and_infinity_in_rows() -> None:
             torch.testing.assert_close(found, by_plain_arithmetic(layer, x, -1), equal_nan=True)
 
 
-def test_ties_and_nan_among_the_windows() -> None:
+POOLS = {
+    "windows": lambda functional, x: functional.max_pool2d(x, 3, 2, 1, return_indices=True),
+    "in a row": lambda functional, x: functional.max_pool1d(x[0], 2, return_indices=True),
+    "in space": lambda functional, x: functional.max_pool3d(x, (2, 3, 2), 2, 1, (1, 1, 2), True, True),
+    "even spans": lambda functional, x: functional.adaptive_max_pool2d(x, (3, 2), return_indices=True),
+    "uneven spans": lambda functional, x: functional.adaptive_max_pool2d(x, (4, 9), return_indices=True),
+    "uneven spans in space": lambda functional, x: functional.adaptive_max_pool3d(x, (2, 4, 3), return_indices=True),
+}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_ties_and_nan_among_the_windows(name: str) -> None:
+    """Values, positions and the gradient, which goes to the same elements as torch's."""
     torch.manual_seed(0)
     x = torch.randint(-2, 3, (2, 3, 9, 8)).double()
     x[x == 2], x[x == -2] = torch.nan, -torch.inf
-    pool = lambda x: F.max_pool2d(x, 3, 2, 1, return_indices=True)  # noqa: E731
-    for found, expected in zip(pool(x), torch.nn.functional.max_pool2d(x, 3, 2, 1, return_indices=True), strict=True):
-        torch.testing.assert_close(found, expected, equal_nan=True)
+    x.requires_grad_()
+    found, expected = POOLS[name](F, x), POOLS[name](torch.nn.functional, x)
+    torch.testing.assert_close(found, expected, equal_nan=True)
+    (largest, _), (theirs, _) = found, expected
+    torch.testing.assert_close(*[torch.autograd.grad(y, x, torch.ones_like(y)) for y in (largest, theirs)])

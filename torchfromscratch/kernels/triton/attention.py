@@ -11,14 +11,20 @@ and y / l at the end. What is kept is λ = m + log l, so that backwards P = e^(S
 where δ = Σ dL/dY ∘ Y of each row is Σ dL/dP ∘ P. A first launch takes blocks of queries, for dL/dQ and δ, a second
 blocks of keys, for dL/dK and dL/dV, so that no two programs add to one place.
 
-q (Z, H, L, E), k (Z, H, S, E), v (Z, H, S, F), bias (Z, H, L, S) or None, of any strides.
+Dropout puts P ∘ N in the place of P in Y and dL/dV, and N ∘ (dL/dY Vᵀ) in that of dL/dY Vᵀ; l, λ and δ stay. The noise
+N is 0 with probability p, else 1 / (1 − p). Each element is a function of a seed and its place alone (Philox), so the
+backward pass draws it again.
+
+q (Z, H, L, E), k (Z, G, S, E), v (Z, G, S, F), bias (Z, H, L, S) or None, of any strides. G divides H: each key
+and value serves H/G consecutive heads.
 
 Source: M. Milakov and N. Gimelshein, "Online normalizer calculation for softmax", 2018; T. Dao et al.,
-"FlashAttention", 2022.
+"FlashAttention", 2022; J. Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,29 +32,37 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from torchfromscratch.kernels.precision import NARROW_TYPES, wide_type
+from torchfromscratch.kernels.precision import wide_type
 from torchfromscratch.kernels.triton import IS_INTERPRETED
 from torchfromscratch.kernels.triton.launch import blocks_of, is_dense, launch, operation, two_launches
 from torchfromscratch.kernels.triton.mathematics import exp, log
 
-# Features of a head, of narrow types and of others: wider ones spill registers.
-WIDEST_NARROW, WIDEST = 128, 64
+# Elements that a program writes. The interpreter takes as long for a program whatever its block.
+BLOCK = 2**14 if IS_INTERPRETED else 1024
+
+# Features of a head that a program has room for.
+WIDEST = {torch.float16: 256, torch.bfloat16: 256, torch.float32: 128, torch.float64: 128}
 
 
 def fits(query: Tensor, key: Tensor, value: Tensor) -> bool:
     """Whether there is a kernel for tensors of this size and type: a program holds whole rows of features."""
-    features = (query.shape[-1], value.shape[-1])
     sizes = (*query.shape, *key.shape, *value.shape)
-    widest = WIDEST_NARROW if query.dtype in NARROW_TYPES else WIDEST
-    return 0 not in sizes and max(features) <= widest and (query.dtype != torch.float64 or IS_INTERPRETED)
+    return 0 not in sizes and max(query.shape[-1], value.shape[-1]) <= WIDEST[query.dtype]
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    seed: Tensor | None,
+    scale: float,
+    dropout: float,
+    is_causal: bool,
 ) -> tuple[Tensor, Tensor]:
-    """y (…, L, F) and λ (…, L) of tensors whose leading dimensions are the same."""
+    """y (…, H, L, F) and λ (…, H, L) of tensors whose leading dimensions are the same, but for the heads."""
     q, k, v = _heads(query), _heads(key), _heads(value)
-    y, logarithms = _attend(q, k, v, None if bias is None else _heads(bias), scale, is_causal)
+    y, logarithms = _attend(q, k, v, None if bias is None else _heads(bias), seed, scale, dropout, is_causal)
     return y.view(*query.shape[:-1], value.shape[-1]), logarithms.view(query.shape[:-1])
 
 
@@ -60,13 +74,16 @@ def gradients(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    seed: Tensor | None,
     scale: float,
+    dropout: float,
     is_causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """dL/dQ, dL/dK and dL/dV."""
     g, y, q, k, v = [_heads(tensor) for tensor in (grad_output, output, query, key, value)]
     bias = None if bias is None else _heads(bias)
-    dq, dk, dv = _attend_gradients(g, y, q, k, v, logarithms.reshape(g.shape[:-1]), bias, scale, is_causal)
+    of_rows = logarithms.reshape(g.shape[:-1])
+    dq, dk, dv = _attend_gradients(g, y, q, k, v, of_rows, bias, seed, scale, dropout, is_causal)
     return dq.view(query.shape), dk.view(key.shape), dv.view(value.shape)
 
 
@@ -93,55 +110,102 @@ def _empty_attended(query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple
 
 @operation(like=_empty_attended)
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float, is_causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    seed: Tensor | None,
+    scale: float,
+    dropout: float,
+    is_causal: bool,
 ) -> tuple[Tensor, Tensor]:
     output, logarithms = _empty_attended(query, key, value)
-    blocks = _blocks(query, value)
+    options = _options(query, value, bias, scale, dropout, is_causal)
     launch(
         attend_kernel,
-        blocks_of(query.shape[2], blocks["queries"]) * query.shape[0] * query.shape[1],
+        blocks_of(query.shape[2], options["queries"]) * query.shape[0] * query.shape[1],
         query,
         key,
         value,
         bias,
+        seed,
         output,
         logarithms,
         *_sizes(query, key, value),
         *_strides(query, key, value, bias, output),
-        scale=scale,
-        is_causal=is_causal,
-        **blocks,
+        **options,
     )
     return output, logarithms
 
 
 def _sizes(query: Tensor, key: Tensor, value: Tensor) -> tuple[int, ...]:
-    """H, L, S, E and F."""
-    return query.shape[1], query.shape[2], key.shape[2], query.shape[3], value.shape[3]
+    """H, H/G, L, S, E and F."""
+    heads = query.shape[1]
+    return heads, heads // key.shape[1], query.shape[2], key.shape[2], query.shape[3], value.shape[3]
 
 
 def _strides(*tensors: Tensor | None) -> list[int]:
     return [stride for tensor in tensors for stride in ((0,) * 4 if tensor is None else tensor.stride())]
 
 
-def _blocks(query: Tensor, value: Tensor) -> dict[str, Any]:
-    """How many queries and keys a program takes at a time, and how it multiplies.
+def _options(
+    query: Tensor, value: Tensor, bias: Tensor | None, scale: float, dropout: float, is_causal: bool
+) -> dict[str, Any]:
+    """What a kernel is compiled for: how many queries and keys it takes at a time, and how it multiplies.
 
     Of float32 numbers, torch's attention multiplies in TF32 where torch's products of matrices do.
     """
     features, values = [max(16, triton.next_power_of_2(tensor.shape[-1])) for tensor in (query, value)]
-    narrow = query.dtype in NARROW_TYPES
-    block = 64 if narrow else 32
+    queries, keys, warps = _block(query.dtype, max(features, values), bias is None and dropout == 0)
     return {
-        "queries": block,
-        "keys": block,
+        "scale": scale,
+        "dropout": dropout,
+        "is_causal": is_causal,
+        "queries": queries,
+        "keys": keys,
         "features": features,
         "values": values,
         "precision": "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
         "widen": IS_INTERPRETED,  # whose products of bfloat16 are wrong
-        "warps": 8,
+        "warps": warps,
         "stages": 2,
     }
+
+
+def _block(dtype: torch.dtype, features: int, is_plain: bool) -> tuple[int, int, int]:
+    """Queries, keys and warps of a program, of which no register is spilled: tests compile them.
+
+    A bias and dropout take registers, too: without them it `is_plain`.
+    """
+    is_wide = features > 64
+    if dtype == torch.float64:
+        return 16, 16, 8 if is_wide else 4
+    if dtype == torch.float32:
+        return (16, 16, 8) if is_wide else (32 if is_plain else 16, 32, 8)
+    if features > 128:
+        return 32, 32, 8
+    return 64, 64 if is_plain else 32, 8
+
+
+def _empty_kept(seed: Tensor, shape: Sequence[int], dropout: float) -> Tensor:
+    return seed.new_empty(shape, dtype=torch.bool)
+
+
+@operation(like=_empty_kept)
+def attention_kept(seed: Tensor, shape: Sequence[int], dropout: float) -> Tensor:
+    """Which elements of P (…, H, L, S) dropout keeps, written out for those who need it."""
+    kept = _empty_kept(seed, shape, dropout)
+    programs = blocks_of(kept.numel(), BLOCK)
+    launch(kept_kernel, programs, seed, kept, kept.numel(), *shape[-2:], dropout=dropout, block=BLOCK)
+    return kept
+
+
+@triton.jit
+def kept_kernel(seed, kept, size, length, sources, dropout: tl.constexpr, block: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    row = at // sources
+    is_kept = _is_kept(seed, row // length, (row % length).to(tl.int32), (at % sources).to(tl.int32), dropout)
+    tl.store(kept + at, is_kept, mask=at < size)
 
 
 @triton.jit
@@ -181,6 +245,20 @@ def _scores(
 
 
 @triton.jit
+def _is_kept(seed, head, query, key, dropout: tl.constexpr):
+    """Whether dropout keeps an element of P: Philox's number of its place, one of 2³¹ in [0, 1), tells."""
+    number, _, _, _ = tl.philox(tl.load(seed), key, query, head.to(tl.int32), 0)
+    return tl.uint_to_uniform_float(number) >= dropout
+
+
+@triton.jit
+def _drop(values, kept, dropout: tl.constexpr):
+    """N ∘ values"""
+    gain: tl.constexpr = 1 / (1 - dropout) if dropout < 1 else 1.0
+    return tl.where(kept, values * gain, 0)
+
+
+@triton.jit
 def _head(blocks, heads):
     """A program's block, and its (Z, H)."""
     head = (tl.program_id(0) // blocks).to(tl.int64)
@@ -189,19 +267,20 @@ def _head(blocks, heads):
 
 @triton.jit
 def attend_kernel(
-    query, key, value, bias, output, logarithms, heads, length, sources, size_e, size_f,
+    query, key, value, bias, seed, output, logarithms, heads, sharing, length, sources, size_e, size_f,
     q_z, q_h, q_l, q_e, k_z, k_h, k_s, k_e, v_z, v_h, v_s, v_f, b_z, b_h, b_l, b_s, y_z, y_h, y_l, y_f,
-    scale: tl.constexpr, is_causal: tl.constexpr, queries: tl.constexpr, keys: tl.constexpr,
+    scale: tl.constexpr, dropout: tl.constexpr, is_causal: tl.constexpr, queries: tl.constexpr, keys: tl.constexpr,
     features: tl.constexpr, values: tl.constexpr, precision: tl.constexpr, widen: tl.constexpr,
 ):  # fmt: skip
     block, z, h = _head(tl.cdiv(length, queries), heads)
     row, e, f = block * queries + tl.arange(0, queries), tl.arange(0, features), tl.arange(0, values)
-    key += z * k_z + h * k_h
-    value += z * v_z + h * v_h
+    key += z * k_z + h // sharing * k_h
+    value += z * v_z + h // sharing * v_h
     if bias is not None:
         bias += z * b_z + h * b_h
     q = _load_rows(query + z * q_z + h * q_h, row, length, e, size_e, q_l, q_e, widen)
     sum_type: tl.constexpr = tl.float64 if q.dtype == tl.float64 else tl.float32
+    of_row = (z * heads + h) * length + row
     greatest = tl.full((queries,), float("-inf"), sum_type)
     total = tl.zeros((queries,), sum_type)
     y = tl.zeros((queries, values), sum_type)
@@ -217,13 +296,15 @@ def attend_kernel(
         p = exp(scores - shift[:, None])
         shrink = exp(greatest - shift)
         total = total * shrink + tl.sum(p, 1)
+        if dropout > 0:
+            p = _drop(p, _is_kept(seed, z * heads + h, row[:, None], column[None, :], dropout), dropout)
         y = y * shrink[:, None] + _dot(p.to(v.dtype), v, precision)
         greatest = higher
     y = y / tl.where(total == 0, 1, total)[:, None]
     _store_rows(output + z * y_z + h * y_h, y, row, length, f, size_f, y_l, y_f)
     # +∞ makes P = e^(S − λ) zero where a query attends to nothing
     lam = tl.where(total == 0, float("inf"), greatest + log(tl.where(total == 0, 1, total)))
-    tl.store(logarithms + (z * heads + h) * length + row, lam, mask=row < length)
+    tl.store(logarithms + of_row, lam, mask=row < length)
 
 
 def _empty_gradients(
@@ -246,15 +327,16 @@ def _attend_gradients(
     value: Tensor,
     logarithms: Tensor,
     bias: Tensor | None,
+    seed: Tensor | None,
     scale: float,
+    dropout: float,
     is_causal: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dq, dk, dv = _empty_gradients(grad_output, output, query, key, value)
-    delta, blocks, heads = torch.empty_like(logarithms), _blocks(query, value), query.shape[0] * query.shape[1]
-    options = {"scale": scale, "is_causal": is_causal, **blocks}
+    delta, options = torch.empty_like(logarithms), _options(query, value, bias, scale, dropout, is_causal)
     launch(
         query_gradient_kernel,
-        blocks_of(query.shape[2], blocks["queries"]) * heads,
+        blocks_of(query.shape[2], options["queries"]) * query.shape[0] * query.shape[1],
         grad_output,
         output,
         query,
@@ -262,6 +344,7 @@ def _attend_gradients(
         value,
         logarithms,
         bias,
+        seed,
         dq,
         delta,
         *_sizes(query, key, value),
@@ -270,13 +353,14 @@ def _attend_gradients(
     )
     launch(
         key_gradients_kernel,
-        blocks_of(key.shape[2], blocks["keys"]) * heads,
+        blocks_of(key.shape[2], options["keys"]) * key.shape[0] * key.shape[1],
         grad_output,
         query,
         key,
         value,
         logarithms,
         bias,
+        seed,
         delta,
         dk,
         dv,
@@ -289,17 +373,17 @@ def _attend_gradients(
 
 @triton.jit
 def query_gradient_kernel(
-    grad_output, output, query, key, value, logarithms, bias, grad_query, delta,
-    heads, length, sources, size_e, size_f,
+    grad_output, output, query, key, value, logarithms, bias, seed, grad_query, delta,
+    heads, sharing, length, sources, size_e, size_f,
     g_z, g_h, g_l, g_f, y_z, y_h, y_l, y_f, q_z, q_h, q_l, q_e, k_z, k_h, k_s, k_e, v_z, v_h, v_s, v_f,
     b_z, b_h, b_l, b_s, dq_z, dq_h, dq_l, dq_e,
-    scale: tl.constexpr, is_causal: tl.constexpr, queries: tl.constexpr, keys: tl.constexpr,
+    scale: tl.constexpr, dropout: tl.constexpr, is_causal: tl.constexpr, queries: tl.constexpr, keys: tl.constexpr,
     features: tl.constexpr, values: tl.constexpr, precision: tl.constexpr, widen: tl.constexpr,
 ):  # fmt: skip
     block, z, h = _head(tl.cdiv(length, queries), heads)
     row, e, f = block * queries + tl.arange(0, queries), tl.arange(0, features), tl.arange(0, values)
-    key += z * k_z + h * k_h
-    value += z * v_z + h * v_h
+    key += z * k_z + h // sharing * k_h
+    value += z * v_z + h // sharing * v_h
     if bias is not None:
         bias += z * b_z + h * b_h
     g = _load_rows(grad_output + z * g_z + h * g_h, row, length, f, size_f, g_l, g_f, widen)
@@ -318,44 +402,50 @@ def query_gradient_kernel(
         v = _load_rows(value, column, sources, f, size_f, v_s, v_f, widen)
         products = _dot(q, tl.trans(k), precision)
         scores = _scores(products, bias, row[:, None], column[None, :], length, sources, b_l, b_s, scale, is_causal)
-        ds = exp(scores - lam[:, None]) * (_dot(g, tl.trans(v), precision) - row_delta[:, None])
+        dp = _dot(g, tl.trans(v), precision)
+        if dropout > 0:
+            dp = _drop(dp, _is_kept(seed, z * heads + h, row[:, None], column[None, :], dropout), dropout)
+        ds = exp(scores - lam[:, None]) * (dp - row_delta[:, None])
         dq += _dot(ds.to(k.dtype), k, precision)
     _store_rows(grad_query + z * dq_z + h * dq_h, dq * scale, row, length, e, size_e, dq_l, dq_e)
 
 
 @triton.jit
 def key_gradients_kernel(
-    grad_output, query, key, value, logarithms, bias, delta, grad_key, grad_value,
-    heads, length, sources, size_e, size_f,
+    grad_output, query, key, value, logarithms, bias, seed, delta, grad_key, grad_value,
+    heads, sharing, length, sources, size_e, size_f,
     g_z, g_h, g_l, g_f, q_z, q_h, q_l, q_e, k_z, k_h, k_s, k_e, v_z, v_h, v_s, v_f, b_z, b_h, b_l, b_s,
     dk_z, dk_h, dk_s, dk_e, dv_z, dv_h, dv_s, dv_f,
-    scale: tl.constexpr, is_causal: tl.constexpr, queries: tl.constexpr, keys: tl.constexpr,
+    scale: tl.constexpr, dropout: tl.constexpr, is_causal: tl.constexpr, queries: tl.constexpr, keys: tl.constexpr,
     features: tl.constexpr, values: tl.constexpr, precision: tl.constexpr, widen: tl.constexpr,
 ):  # fmt: skip
-    block, z, h = _head(tl.cdiv(sources, keys), heads)
+    """Of the products' transposes, as those of dL/dK and dL/dV take them as they lie."""
+    block, z, group = _head(tl.cdiv(sources, keys), heads // sharing)
     column, e, f = block * keys + tl.arange(0, keys), tl.arange(0, features), tl.arange(0, values)
-    grad_output += z * g_z + h * g_h
-    query += z * q_z + h * q_h
-    if bias is not None:
-        bias += z * b_z + h * b_h
-    k = _load_rows(key + z * k_z + h * k_h, column, sources, e, size_e, k_s, k_e, widen)
-    v = _load_rows(value + z * v_z + h * v_h, column, sources, f, size_f, v_s, v_f, widen)
+    k = _load_rows(key + z * k_z + group * k_h, column, sources, e, size_e, k_s, k_e, widen)
+    v = _load_rows(value + z * v_z + group * v_h, column, sources, f, size_f, v_s, v_f, widen)
     sum_type: tl.constexpr = tl.float64 if k.dtype == tl.float64 else tl.float32
     dk = tl.zeros((keys, features), sum_type)
     dv = tl.zeros((keys, values), sum_type)
     first = block * keys // queries * queries if is_causal else 0
-    for start in range(first, length, queries):
-        row = start + tl.arange(0, queries)
-        g = _load_rows(grad_output, row, length, f, size_f, g_l, g_f, widen)
-        q = _load_rows(query, row, length, e, size_e, q_l, q_e, widen)
+    blocks = tl.cdiv(length - first, queries)
+    for step in range(sharing * blocks):
+        h = group * sharing + step // blocks
+        row = first + step % blocks * queries + tl.arange(0, queries)
+        g = _load_rows(grad_output + z * g_z + h * g_h, row, length, f, size_f, g_l, g_f, widen)
+        q = _load_rows(query + z * q_z + h * q_h, row, length, e, size_e, q_l, q_e, widen)
         of_row = (z * heads + h) * length + row
         lam = tl.load(logarithms + of_row, mask=row < length, other=float("inf"))
         row_delta = tl.load(delta + of_row, mask=row < length, other=0)
-        products = _dot(k, tl.trans(q), precision)  # of the transpose, which a product then takes as it lies
-        scores = _scores(products, bias, row[None, :], column[:, None], length, sources, b_l, b_s, scale, is_causal)
+        products = _dot(k, tl.trans(q), precision)
+        of_head = None if bias is None else bias + z * b_z + h * b_h
+        scores = _scores(products, of_head, row[None, :], column[:, None], length, sources, b_l, b_s, scale, is_causal)
         p = exp(scores - lam[None, :])
-        dv += _dot(p.to(g.dtype), g, precision)
-        ds = p * (_dot(v, tl.trans(g), precision) - row_delta[None, :])
-        dk += _dot(ds.to(q.dtype), q, precision)
-    _store_rows(grad_key + z * dk_z + h * dk_h, dk * scale, column, sources, e, size_e, dk_s, dk_e)
-    _store_rows(grad_value + z * dv_z + h * dv_h, dv, column, sources, f, size_f, dv_s, dv_f)
+        dropped, dp = p, _dot(v, tl.trans(g), precision)
+        if dropout > 0:
+            kept = _is_kept(seed, z * heads + h, row[None, :], column[:, None], dropout)
+            dropped, dp = _drop(p, kept, dropout), _drop(dp, kept, dropout)
+        dv += _dot(dropped.to(g.dtype), g, precision)
+        dk += _dot((p * (dp - row_delta[None, :])).to(q.dtype), q, precision)
+    _store_rows(grad_key + z * dk_z + group * dk_h, dk * scale, column, sources, e, size_e, dk_s, dk_e)
+    _store_rows(grad_value + z * dv_z + group * dv_h, dv, column, sources, f, size_f, dv_s, dv_f)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from torchfromscratch.kernels.layout import any_channels_last, empty
 from torchfromscratch.kernels.pooling import empty_maxima
-from torchfromscratch.kernels.spans import Sliding, Spans
+from torchfromscratch.kernels.spans import Dividing, Sliding, Spans
 from torchfromscratch.kernels.triton import IS_INTERPRETED
 from torchfromscratch.kernels.triton.launch import blocks_of, launch, operation, sizes, strides, three
 from torchfromscratch.kernels.windows import Windows
@@ -36,7 +36,40 @@ BLOCK = 2**14 if IS_INTERPRETED else 512
 @operation(like=empty_maxima)
 def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
     """The largest element of each window, and the number of the tap that saw it: the first, or the last NaN."""
-    largest, winners = empty_maxima(input, windows)
+    return _find_largest(input, *empty_maxima(input, windows), windows)
+
+
+def _empty_positions(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    largest, _ = empty_maxima(input, windows)
+    return largest, torch.empty_like(largest, dtype=torch.int64)
+
+
+@operation(like=_empty_positions)
+def max_positions(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
+    """The largest element of each window, and its position in the input, in row-major order."""
+    return _find_largest(input, *_empty_positions(input, windows), windows)
+
+
+def _empty_span_positions(input: Tensor, output_size: Sequence[int], longest: Sequence[int]) -> tuple[Tensor, Tensor]:
+    largest = empty((*input.shape[:2], *output_size), any_channels_last(input), like=input)
+    return largest, torch.empty_like(largest, dtype=torch.int64)
+
+
+@operation(like=_empty_span_positions)
+def _max_span_positions(input: Tensor, output_size: Sequence[int], longest: Sequence[int]) -> tuple[Tensor, Tensor]:
+    ones = (1,) * len(longest)
+    windows = Windows(tuple(longest), ones, (0,) * len(longest), ones)
+    return _find_largest(input, *_empty_span_positions(input, output_size, longest), windows, divides=True)
+
+
+def max_span_positions(input: Tensor, spans: Sequence[Dividing]) -> tuple[Tensor, Tensor]:
+    """The largest element of each span, of which so many divide the input, and its position, in row-major order."""
+    return _max_span_positions(input, [span.outputs for span in spans], [span.longest for span in spans])
+
+
+def _find_largest(
+    input: Tensor, largest: Tensor, winners: Tensor, windows: Windows, divides: bool = False
+) -> tuple[Tensor, Tensor]:
     launch(
         max_windows_kernel,
         blocks_of(largest.numel(), BLOCK),
@@ -45,6 +78,7 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
         winners,
         *_sizes(windows, largest, input, largest),
         *strides(input),
+        divides=divides,
         **_constants(windows, largest, input),
     )
     return largest, winners
@@ -77,7 +111,7 @@ def _empty_input(grad_output: Tensor, winners: Tensor, windows: Windows, input_s
 
 @operation(like=_empty_input)
 def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows, input_size: Sequence[int]) -> Tensor:
-    """dL/dx: each window's dL/dy added to its winner, 0 everywhere else."""
+    """dL/dx: each window's dL/dy added to its winner, a tap or a position, 0 everywhere else."""
     grad_input = _empty_input(grad_output, winners, windows, input_size)
     launch(
         fetch_transpose_kernel,
@@ -89,6 +123,7 @@ def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows, inpu
         *strides(grad_output),
         *strides(winners),
         **_constants(windows, grad_input, grad_output),
+        **_warps(grad_output),
     )
     return grad_input
 
@@ -144,8 +179,8 @@ def _average_transpose(
         *strides(grad_output),
         **_kinds(spans),
         divisor=divisor,
-        warps=8 if grad_output.dtype == torch.float64 else 4,  # with 4, float64 spills registers
         **_layout(grad_input, grad_output),
+        **_warps(grad_output),
     )
     return grad_input
 
@@ -200,6 +235,11 @@ def _layout(result: Tensor, operand: Tensor) -> dict[str, Any]:
     return {"channels_last": any_channels_last(result), "wide": is_wide, "block": BLOCK}
 
 
+def _warps(grad_output: Tensor) -> dict[str, int]:
+    """Those of a transpose: with 4, float64 spills registers."""
+    return {"warps": 8 if grad_output.dtype == torch.float64 else 4}
+
+
 @triton.jit
 def _positions(block: tl.constexpr, wide: tl.constexpr):
     """A program's positions, in 32 bits where these are enough: GPUs divide such numbers ten times as fast."""
@@ -221,26 +261,43 @@ def _place(at, channels, d, h, w, channels_last: tl.constexpr):
 
 
 @triton.jit
+def _first(o, inputs, outputs, stride, padding, divides: tl.constexpr):
+    """Where the window of output o begins, and where the positions end that it may see."""
+    if divides:
+        start, end = o * inputs // outputs, ((o + 1) * inputs + outputs - 1) // outputs
+    else:
+        start, end = o * stride - padding, inputs
+    return start, end
+
+
+@triton.jit
 def max_windows_kernel(
     input, largest, winners, size, channels,
     id, ih, iw, od, oh, ow, sd, sh, sw, pd, ph, pw, dd, dh, dw,
-    x_n, x_c, x_d, x_h, x_w, kd: tl.constexpr, kh: tl.constexpr, kw: tl.constexpr,
+    x_n, x_c, x_d, x_h, x_w, divides: tl.constexpr, kd: tl.constexpr, kh: tl.constexpr, kw: tl.constexpr,
     channels_last: tl.constexpr, wide: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
+    """The winner's position where it is asked for, in int64, else the number of its tap."""
     at = _positions(block, wide)
     n, c, z, y, x = _place(at, channels, od, oh, ow, channels_last)
     input += n * x_n + c * x_c
+    start_d, end_d = _first(z, id, od, sd, pd, divides)
+    start_h, end_h = _first(y, ih, oh, sh, ph, divides)
+    start_w, end_w = _first(x, iw, ow, sw, pw, divides)
     best = tl.full((block,), float("-inf"), tl.float64 if input.dtype.element_ty == tl.float64 else tl.float32)
-    winner = tl.full((block,), -1, tl.int32)
+    winner = tl.full((block,), -1, winners.dtype.element_ty if winners.dtype.element_ty == tl.int64 else tl.int32)
     for tap_d in range(kd):
         for tap_h in range(kh):
             for tap_w in range(kw):
-                i, j, k = z * sd + tap_d * dd - pd, y * sh + tap_h * dh - ph, x * sw + tap_w * dw - pw
-                inside = (at < size) & (i >= 0) & (i < id) & (j >= 0) & (j < ih) & (k >= 0) & (k < iw)
+                i, j, k = start_d + tap_d * dd, start_h + tap_h * dh, start_w + tap_w * dw
+                inside = (at < size) & (i >= 0) & (i < end_d) & (j >= 0) & (j < end_h) & (k >= 0) & (k < end_w)
                 value = tl.load(input + i * x_d + j * x_h + k * x_w, mask=inside, other=float("-inf")).to(best.dtype)
                 wins = inside & ((value > best) | (value != value) | (winner < 0))
                 best = tl.where(wins, value, best)
-                winner = tl.where(wins, (tap_d * kh + tap_h) * kw + tap_w, winner)
+                if winner.dtype == tl.int64:
+                    winner = tl.where(wins, (i.to(tl.int64) * ih + j) * iw + k, winner)
+                else:
+                    winner = tl.where(wins, (tap_d * kh + tap_h) * kw + tap_w, winner)
     tl.store(largest + at, best, mask=at < size)
     tl.store(winners + at, tl.maximum(winner, 0), mask=at < size)
 
@@ -273,6 +330,7 @@ def fetch_transpose_kernel(
     n, c, z, y, x = _place(at, channels, id, ih, iw, channels_last)
     grad_output += n * g_n + c * g_c
     winners += n * w_n + c * w_c
+    here = (z.to(tl.int64) * ih + y) * iw + x
     total = tl.zeros((block,), tl.float64 if grad_output.dtype.element_ty == tl.float64 else tl.float32)
     for tap_d in range(kd):
         for tap_h in range(kh):
@@ -282,7 +340,10 @@ def fetch_transpose_kernel(
                 i, j, k = i // sd, j // sh, k // sw
                 meets &= (i < od) & (j < oh) & (k < ow)
                 winner = tl.load(winners + i * w_d + j * w_h + k * w_w, mask=meets, other=-1)
-                wins = meets & (winner == (tap_d * kh + tap_h) * kw + tap_w)
+                if winner.dtype == tl.int64:
+                    wins = meets & (winner == here)
+                else:
+                    wins = meets & (winner == (tap_d * kh + tap_h) * kw + tap_w)
                 total += tl.load(grad_output + i * g_d + j * g_h + k * g_w, mask=wins, other=0).to(total.dtype)
     tl.store(grad_input + at, total, mask=at < size)
 
