@@ -372,14 +372,14 @@ def test_an_index_that_does_not_exist_is_answered_with_nan() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_dropout_draws_from_torchs_generator(dtype: torch.dtype) -> None:
     """One launch each way; the gradient has the mask of the value, in whatever format it comes."""
-    x = torch.randn(2, 3, 130, 70).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
+    x = torch.randn(2, 3, 60, 40).to(dtype).to(memory_format=torch.channels_last).requires_grad_()
     torch.manual_seed(1)
     with called("drop_at_random"):
         y = F.dropout(x, 0.3)
     mask = y != 0
     torch.testing.assert_close(y, mask * x / 0.7)
     assert y.stride() == x.stride()
-    assert abs(mask.double().mean() - 0.7) < 0.01  # five standard deviations
+    assert abs(mask.double().mean() - 0.7) < 0.02  # five standard deviations
     with called("elementwise"):
         (first,) = torch.autograd.grad(y, x, torch.ones(x.shape, dtype=dtype), create_graph=True)
     torch.testing.assert_close(first, mask.to(dtype) / 0.7)
@@ -394,7 +394,7 @@ def test_dropout_at_its_edges() -> None:
     assert torch.equal(F.dropout(x[3:], 1.0), torch.zeros(1))
     assert F.dropout(x[:0], 0.5).shape == (0,)
     torch.manual_seed(0)
-    y = torch.stack([F.dropout(x[::2], 0.5) for _ in range(20)])  # not contiguous, and 0·NaN is NaN, as in torch.nn
+    y = torch.stack([F.dropout(x[::2], 0.5) for _ in range(10)])  # not contiguous, and 0·NaN is NaN, as in torch.nn
     assert {*y[:, 0].tolist()} == {0.0, 2.0}
     assert y[:, 1].isnan().all()
     _, tangent = torch.func.jvp(lambda x: F.dropout(x, 0.5).square().sum(), (x.detach()[:1],), (torch.ones(1),))
@@ -407,8 +407,8 @@ def test_dropout_is_differentiated_twice() -> None:
         return F.dropout(x, 0.4) ** 3
 
     x = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(layer, x)
-    assert torch.autograd.gradgradcheck(layer, x)
+    assert torch.autograd.gradcheck(layer, x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(layer, x, fast_mode=True)
 
 
 def test_nan_and_infinity_in_rows() -> None:

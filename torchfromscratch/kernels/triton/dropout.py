@@ -20,7 +20,7 @@ from torchfromscratch.kernels.triton.launch import blocks_of, is_dense, launch, 
 from torchfromscratch.kernels.triton.mathematics import wide
 
 # Elements that a program gets each of the four numbers for that Philox draws at once.
-QUARTER = 2**12 if IS_INTERPRETED else 256
+QUARTER = 2**11 if IS_INTERPRETED else 256
 
 
 def drop(input: Tensor, q: float) -> tuple[Tensor, Tensor]:
