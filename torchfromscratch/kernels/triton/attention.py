@@ -41,7 +41,7 @@ from torchfromscratch.kernels.triton.mathematics import exp, log
 BLOCK = 2**14 if IS_INTERPRETED else 1024
 
 # Features of a head that a program has room for.
-WIDEST = {torch.float16: 256, torch.bfloat16: 256, torch.float32: 128, torch.float64: 128}
+WIDEST = {torch.float16: 256, torch.bfloat16: 256, torch.float32: 128, torch.float64: 64}
 
 
 def fits(query: Tensor, key: Tensor, value: Tensor) -> bool:
@@ -177,11 +177,10 @@ def _block(dtype: torch.dtype, features: int, is_plain: bool) -> tuple[int, int,
 
     A bias and dropout take registers, too: without them it `is_plain`.
     """
-    is_wide = features > 64
     if dtype == torch.float64:
-        return 16, 16, 8 if is_wide else 4
+        return 16, 16, 8 if is_plain else 4
     if dtype == torch.float32:
-        return (16, 16, 8) if is_wide else (32 if is_plain else 16, 32, 8)
+        return (16, 16, 4) if features > 64 else (32 if is_plain else 16, 32, 8)
     if features > 128:
         return 32, 32, 8
     return 64, 64 if is_plain else 32, 8
