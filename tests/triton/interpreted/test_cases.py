@@ -17,6 +17,8 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 
 def test_values_and_gradients(subject: Subject) -> None:
+    if subject.name in ("dropout", "attention dropout"):
+        pytest.skip("kernels draw other random numbers than torch: test_layers.py compares them given the mask")
     inputs = subject.inputs()
     assert_equal(answers(subject.ours, inputs), answers(subject.theirs, inputs), subject.precision)
 
