@@ -17,6 +17,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from torchfromscratch.kernels.execution import is_exporting
+
 
 def marked(reason: str) -> pytest.MarkDecorator:
     """Leaves a parameter out for this reason, if there is one."""
@@ -135,12 +137,10 @@ def strides_in_traced_backward() -> str:
 
 @functools.cache
 def compiling_told_from_exporting() -> str:
-    def is_exporting(x: Tensor) -> Tensor:
-        return x + 1 if torch.compiler.is_exporting() else x
+    def add_one_in_export(x: Tensor) -> Tensor:
+        return x + 1 if is_exporting() else x
 
-    exporting = hasattr(torch.compiler, "is_exporting") and torch.compile(is_exporting, backend="eager")(
-        torch.zeros(())
-    )
+    exporting = torch.compile(add_one_in_export, backend="eager")(torch.zeros(()))
     return "torch takes torch.compile for torch.export, whose graph holds all of a convolution" if exporting else ""
 
 

@@ -29,8 +29,8 @@ QUESTIONS = {
     "is_tracing",
 }
 
-# Before torch 2.12, Dynamo cannot tell for what it traces.
-TAKEN_FOR_THE_OTHER = "strict" if torch.__version__ < "2.7" else "compile" if torch.__version__ < "2.12" else None
+# Before torch 2.8, Dynamo cannot tell for what it traces.
+TAKEN_FOR_THE_OTHER = "strict" if torch.__version__ < "2.7" else "compile" if torch.__version__ < "2.8" else None
 
 Question = Callable[[Tensor], Tensor]
 

@@ -76,6 +76,21 @@ def _require(name: str) -> Any:
     return _find(name, missing)
 
 
+# Whether torch.export traces what is computed now, if torch.compile or torch.export does.
+if torch.__version__ < "2.7":  # which tells no export that Dynamo traces
+
+    def is_exporting() -> bool:
+        return not torch.compiler.is_dynamo_compiling()
+
+elif "2.8" <= torch.__version__ < "2.12":  # whose Dynamo answers True for torch.compile as well, but reads the flag
+
+    def is_exporting() -> bool:
+        return torch.compiler._is_exporting_flag
+
+else:
+    is_exporting = torch.compiler.is_exporting
+
+
 # What tensors stand for
 
 

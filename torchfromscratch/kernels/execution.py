@@ -18,7 +18,7 @@ all but autograd:
     in_compiled_cpu_code      -      -        x      -      -        -        -     -    -    -
 
 A compiler differentiates the graph that it has traced: while it traces, nobody does. Export is strict where Dynamo
-traces for it. Dynamo traces for torch.compile as well: torch 2.6 takes either for that, torch 2.7 to 2.11 for export.
+traces for it. Dynamo traces for torch.compile as well: torch 2.6 takes either for that, torch 2.7 for export.
 """
 
 from __future__ import annotations
@@ -48,13 +48,7 @@ running_transform = private.peek_interpreter_stack
 
 def is_exporting() -> bool:
     """Whether torch.export traces what is computed now."""
-    return is_compiling() and torch.compiler.is_exporting()
-
-
-if not hasattr(torch.compiler, "is_exporting"):  # before torch 2.7, which tells no export that Dynamo traces
-
-    def is_exporting() -> bool:
-        return is_compiling() and not is_dynamo_compiling()
+    return is_compiling() and private.is_exporting()
 
 
 def is_tracing() -> bool:
