@@ -29,7 +29,7 @@ from torchfromscratch.autograd.function import Function, differentiable, restore
 from torchfromscratch.autograd.softmax import through_softmax
 from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.buffers import call_out
-from torchfromscratch.kernels.execution import is_batched, is_compiling
+from torchfromscratch.kernels.execution import is_batched
 from torchfromscratch.kernels.precision import widen
 
 LARGEST_KEPT = 2**24  # elements of P that are kept for the backward pass: 64 MB in float32
@@ -135,7 +135,7 @@ class FusedAttention(Function):
         dropout: float,
         is_causal: bool,
     ) -> tuple[Tensor, Tensor]:
-        kernels = triton.kernels("attention", query, key, value, bias)
+        kernels = triton.kernels("attention", query, key, value, bias, when_compiling=True)
         if kernels is not None:
             return kernels.attend(query, key, value, bias, seed, scale, dropout, is_causal)
         q, k, v, bias, noise = _written_out(query, key, value, bias, seed, dropout, is_causal)
@@ -150,7 +150,8 @@ class FusedAttention(Function):
         *tensors, output, logarithms = restore(ctx)
         query, key, value, bias, _seed = tensors
         _, _, _, needs_bias, *_ = ctx.needs_input_grad
-        kernels = None if needs_bias else triton.kernels("attention", grad_output, query, key, value, bias)
+        operands = grad_output, query, key, value, bias
+        kernels = None if needs_bias else triton.kernels("attention", *operands, when_compiling=True)
         if kernels is not None:
             dq_dk_dv = kernels.gradients(grad_output, output, logarithms, *tensors, *ctx.options)
             return *dq_dk_dv, None, None, None, None, None
@@ -223,7 +224,7 @@ block_of_queries = differentiable(BlockOfQueries)
 
 def is_fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
     """Whether there are kernels that attend without the matrix of scores."""
-    if is_compiling() or not triton.can_run(query, key, value) or is_batched(mask):
+    if not triton.can_run(query, key, value) or is_batched(mask):
         return False
     from torchfromscratch.kernels.triton import attention as kernels
 

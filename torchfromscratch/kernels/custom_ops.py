@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from torchfromscratch.kernels.execution import in_compiled_cpu_code, is_compiling
+from torchfromscratch.kernels.execution import in_compiled_cpu_code, is_compiling, is_transforming
 from torchfromscratch.kernels.windows import Windows
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,7 +58,7 @@ def custom_op(like: Callable[..., Any]) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def call(*args: Any) -> Any:
-            if not is_compiling() or args[at] is None or not in_compiled_cpu_code(args[0]):
+            if not is_compiling() or args[at] is None or not in_compiled_cpu_code(args[0]) or is_transforming():
                 return function(*args)
             return compiled(*args)
 

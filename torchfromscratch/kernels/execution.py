@@ -8,6 +8,7 @@ all but autograd:
     is_dynamo_compiling       -      -        x      -      x        -        -     -    -    -
     is_exporting              -      -        -      x      x        -        -     -    -    -
     is_jit_tracing            -      -        -      -      -        x        -     -    -    -
+    is_transforming           -      -        -      -      -        -        -     x    x    x
     is_tracing                -      -        x      x      x        x        x     -    -    -
     is_batched                -      -        -      -      -        -        -     x    -    -
     is_differentiating        -      x        -      -      -        -        -     x    x    x
@@ -49,6 +50,12 @@ running_transform = private.peek_interpreter_stack
 def is_exporting() -> bool:
     """Whether torch.export traces what is computed now."""
     return is_compiling() and private.is_exporting()
+
+
+@private.constant_to_dynamo
+def is_transforming() -> bool:
+    """Whether a transform of torch.func maps or differentiates what is computed now, in a compiler, too."""
+    return running_transform() is not None
 
 
 def is_tracing() -> bool:

@@ -59,7 +59,7 @@ def max_windows(input: Tensor, windows: Windows) -> tuple[Tensor, Tensor]:
 
     The first of equal elements wins. NaN beats every number, and a later NaN an earlier one.
     """
-    kernels = triton.kernels("pooling", input)
+    kernels = triton.kernels("pooling", input, when_compiling=True)
     if kernels is not None:
         return kernels.max_windows(input, windows)
     lowest = -math.inf if input.is_floating_point() else torch.iinfo(input.dtype).min
@@ -314,7 +314,8 @@ def _max_along(dim: int, rows: Maxima, step: int, exact: bool) -> Maxima:
 def fetch(input: Tensor, winners: Tensor, windows: Windows | None) -> Tensor:
     """The value of each window's winner."""
     is_position = windows is None or winners.dtype == torch.int64
-    kernels = None if is_position or is_batched(winners) else triton.kernels("pooling", input)
+    no_kernel = is_position or is_batched(winners)
+    kernels = None if no_kernel else triton.kernels("pooling", input, when_compiling=True)
     if kernels is not None:
         return kernels.fetch(input, winners, windows)
     positions = flat_positions(winners, windows, input.shape[2:])
@@ -332,7 +333,9 @@ def empty_input(grad_output: Tensor, winners: Tensor, windows: Windows | None, i
 @custom_op(like=empty_input)
 def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
     """dL/dx: the dL/dy of each window added to its winner, 0 everywhere else."""
-    kernels = None if windows is None or is_batched(winners) else triton.kernels("pooling", grad_output)
+    kernels = (
+        None if windows is None or is_batched(winners) else triton.kernels("pooling", grad_output, when_compiling=True)
+    )
     if kernels is not None:
         return kernels.fetch_transpose(grad_output, winners, windows, input_size)
     if windows is None or winners.dtype == torch.int64 or windows.tap_count > TAPS_ONE_BY_ONE:

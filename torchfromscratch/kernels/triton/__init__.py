@@ -17,7 +17,14 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from torchfromscratch.kernels.choice import chosen_algorithm
-from torchfromscratch.kernels.execution import is_batched, is_compiling, is_differentiating, is_exporting, is_tracing
+from torchfromscratch.kernels.execution import (
+    is_batched,
+    is_compiling,
+    is_differentiating,
+    is_exporting,
+    is_tracing,
+    is_transforming,
+)
 from torchfromscratch.kernels.triton.cards import takes
 
 # The oldest version that every kernel was compiled with. 3.3 takes formulas' conditional expressions for branches.
@@ -43,15 +50,29 @@ IS_INTERPRETED = IS_INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def kernels(family: str, *tensors: Tensor | None) -> Any:
+def kernels(family: str, *tensors: Tensor | None, when_compiling: bool = False) -> Any:
     """The kernels of `torchfromscratch.kernels.triton.<family>`, if they can run, else None.
 
     Nor may anybody differentiate what is computed: kernels have no derivative but the one that a Function states. A
-    compiler gets plain arithmetic, which it fuses.
+    compiler gets plain arithmetic, which it fuses, but kernels `when_compiling` where that arithmetic would hold larger
+    tensors or move more bytes.
     """
-    if is_compiling() or is_differentiating() or not can_run(*tensors):
+    if (is_compiling() and not when_compiling) or is_differentiating() or not can_run(*tensors):
         return None
+    if is_compiling():
+        return _import_by_statement(family)
     return importlib.import_module(f"{__name__}.{family}")
+
+
+def _import_by_statement(family: str) -> Any:
+    """The families that compilers get: Dynamo traces statements, and no call of importlib."""
+    if family == "attention":
+        from torchfromscratch.kernels.triton import attention
+
+        return attention
+    from torchfromscratch.kernels.triton import pooling
+
+    return pooling
 
 
 def can_run(*tensors: Tensor | None, algorithm: str | None = None) -> bool:
@@ -74,6 +95,8 @@ def can_run(*tensors: Tensor | None, algorithm: str | None = None) -> bool:
         is_right_device = IS_INTERPRETED and "triton" in (algorithm, chosen_algorithm())
     else:
         is_right_device = IS_INSTALLED and (device.type == "meta" or (device.type == "cuda" and takes(device.index)))
-    if not is_right_device or is_exporting() or (is_tracing() and not is_compiling()) or is_batched(*given):
+    if not is_right_device or is_exporting() or is_batched(*given):
+        return False
+    if is_transforming() if is_compiling() else is_tracing():
         return False
     return all([tensor.dtype in DTYPES for tensor in given])
