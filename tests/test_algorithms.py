@@ -496,10 +496,3 @@ def test_winograds_steps_multiply_by_their_matrices(steps: Any, matrix: Tensor, 
     for step in steps(x, out):
         step()
     assert_equal([out.flatten(1)], [expected])
-
-
-def test_compiled_gradients_of_torch_func_are_those_of_eager_code() -> None:
-    """Operations for compilers have no derivative: where torch.func differentiates, there are none."""
-    x, w = random_tensors((1, 2, 6, 6), (2, 2, 3, 3))
-    gradient = torch.func.grad(lambda x: F.conv2d(x, w).pow(3).sum())
-    torch.testing.assert_close(torch.compile(gradient, backend="aot_eager")(x), gradient(x))
