@@ -132,7 +132,8 @@ def assemble(ptx: str, card: int) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(ptx)
         file.flush()
-        assembler = knobs.nvidia.ptxas if card < 100 else knobs.nvidia.ptxas_blackwell
+        blackwell = getattr(knobs.nvidia, "ptxas_blackwell", knobs.nvidia.ptxas)  # which Triton 3.5 has not
+        assembler = knobs.nvidia.ptxas if card < 100 else blackwell
         command = [assembler.path, "-v", f"--gpu-name={name}", "--output-file", os.devnull, file.name]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     return int(re.findall(r"Used (\d+) registers", told)[0]), int(re.findall(r"(\d+) bytes spill stores", told)[0])
