@@ -167,6 +167,36 @@ def test_compile_with_inductor(subject: Subject, device: str) -> None:
     assert_compiles(subject, device, "inductor")
 
 
+# Where gradients of torch.func are compiled by default; of the other functions with `-m slow`, as tracing takes long.
+COMPILED_GRADIENTS = ("conv2d", "conv_transpose2d", "linear", "layer_norm", "max_pool2d", "cross_entropy")
+
+
+def gradients_to_compile() -> list[Any]:
+    """The first case of each function as a parameter, most behind the slow marker."""
+    first = {subject.name.split(" ")[0]: subject for subject in reversed(list(harness.subjects()))}
+    return [
+        pytest.param(subject, id=subject.name, marks=[pytest.mark.slow] * (function not in COMPILED_GRADIENTS))
+        for function, subject in first.items()
+    ]
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["grad", "vmap of grad"])
+@pytest.mark.parametrize("traced", gradients_to_compile())
+def test_compiled_gradient_of_torch_func(traced: Subject, mapped: bool, request: pytest.FixtureRequest) -> None:
+    """By the first argument, where autograd is to differentiate by the others: Dynamo says that only they need it."""
+    harness.skip_if_left_out(request, traced.leave_out)
+    first, *others = traced.inputs()
+    ours, theirs = loss(repeatable(traced.ours)), loss(repeatable(traced.theirs))
+    (expected,) = torch.autograd.grad(theirs(first, *others), first, materialize_grads=True)
+    gradient = torch.func.grad(lambda x: ours(x, *others))
+    if mapped:
+        gradient = torch.func.vmap(gradient, randomness="same")
+        first, expected = first[None], expected[None]
+    torch.compiler.reset()
+    actual = torch.compile(gradient, backend="aot_eager")(first.detach())
+    assert_equal([actual], [expected], traced.precision)
+
+
 def test_checkpoint(subject: Subject, device: str) -> None:
     """Computed again for the backward pass instead of kept."""
     inputs = subject.inputs(device=device)

@@ -22,6 +22,7 @@ from torchfromscratch.kernels.execution import (
     is_differentiating,
     is_forward_mode,
     is_jit_tracing,
+    is_transforming,
     running_transform,
 )
 
@@ -54,8 +55,10 @@ class PrimalContext:
 def differentiable(function: type[Function]) -> Callable[..., Any]:
     """`function.apply`, made fit for every mode of torch.
 
-    Under torch.compile it applies a subclass without `jvp`, as the compiler traces no Function that has one: forward
-    mode is for eager code. Under torch.jit.trace it runs the forward pass: the tracer cannot save a Function, nor hand
+    Under torch.compile it applies a subclass without `jvp`, as the compiler traces no Function that has one. Where it
+    traces a transform of torch.func, it gets the forward pass, whose operations the transform differentiates: of a
+    Function, Dynamo tells wrongly what needs a gradient if autograd asks for others, which came out as zeros, and it
+    maps none. Under torch.jit.trace it runs the forward pass: the tracer cannot save a Function, nor hand
     it a tuple of sizes, which are tensors to it. Where nobody differentiates, as in most backward passes, it runs the
     forward pass, too. Where autograd differentiates and torch.func does not, forward and setup_context are one step:
     to call two, torch reads a signature, which takes longer than a ReLU. `torchfromscratch.functional` makes
@@ -101,7 +104,7 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     @functools.wraps(function, updated=())
     def apply(*args: Any) -> Any:
         if is_compiling():
-            compute = traced.apply
+            compute = function.forward if is_transforming() else traced.apply
         elif is_jit_tracing() or not is_differentiating():
             compute = function.forward
         else:
