@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from torchfromscratch.kernels.triton import launch
 
@@ -60,8 +61,11 @@ class Compiled:
 
     @property
     def lacks_registers(self) -> bool:
-        """Whether it spills for want of registers. Triton 3.6's assembler parks 8 bytes though 215 are left."""
-        return self.spilled > 8 or (self.spilled > 0 and self.registers > 40)
+        """Whether it spills for want of registers. Assemblers before Triton 3.7's park 8 bytes though 215 are left."""
+        import triton
+
+        parked = 8 if TorchVersion(triton.__version__) < "3.7" and self.registers <= 40 else 0
+        return self.spilled > parked
 
     @property
     def uses_tensor_cores(self) -> bool:
@@ -139,10 +143,10 @@ def assemble(ptx: str, card: int) -> tuple[int, int]:
     return int(re.findall(r"Used (\d+) registers", told)[0]), int(re.findall(r"(\d+) bytes spill stores", told)[0])
 
 
-def assert_fits(card: int, launch: Launch, products: bool = False) -> None:
-    """It compiles, spills no registers, has the memory, and multiplies matrices of narrow types on tensor cores."""
+def assert_fits(card: int, launch: Launch, products: bool = False, spilled: int = 0) -> None:
+    """It compiles, spills no more bytes, has the memory, and multiplies matrices of narrow types on tensor cores."""
     compiled = compile_for(card, launch)
-    assert not compiled.lacks_registers, (
+    assert not compiled.lacks_registers or compiled.spilled <= spilled, (
         f"{compiled.name} spills {compiled.spilled} bytes: {launch.options} {launch.constants}"
     )
     assert compiled.shared <= CARDS[card], f"{compiled.name} needs {compiled.shared} bytes of shared memory"
