@@ -330,7 +330,7 @@ def fetch_transpose_kernel(
     n, c, z, y, x = _place(at, channels, id, ih, iw, channels_last)
     grad_output += n * g_n + c * g_c
     winners += n * w_n + c * w_c
-    here = (z.to(tl.int64) * ih + y) * iw + x
+    position = (z.to(tl.int64) * ih + y) * iw + x
     total = tl.zeros((block,), tl.float64 if grad_output.dtype.element_ty == tl.float64 else tl.float32)
     for tap_d in range(kd):
         for tap_h in range(kh):
@@ -341,7 +341,7 @@ def fetch_transpose_kernel(
                 meets &= (i < od) & (j < oh) & (k < ow)
                 winner = tl.load(winners + i * w_d + j * w_h + k * w_w, mask=meets, other=-1)
                 if winner.dtype == tl.int64:
-                    wins = meets & (winner == here)
+                    wins = meets & (winner == position)
                 else:
                     wins = meets & (winner == (tap_d * kh + tap_h) * kw + tap_w)
                 total += tl.load(grad_output + i * g_d + j * g_h + k * g_w, mask=wins, other=0).to(total.dtype)
