@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("triton", minversion="3.8", reason="the kernels are written in Triton")
+from torchfromscratch.kernels.triton import LEAST_VERSION
+
+pytest.importorskip("triton", minversion=LEAST_VERSION, reason="the kernels are written in Triton")
 
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
