@@ -15,12 +15,11 @@ from torch import Tensor
 from torchfromscratch.autograd.function import Function, differentiable, restore, save
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.kernels import triton
-from torchfromscratch.kernels.execution import is_batched
 
 
 def _drop(input: Tensor, mask: Tensor, q: float) -> Tensor:
     """y = x·m / q, with a mask m, a boolean that broadcasts to x, and a number q."""
-    kernels = None if is_batched(mask) else triton.kernels("elementwise", input)
+    kernels = triton.kernels("elementwise", input, indices=mask)
     result = None if kernels is None else kernels.compute("Drop", input, mask, q)
     if result is not None:
         return result

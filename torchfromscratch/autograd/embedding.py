@@ -27,7 +27,7 @@ from torchfromscratch.autograd.linear_map import linear_pair
 from torchfromscratch.kernels import bags as kernel
 from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.buffers import no_view
-from torchfromscratch.kernels.execution import in_cpu_memory, is_batched
+from torchfromscratch.kernels.execution import in_cpu_memory
 from torchfromscratch.kernels.precision import widen
 
 
@@ -164,9 +164,9 @@ def _table_gradient(
 
 def _by_triton(values: Tensor, index: Tensor) -> Any:
     """The kernels, where they can run and there are elements."""
-    if values.numel() == 0 or index.numel() == 0 or index.device != values.device or is_batched(index):
+    if values.numel() == 0 or index.numel() == 0 or index.device != values.device:
         return None
-    return triton.kernels("embedding", values)
+    return triton.kernels("embedding", values, indices=index)
 
 
 def _without_padding(grad: Tensor, index: Tensor, padding_idx: int | None) -> Tensor:

@@ -29,7 +29,7 @@ from torchfromscratch.autograd.function import Function, differentiable, restore
 from torchfromscratch.autograd.linear_map import linear_map
 from torchfromscratch.autograd.softmax import LogSoftmax, log_softmax_t, through_log_softmax
 from torchfromscratch.kernels import triton
-from torchfromscratch.kernels.execution import in_cpu_memory, is_batched, is_differentiating
+from torchfromscratch.kernels.execution import in_cpu_memory, is_differentiating
 from torchfromscratch.kernels.precision import widen
 
 # torch bounds the logarithm of a probability, and the denominator of its derivative, which may be 0.
@@ -148,7 +148,7 @@ class SoftmaxCrossEntropy(Function):
         ignore_index: int,
         smoothing: float,
     ) -> tuple[Tensor, Tensor]:
-        kernels = triton.kernels("softmax", z, w, s)
+        kernels = triton.kernels("softmax", z, w, s, indices=t)
         if kernels is not None and kernels.fits(z):
             return kernels.losses(z, t, w, s, dim, factor, ignore_index, smoothing)
         x = LogSoftmax.forward(widen(z), dim)
@@ -160,7 +160,7 @@ class SoftmaxCrossEntropy(Function):
         x, t, w, s = restore(ctx)
         needs_z, _, _, needs_s, *_ = ctx.needs_input_grad
         if grad_output is not None and grad_x is None and needs_z and not needs_s:
-            kernels = triton.kernels("softmax", grad_output, x, w, s)
+            kernels = triton.kernels("softmax", grad_output, x, w, s, indices=t)
             if kernels is not None and kernels.fits(x):
                 options = ctx.dim, ctx.factor, ctx.ignore_index, ctx.smoothing
                 return kernels.losses_gradient(grad_output, x, t, w, s, *options), *[None] * 7
@@ -202,7 +202,7 @@ def _negative_log_likelihood(x: Tensor, t: Tensor, w: Tensor | None, dim: int, i
 
     x (N, C, …), t (N, 1, …), w (C) or None → L (N, 1, …) in float32 or wider.
     """
-    kernels = None if is_batched(t) else triton.kernels("softmax", x, w)
+    kernels = triton.kernels("softmax", x, w, indices=t)
     if kernels is not None and kernels.fits(x):
         return kernels.likelihoods(x, t, w, dim, ignore_index)
     return _cross_entropy(widen(x), Classes(t, w, 1, ignore_index), None, dim)
@@ -212,7 +212,7 @@ def _negative_log_likelihood_transpose(
     g: Tensor, t: Tensor, w: Tensor | None, dim: int, ignore_index: int, shape: Sequence[int], dtype: torch.dtype
 ) -> Tensor:
     """dL/dx = − h · onehot(t) · dL/dL."""
-    kernels = None if is_batched(t) else triton.kernels("softmax", g, w)
+    kernels = triton.kernels("softmax", g, w, indices=t)
     if kernels is not None and math.prod(shape) > 0:
         return kernels.likelihoods_gradient(g, t, w, dim, ignore_index, shape, dtype)
     classes = Classes(t, w, 1, ignore_index)

@@ -314,8 +314,7 @@ def _max_along(dim: int, rows: Maxima, step: int, exact: bool) -> Maxima:
 def fetch(input: Tensor, winners: Tensor, windows: Windows | None) -> Tensor:
     """The value of each window's winner."""
     is_position = windows is None or winners.dtype == torch.int64
-    no_kernel = is_position or is_batched(winners)
-    kernels = None if no_kernel else triton.kernels("pooling", input, when_compiling=True)
+    kernels = None if is_position else triton.kernels("pooling", input, indices=winners, when_compiling=True)
     if kernels is not None:
         return kernels.fetch(input, winners, windows)
     positions = flat_positions(winners, windows, input.shape[2:])
@@ -333,10 +332,8 @@ def empty_input(grad_output: Tensor, winners: Tensor, windows: Windows | None, i
 @custom_op(like=empty_input)
 def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
     """dL/dx: the dL/dy of each window added to its winner, 0 everywhere else."""
-    kernels = (
-        None if windows is None or is_batched(winners) else triton.kernels("pooling", grad_output, when_compiling=True)
-    )
-    if kernels is not None:
+    kernels = triton.kernels("pooling", grad_output, indices=winners, when_compiling=True)
+    if kernels is not None and windows is not None:
         return kernels.fetch_transpose(grad_output, winners, windows, input_size)
     if windows is None or winners.dtype == torch.int64 or windows.tap_count > TAPS_ONE_BY_ONE:
         return _scatter_add(grad_output, flat_positions(winners, windows, input_size), input_size)

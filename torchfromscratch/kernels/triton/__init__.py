@@ -50,14 +50,14 @@ IS_INTERPRETED = IS_INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def kernels(family: str, *tensors: Tensor | None, when_compiling: bool = False) -> Any:
+def kernels(family: str, *tensors: Tensor | None, indices: Tensor | None = None, when_compiling: bool = False) -> Any:
     """The kernels of `torchfromscratch.kernels.triton.<family>`, if they can run, else None.
 
-    Nor may anybody differentiate what is computed: kernels have no derivative but the one that a Function states. A
-    compiler gets plain arithmetic, which it fuses, but kernels `when_compiling` where that arithmetic would hold larger
-    tensors or move more bytes.
+    `indices` are what they read besides, integers or booleans, which vmap may map alone. Nor may anybody differentiate
+    what is computed: kernels have no derivative but the one that a Function states. A compiler gets plain arithmetic,
+    which it fuses, but kernels `when_compiling` where that arithmetic would hold larger tensors or move more bytes.
     """
-    if (is_compiling() and not when_compiling) or is_differentiating() or not can_run(*tensors):
+    if (is_compiling() and not when_compiling) or is_differentiating() or not can_run(*tensors) or is_batched(indices):
         return None
     if is_compiling():
         return _import_by_statement(family)
