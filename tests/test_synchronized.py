@@ -13,6 +13,7 @@ from torch import Tensor
 
 import torchfromscratch
 from torchfromscratch import nn
+from torchfromscratch.training.distributed import leave_group
 
 SHARES = ((slice(0, 2), slice(2, 5)), (slice(0, 5), slice(5, 5)))  # of five samples, to each process
 
@@ -47,7 +48,7 @@ def one_of_two(rank: int, directory: str) -> None:
             with torchfromscratch.audit():
                 found = step(module(nn.SyncBatchNorm, momentum), batch(), share[rank])
             torch.save(found, f"{directory}/{number} {momentum} {rank}")
-    dist.destroy_process_group()
+    leave_group()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch.multiprocessing as multiprocessing
 
 from torchfromscratch.training.config import resolve
 from torchfromscratch.training.data import Dataset, Pictures
-from torchfromscratch.training.distributed import ALONE, Group, choose_device, process_group
+from torchfromscratch.training.distributed import ALONE, Group, choose_device, leave_group, process_group
 from torchfromscratch.training.errors import PeerLost, UserError
 from torchfromscratch.training.trainer import Trainer
 
@@ -41,7 +41,7 @@ def one_of_two(rank: int, directory: str) -> None:
     assert group.gather(rank) == [0, 1]
     for model, batch_size in (("lenet5", 1), ("lenet5", 4), ("resnet18", 3)):
         torch.save(fitted(model, batch_size, group), f"{directory}/{model} {batch_size} {rank}")
-    dist.destroy_process_group()
+    leave_group()
 
 
 def fitted(model: str, batch_size: int, group: Group) -> list[float]:
