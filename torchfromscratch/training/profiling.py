@@ -19,7 +19,7 @@ from torchfromscratch.training.models import build_model, computing_layers, laye
 from torchfromscratch.training.optimization import build_optimizer
 
 FORWARD, BACKWARD = "forward", "backward"
-STEP, LOSS, OPTIMIZER = "whole step", "loss", "optimiser"
+STEP, LOSS, OPTIMIZER, BETWEEN = "whole step", "loss", "optimiser", "between them"
 MATRIX = 1024  # rows and columns of the product that shows what the processor reaches
 
 
@@ -69,7 +69,7 @@ class ProfiledStep:
             self._time(name, layer)
 
     def run(self) -> dict[tuple[str, str], float]:
-        """One step; the seconds of each layer's passes, of the optimiser and of the whole."""
+        """One step; the seconds of each layer's passes, of the optimiser, of what is between them and of the whole."""
         self.clock.seconds.clear()
         self.clock.start(STEP, "")
         self.optimizer.zero_grad()
@@ -78,7 +78,8 @@ class ProfiledStep:
         self.optimizer.step()
         self.clock.stop(OPTIMIZER, "")
         self.clock.stop(STEP, "")
-        return dict(self.clock.seconds)
+        seconds = self.clock.seconds
+        return {**seconds, (BETWEEN, ""): 2 * seconds[STEP, ""] - sum(seconds.values())}
 
     def _time(self, name: str, layer: torch.nn.Module) -> None:
         layer.register_forward_pre_hook(lambda layer, inputs: self.clock.start(name, FORWARD))
@@ -161,12 +162,9 @@ def tables(steps: Sequence[ProfiledStep], seconds: Sequence[dict[tuple[str, str]
     by_kind: dict[str, list[tuple[str, str]]] = {}
     for name, layer in layers.items():
         by_kind.setdefault(layer.kind, []).extend([(name, FORWARD), (name, BACKWARD)])
-    by_kind[OPTIMIZER] = [(OPTIMIZER, "")]
+    by_kind |= {part: [(part, "")] for part in (OPTIMIZER, BETWEEN, STEP)}
     lines = [HEADER.format("kind")]
     lines += [_row(kind, parts, layers, seconds, peak) for kind, parts in by_kind.items()]
-    between = [2 * of[STEP, ""] - sum(of.values()) for of in seconds]
-    lines.append(_cells("between them", between, [of[STEP, ""] for of in seconds], None))
-    lines.append(_row(STEP, [(STEP, "")], layers, seconds, peak))
     lines += ["", HEADER.format("layer")]
     for name, layer in layers.items():
         for part in (FORWARD, BACKWARD):
@@ -187,7 +185,7 @@ def _row(
     return _cells(label, taken, [of[STEP, ""] for of in seconds], products / peak)
 
 
-def _cells(label: str, taken: Sequence[float], whole: Sequence[float], at_peak: float | None) -> str:
+def _cells(label: str, taken: Sequence[float], whole: Sequence[float], at_peak: float) -> str:
     cells = [label]
     for mine, step in zip(taken, whole, strict=True):
         cells += [f"{1e3 * mine:.1f}", f"{mine / step:.1%}", f"{at_peak / mine:.0%}" if at_peak and mine else ""]
