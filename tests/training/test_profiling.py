@@ -6,6 +6,7 @@ from torchfromscratch.training.config import resolve
 from torchfromscratch.training.models import LAYERS
 from torchfromscratch.training.profiling import (
     BACKWARD,
+    BETWEEN,
     FORWARD,
     LOSS,
     OPTIMIZER,
@@ -29,9 +30,8 @@ def test_each_layer_is_timed_both_ways_and_all_parts_fit_into_the_step(steps: di
         step.run()
         seconds = step.run()
         parts = {(name, part) for name in step.layers for part in (FORWARD, BACKWARD)}
-        assert set(seconds) == parts | {(OPTIMIZER, ""), (STEP, "")}
-        assert all(taken > 0 for taken in seconds.values())
-        assert sum(seconds.values()) <= 2 * seconds[STEP, ""]
+        assert set(seconds) == parts | {(OPTIMIZER, ""), (BETWEEN, ""), (STEP, "")}
+        assert all(taken > 0 for taken in seconds.values())  # what is between the parts, too: they fit into the step
         assert list(step.layers)[-1] == LOSS
 
 
@@ -55,6 +55,6 @@ def test_the_tables_name_each_kind_and_each_layer(steps: dict[str, ProfiledStep]
     by_kind, by_layer = tables(list(steps.values()), list(seconds.values()), peak_rate(repeats=1)).split("\n\n")
     layers = steps["torch"].layers
     rows = [line.split(" | ")[0].strip("| ") for line in by_kind.splitlines()[2:]]
-    assert rows == [*dict.fromkeys(layer.kind for layer in layers.values()), OPTIMIZER, "between them", STEP]
+    assert rows == [*dict.fromkeys(layer.kind for layer in layers.values()), OPTIMIZER, BETWEEN, STEP]
     assert len(by_layer.splitlines()) == 2 + 2 * len(layers)
     assert by_kind.splitlines()[-1].count("100.0%") == 2
