@@ -332,8 +332,8 @@ def empty_input(grad_output: Tensor, winners: Tensor, windows: Windows | None, i
 @custom_op(like=empty_input)
 def fetch_transpose(grad_output: Tensor, winners: Tensor, windows: Windows | None, input_size: Sequence[int]) -> Tensor:
     """dL/dx: the dL/dy of each window added to its winner, 0 everywhere else."""
-    kernels = triton.kernels("pooling", grad_output, indices=winners, when_compiling=True)
-    if kernels is not None and windows is not None:
+    kernels = None if windows is None else triton.kernels("pooling", grad_output, indices=winners, when_compiling=True)
+    if kernels is not None:
         return kernels.fetch_transpose(grad_output, winners, windows, input_size)
     if windows is None or winners.dtype == torch.int64 or windows.tap_count > TAPS_ONE_BY_ONE:
         return _scatter_add(grad_output, flat_positions(winners, windows, input_size), input_size)
