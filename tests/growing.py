@@ -176,9 +176,12 @@ def convolutions(dims: int) -> list[Growing]:
 
 def wide_depthwise(length: int) -> Growing:
     """1×length on eight channels of more and more rows of 512."""
-    shapes = lambda n: ((1, 8, max(1, n // 4096), 512), (8, 1, 1, length))  # noqa: E731
-    call = lambda F, x, w: F.conv2d(x, w, padding=(0, length // 2), groups=8)  # noqa: E731
-    return Growing("conv2d", f"depthwise, 1×{length}", shapes, call)
+    return Growing(
+        "conv2d",
+        f"depthwise, 1×{length}",
+        lambda n: ((1, 8, max(1, n // 4096), 512), (8, 1, 1, length)),
+        lambda F, x, w: F.conv2d(x, w, padding=(0, length // 2), groups=8),
+    )
 
 
 def signs(x: Tensor) -> Tensor:
