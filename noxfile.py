@@ -71,9 +71,10 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def documents(session: nox.Session) -> None:
-    """Write the documents that commands write; a difference to what is committed is shown."""
+    """Write the documents that commands write, except the tables that take hours; a difference is shown."""
     session.install("-e", ".[test]")
     session.run("python", "scripts/notes.py")
+    session.run("python", "scripts/coverage.py")
     session.run("python", "scripts/conformance.py")
     session.run("git", "diff", "--exit-code", "--stat", "-IMeasured with ", "docs", external=True)
 

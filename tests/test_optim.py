@@ -289,6 +289,15 @@ def test_differentiable_steps_have_torchs_gradient(name: str, options: dict) -> 
     torch.testing.assert_close(ours, theirs)  # same formula, products taken in another order
 
 
+def test_other_names_are_torchs_or_say_what_would_work() -> None:
+    assert optim.lr_scheduler is torch.optim.lr_scheduler
+    assert isinstance(optim.SGD(parameters()), optim.Optimizer)
+    with pytest.raises(AttributeError, match=r"no hand-written RMSprop; torch\.optim\.RMSprop trains"):
+        optim.RMSprop(parameters())
+    with pytest.raises(AttributeError, match="has no attribute 'Sgd'"):
+        optim.Sgd(parameters())
+
+
 @pytest.mark.parametrize("name", ["SGD", "Adam"])
 @pytest.mark.parametrize("overflow", [False, True])
 def test_fused_takes_the_scale_that_a_grad_scaler_leaves_with_it(name: str, overflow: bool) -> None:

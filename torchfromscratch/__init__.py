@@ -2,7 +2,7 @@
 
     from torchfromscratch import nn                   # torch.nn's modules
     import torchfromscratch.functional as F           # torch.nn.functional's functions
-    from torchfromscratch import optim                # torch.optim's optimisers
+    from torchfromscratch import optim                # SGD, Adam and AdamW
     torchfromscratch.convert(model)                   # any model's layers, by hand
     with torchfromscratch.from_scratch(): ...         # torch's own functions, by hand
     with torchfromscratch.audit(): ...                # raises where a built-in layer runs

@@ -1,11 +1,11 @@
-"""Optimisers: torch.optim's interface, every update rule written by hand.
+"""SGD, Adam and AdamW: torch.optim's interface, every update rule written by hand.
 
     from torchfromscratch import optim
 
 Constructors, parameter groups, hooks and state_dict are torch.optim's own, so schedulers and checkpoints
 work in both directions. The updates are arithmetic in place: one parameter after the other or, with `foreach` and by
 default on a GPU, one operation of all parameters after the other, which there are few launches. torch.optim's `fused`
-is accepted and makes no difference.
+is accepted and makes no difference. Schedulers and averages of weights are torch.optim's.
 """
 
 from __future__ import annotations
@@ -15,13 +15,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer as Optimizer
+from torch.optim import lr_scheduler as lr_scheduler
+from torch.optim import swa_utils as swa_utils
 
 from torchfromscratch import _torch_private as private
 
 __all__ = ["SGD", "Adam", "AdamW"]
 
 
-class _ByHand(torch.optim.Optimizer):
+def __getattr__(name: str) -> Any:
+    if hasattr(torch.optim, name) and not name.startswith("_"):
+        raise AttributeError(
+            f"torchfromscratch.optim has no hand-written {name}; torch.optim.{name} trains hand-written layers as well"
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _ByHand(Optimizer):
     """The walk over all parameters with a gradient; a subclass says how one of them, or all together, are updated."""
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
