@@ -38,7 +38,7 @@ with loading():
         works,
         write,
     )
-    from torchfromscratch.command_line import Parser
+    from torchfromscratch.command_line import Parser, at_least, number, threads
     from torchfromscratch.gpu_benchmark import Sizes, gpu_works, report
     from torchfromscratch.kernels.triton import IS_INSTALLED, LEAST_VERSION
 
@@ -79,13 +79,16 @@ def print_counts() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
+    seconds = number(float, lambda given: given > 0, "a number above 0")
     parser = Parser(description=__doc__)
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="only works whose names contain one of these")
-    parser.add_argument("--repeats", type=int, default=15, help="timed turns of each work (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=60, help="no further turn after so long (default: %(default)s)"
+        "--repeats", type=at_least(1), default=15, help="timed turns of each work (default: %(default)s)"
     )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
+    parser.add_argument(
+        "--seconds", type=seconds, default=60, help="no further turn after so long (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=threads, help="CPU threads (default: torch's own choice)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmark"), help="folder (default: %(default)s)")
     parser.add_argument(
@@ -96,8 +99,6 @@ def parse_arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.count and not IS_INSTALLED:
         parser.error(f"--count counts kernels written in Triton: pip install 'triton>={LEAST_VERSION}'")
-    if options.repeats < 1 or options.seconds <= 0 or (options.threads or 1) < 1:
-        parser.error("--repeats and --threads must be at least 1, --seconds above 0")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: this machine has no CUDA device that torch can use; leave --device out")
     names = [work.name for work in all_works(torch.device(options.device))]

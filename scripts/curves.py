@@ -23,6 +23,7 @@ def main() -> None:
     options = parser.parse_args()
     runs = [read_run(directory) for directory in options.runs]
     print(table(runs))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(picture(runs).svg(), encoding="utf-8")
     print(f"\nwritten: {options.output}")
 

@@ -27,7 +27,7 @@ with loading():
     from torchvision.models.optical_flow._utils import make_coords_grid
 
     from torchfromscratch.benchmark import measured_with
-    from torchfromscratch.command_line import Parser, require_known
+    from torchfromscratch.command_line import Parser, require_known, threads
     from torchfromscratch.comparison import (
         Comparison,
         by_hand,
@@ -87,14 +87,12 @@ def main() -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL", help="only these; default: all that have no row yet")
     parser.add_argument(
         "--threads",
-        type=int,
+        type=threads,
         default=torch.get_num_threads(),
         metavar="N",
         help="CPU threads (default: torch's choice)",
     )
     args = parser.parse_intermixed_args()  # models may stand behind --threads
-    if args.threads < 1:
-        parser.error("--threads must be at least 1")
     torch.set_num_threads(args.threads)
     library = LIBRARIES[args.library]()
     require_known(f"model of {library.name}", args.models, library.models)

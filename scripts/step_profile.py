@@ -15,7 +15,7 @@ from torchfromscratch.entry_point import loading, run
 with loading():
     import torch
 
-    from torchfromscratch.command_line import Parser
+    from torchfromscratch.command_line import Parser, at_least, threads
     from torchfromscratch.training.config import resolve
     from torchfromscratch.training.models import MODELS
     from torchfromscratch.training.profiling import ProfiledStep, peak_rate, profile, tables
@@ -46,18 +46,17 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(description=__doc__)
     parser.add_argument("--model", choices=MODELS, default="airbench", help="default: %(default)s")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="default: as in its training")
-    parser.add_argument("--image-size", type=int, default=32, metavar="PIXELS", help="default: %(default)s")
+    parser.add_argument("--batch-size", type=at_least(1), metavar="N", help="default: as in its training")
+    parser.add_argument("--image-size", type=at_least(1), default=32, metavar="PIXELS", help="default: %(default)s")
     parser.add_argument(
         "--channels-last", action=argparse.BooleanOptionalAction, default=True, help="default: %(default)s"
     )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's own choice)")
-    parser.add_argument("--repeats", type=int, default=9, metavar="N", help="timed steps (default: %(default)s)")
+    parser.add_argument("--threads", type=threads, help="CPU threads (default: torch's own choice)")
+    parser.add_argument(
+        "--repeats", type=at_least(1), default=9, metavar="N", help="timed steps (default: %(default)s)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write what is printed there, too")
-    options = parser.parse_args()
-    if min(options.repeats, options.image_size, options.threads or 1, options.batch_size or 1) < 1:
-        parser.error("--repeats, --image-size, --threads and --batch-size must be at least 1")
-    return options
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

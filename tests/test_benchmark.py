@@ -35,7 +35,7 @@ def test_the_command_writes_its_table(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--only", "5×5×5"], "no such work; there are SmallVGG"),
-        (["--repeats", "0"], "must be at least 1"),
+        (["--repeats", "0"], "at least 1"),
         pytest.param(
             ["--device", "cuda"],
             "no CUDA device",

@@ -55,6 +55,29 @@ def test_help_tells_what_the_program_does_and_does_nothing(program: list[str], r
     assert written == {path: path.stat().st_mtime_ns for path in (ROOT / "docs").iterdir()}
 
 
+@pytest.mark.parametrize(
+    ("program", "options", "wanted"),
+    [
+        (["scripts/step_profile.py"], "--batch-size 0", "of at least 1"),
+        (["scripts/step_profile.py"], "--threads 0", "from 1 to 1,024"),
+        (["scripts/benchmark.py"], "--threads 99999999999999999999", "from 1 to 1,024"),
+        (["scripts/benchmark.py"], "--seconds nan", "above 0"),
+        (["scripts/model_table.py"], "torchvision --threads many", "from 1 to 1,024"),
+        ([NAME, "audit"], "json:loads --seed 99999999999999999999", "from 0 to 4,294,967,295"),
+        ([NAME, "audit"], "json:loads --integers 0", "of at least 1"),
+        ([NAME, "check"], "--torch --cases 0", "of at least 1"),
+        ([NAME, "explain", "conv2d"], "--seed -1", "from 0 to 4,294,967,295"),
+    ],
+    ids=str,
+)
+def test_a_number_that_is_none_of_an_options(program: list[str], options: str, wanted: str, run: Run) -> None:
+    code, out, err = run(program, *options.split())
+    *_, option, value = options.split()
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"argument {option}: {value!r} is not a " in err
+    assert wanted in err
+
+
 @EVERY
 def test_a_mistake_is_one_line(program: list[str], run: Run) -> None:
     for mistake in (["--no-such-option"], ["no-such-word", "--no-such-option"]):

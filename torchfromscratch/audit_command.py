@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from torchfromscratch.command_line import at_least, seed
 from torchfromscratch.comparison import (
     Comparison,
     Step,
@@ -52,12 +53,16 @@ def register(subcommands: Any) -> None:
     )
     parser.add_argument("model", metavar="MODULE:FACTORY", help="for example torchvision.models:resnet18")
     parser.add_argument("--input", type=_size, default=(2, 3, 224, 224), metavar="SIZE", help="default 2x3x224x224")
-    parser.add_argument("--integers", type=int, metavar="N", help="the input is of whole numbers below N, as for texts")
+    parser.add_argument(
+        "--integers", type=at_least(1), metavar="N", help="the input is of whole numbers below N, as for texts"
+    )
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="default float32")
     parser.add_argument("--device", default="cpu", help="default cpu")
     parser.add_argument("--eval", action="store_true", help="in evaluation mode instead of training mode")
-    parser.add_argument("--repetitions", type=int, default=3, metavar="N", help="steps timed; default 3, 0 for none")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and input; default 0")
+    parser.add_argument(
+        "--repetitions", type=at_least(0), default=3, metavar="N", help="steps timed; default 3, 0 for none"
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="of weights and input; default 0")
     parser.set_defaults(run=_run)
 
 
@@ -90,7 +95,7 @@ def _audit(args: argparse.Namespace) -> None:
         print(_conversion(conversion))
         print(_kernels(found["torch.nn", dtype].kernels.kernels, found["by hand", dtype].kernels.kernels))
         print(_differences(found, exact, input))
-        if args.repetitions > 0:
+        if args.repetitions:
             tell(f"{args.repetitions} steps of each for their time, and one for its memory")
             costs = step_time(model, inputs, args.repetitions), peak_memory(model, inputs)
             tell("")
@@ -177,7 +182,7 @@ def _build(factory: Any, args: argparse.Namespace) -> torch.nn.Module:
 
 def _input(args: argparse.Namespace) -> torch.Tensor:
     if args.integers is not None:
-        return torch.randint(max(args.integers, 1), args.input, device=args.device)
+        return torch.randint(args.integers, args.input, device=args.device)
     return torch.randn(args.input, device=args.device, dtype=getattr(torch, args.dtype))
 
 

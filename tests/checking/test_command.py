@@ -36,7 +36,6 @@ def test_the_exit_code_says_what_came_out_and_no_file_is_left(
         (["nowhere.py:ReLU", "--like", "relu"], "there is no such file"),
         ([f"{FUNCTIONS}:Nothing", "--like", "relu"], "has no 'Nothing'"),
         ([f"{FUNCTIONS}:ReLU", "--like", "rely"], "did you mean relu"),
-        ([f"{FUNCTIONS}:ReLU", "--like", "relu", "--cases", "0"], "at least one"),
         (["--torch", f"{FUNCTIONS}:ReLU"], "leave one of them out"),
         (["--torch", "--device", "nowhere"], "cannot use device nowhere"),
     ],

@@ -125,8 +125,15 @@ def test_trained_network_is_shown_another_picture_in_the_size_of_its_own(trained
     stages = feature_maps.through_a_trained_network(checkpoint, tmp_path / "noise.png")
     pixels = stages["picture"]
     assert pixels.shape == (1, 1, 8, 8)
-    normalised = (pixels - pixels.mean()) / pixels.std()
+    normalised = (pixels - pixels.mean()) / pixels.std(correction=0)
     torch.testing.assert_close(stages["conv1 Conv2d"], trainer.model.conv1(normalised).detach())
+
+
+def test_a_picture_of_one_colour_is_shown_as_well(trained, tmp_path):
+    _, checkpoint = trained
+    Image.new("L", (40, 30), 255).save(tmp_path / "white.png")
+    stages = feature_maps.through_a_trained_network(checkpoint, tmp_path / "white.png")
+    assert all(stage.isfinite().all() for stage in stages.values())
 
 
 def test_data_set_that_is_gone_asks_for_a_picture(trained):

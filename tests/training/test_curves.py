@@ -67,3 +67,27 @@ def test_a_run_that_has_not_ended_is_refused(directories: list[Path], tmp_path: 
     torch.save(state, tmp_path / "last.pt")
     with pytest.raises(UserError, match=re.escape(f"the run in {tmp_path} is at epoch 2 of 3")):
         read_run(tmp_path)
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(f"there is no run in {tmp_path}. Give the directories of runs")):
+        read_run(tmp_path)
+
+
+def test_runs_of_different_settings_have_no_mean(directories: list[Path]) -> None:
+    one, other = (read_run(path) for path in directories[:2])
+    other = replace(other, config={**other.config, "crop_fill": "reflect"})
+    assert "by hand: 2 runs of different settings" in picture([one, other]).svg()
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.5, 0.99, 0.9995, 1.0])
+def test_curves_stay_in_their_panels(accuracy: float, directories: list[Path]) -> None:
+    run = read_run(directories[0])
+    run = replace(run, rows=[{**row, "test_accuracy": accuracy, "train_loss": 0.0} for row in run.rows])
+    root = ElementTree.fromstring(picture([run]).svg())
+    heights: dict[bool, list[float]] = {True: [], False: []}  # of curves, of the lines at the ticks
+    for line in root.iter(f"{SVG}polyline"):
+        points = [point.split(",") for point in line.get("points", "").split()]
+        heights[line.get("class") == "arrow left"] += [float(height) for _, height in points]
+    assert min(heights[False]) <= min(heights[True])
+    assert max(heights[True]) <= max(heights[False])

@@ -45,7 +45,10 @@ def one_of_two(rank: int, directory: str) -> None:
 
 
 def fitted(model: str, batch_size: int, group: Group) -> list[float]:
-    """The losses and accuracies of an epoch on nine pictures, some of whose batches have less than two a process."""
+    """What an epoch on nine pictures comes to, some of whose batches have less than two a process.
+
+    Losses, accuracies and the norms of the running statistics that the network was tested with.
+    """
     images = torch.randint(0, 256, (9, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     pictures = Pictures(images, torch.arange(9) % 3)
     config = resolve({"dataset": "digits", "model": model, "batch_size": batch_size, "epochs": 1, "lr": 1e-3})
@@ -53,8 +56,10 @@ def fitted(model: str, batch_size: int, group: Group) -> list[float]:
         for part in ("_write", "_open_logs", "_save_metrics"):
             patch.setattr(Trainer, part, lambda *arguments: None)
         cpu = torch.device("cpu")
-        row = Trainer(config, Dataset(pictures, pictures, list("abc")), Path(), device=cpu, group=group).fit()
-    return [row[metric] for metric in ("train_loss", "test_loss", "train_accuracy", "test_accuracy")]
+        trainer = Trainer(config, Dataset(pictures, pictures, list("abc")), Path(), device=cpu, group=group)
+        row = trainer.fit()
+    metrics = [row[metric] for metric in ("train_loss", "test_loss", "train_accuracy", "test_accuracy")]
+    return metrics + [buffer.double().norm().item() for buffer in trainer.model.buffers()]
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from typing import Any
 from torchfromscratch.audit import audit
 from torchfromscratch.checking.checks import check
 from torchfromscratch.checking.layers import LAYERS, CannotCheckError, find
+from torchfromscratch.command_line import at_least, seed
 from torchfromscratch.errors import UserError
 
 DESCRIPTION = """Calls a function of yours on small cases beside the formula of the layer that it should be: its output,
@@ -39,8 +40,8 @@ def register(subcommands: Any) -> None:
     parser.add_argument("--like", metavar="LAYER", help="what it should be, as conv2d")
     parser.add_argument("--torch", action="store_true", help="check the installed torch.nn.functional itself")
     parser.add_argument("--device", default="cpu", help="with --torch: cpu, cuda or mps; default cpu")
-    parser.add_argument("--cases", type=int, default=200, metavar="N", help="cases that are drawn; default 200")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the cases; default 0")
+    parser.add_argument("--cases", type=at_least(1), default=200, metavar="N", help="cases that are drawn; default 200")
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the cases; default 0")
     parser.add_argument("--no-double", action="store_true", help="leave out second derivatives")
     parser.add_argument("--by-hand", action="store_true", help="refuse a function that calls a built-in layer")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -48,8 +49,6 @@ def register(subcommands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.cases < 1:
-        raise UserError(f"--cases {args.cases}: at least one")
     if args.torch and args.function:
         raise UserError(f"--torch checks the installed torch, not {args.function}: leave one of them out")
     if args.torch:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchfromscratch.command_line import seed
 from torchfromscratch.errors import UserError
 from torchfromscratch.explaining import layers
 from torchfromscratch.explaining.arguments import require_readable
@@ -38,7 +39,7 @@ def register(subcommands: Any) -> None:
         add_options(parser)
         if name != "cross_entropy":
             parser.add_argument("--grad-values", nargs="+", metavar="NUMBER", help="dL/dy, in the order of memory")
-        parser.add_argument("--seed", type=int, default=0, help="of the numbers that are not given; default 0")
+        parser.add_argument("--seed", type=seed, default=0, help="of the numbers that are not given; default 0")
         parser.add_argument("--steps", type=_count, metavar="N", help="print at most N steps of each pass")
         parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to explore")
         parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture")

@@ -28,6 +28,7 @@ from torchfromscratch.training.picture_files import read_picture
 
 FILTERS = 8
 SEED = 24  # the notes'
+SMALLEST_DEVIATION = 1 / 255  # a shade: a picture of one colour has none
 LONGEST_SIDE = 480
 
 
@@ -84,7 +85,7 @@ def through_a_trained_network(checkpoint: Path, picture: Path | None) -> dict[st
         pixels, images = _first_test_picture(state["config"], size)
     else:
         pixels = load_picture(picture, "L" if channels == 1 else "RGB", size)
-        images = (pixels - pixels.mean()) / pixels.std()
+        images = (pixels - pixels.mean()) / pixels.std(correction=0).clamp(min=SMALLEST_DEVIATION)
     stages = {"picture": pixels}
 
     def keep(name: str, output: Tensor) -> None:

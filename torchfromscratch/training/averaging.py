@@ -13,8 +13,9 @@ WEIGHT_OF_THE_PAST = 0.95  # in an average over single steps, at the end of trai
 class Lookahead:
     """Every few steps the average moves towards the weights θ, and θ is set to it: slow ← d·slow + (1 − d)·θ, θ ← slow.
 
-    d = 0.95⁵ · (step / steps)³ rises from nothing, as early weights are not worth remembering; after the last step θ is
-    the average as it is. Running statistics of batch normalisation are averaged as weights are.
+    d = 0.95⁵ · (step / steps)³ rises from nothing, as early weights are not worth remembering, and the first average is
+    the weights of its step; after the last step of all θ is the average. Running statistics of batch normalisation are
+    averaged as weights are.
 
     Sources: M. Zhang et al., "Lookahead Optimizer: k Steps Forward, 1 Step Back", 2019; K. Jordan, "94% on CIFAR-10 in
     3.29 Seconds on a Single GPU", 2024, listing 4.
@@ -31,13 +32,14 @@ class Lookahead:
     @torch.no_grad()
     def step(self, step: int) -> None:
         """What is to be done after optimiser step number `step`, counted from 1."""
-        last = step == self.steps
-        if step % STEPS_BETWEEN and not last:
+        is_due = step % STEPS_BETWEEN == 0
+        if step < STEPS_BETWEEN or not (is_due or step == self.steps):
             return
-        decay = 1.0 if last else WEIGHT_OF_THE_PAST**STEPS_BETWEEN * (step / self.steps) ** 3
         weights = self._weights()
         slow = [self.slow[name] for name in weights]
-        foreach_lerp_(slow, list(weights.values()), 1 - decay)
+        if is_due:
+            decay = WEIGHT_OF_THE_PAST**STEPS_BETWEEN * (step / self.steps) ** 3 if step > STEPS_BETWEEN else 0.0
+            foreach_lerp_(slow, list(weights.values()), 1 - decay)
         foreach_copy_(list(weights.values()), slow)
 
     def state_dict(self) -> dict[str, Any]:

@@ -218,7 +218,7 @@ def random_generator(*key: int) -> torch.Generator:
 
 
 def random_seed(*key: int) -> int:
-    """A seed that depends on all of the key; keys that differ in anything give unrelated seeds."""
+    """A seed that depends on all of the key; keys of one length, of numbers below 2³², give unrelated seeds."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 

@@ -1,19 +1,18 @@
 """The command `train_cifar.py`: its options, what it prints, and its exit codes."""
 
 import argparse
-import math
 import os
 import shlex
 import sys
 import threading
 from argparse import BooleanOptionalAction
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchfromscratch.command_line import Parser
+from torchfromscratch.command_line import Parser, at_least, number, seed
 from torchfromscratch.entry_point import INTERRUPTED, WRONG, reason
 from torchfromscratch.extras import from_extra
 
@@ -23,9 +22,9 @@ with from_extra("train"):
     from torchfromscratch.training.config import (
         COMMON_DEFAULTS,
         DATASET_DEFAULTS,
-        LARGEST,
         MODEL_DEFAULTS,
         OPTIMIZER_DEFAULTS,
+        SMALLEST_FACTOR,
         Config,
         resolve,
     )
@@ -43,7 +42,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """Train an image classifier whose every layer is written by hand.
 
 Settings that are not given take values that are good for the data set and the model, see below.
-Exit codes: 0 done, 2 something for you to put right, 130 stopped by Ctrl-C."""
+Exit codes: 0 done, 1 another process of the training is lost, 2 something for you to put right, 130 stopped by Ctrl-C,
+143 by SIGTERM."""
 
 BELOW = "default: see below"
 TABLE = "Defaults that depend on data set and model; if no model is chosen, it is the data set's first:"
@@ -84,11 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> Parser:
     """The options; those that are settings have the names of `Config`'s fields, None if not given."""
-    positive = _number(int, lambda number: number >= 1, "a whole number of at least 1")
-    not_negative = _number(int, lambda number: number >= 0, "a whole number of at least 0")
-    positive_float = _number(float, lambda number: number > 0, "a number above 0")
-    not_negative_float = _number(float, lambda number: number >= 0, "a number of at least 0")
-    fraction = _number(float, lambda number: 0 <= number < 1, "a number from 0 to below 1")
+    rate = number(float, lambda given: given > 0, "a number above 0")
+    factor = number(float, lambda given: given >= SMALLEST_FACTOR, f"a number of at least {SMALLEST_FACTOR}")
+    decay = number(float, lambda given: given >= 0, "a number of at least 0")
+    fraction = number(float, lambda given: 0 <= given < 1, "a number from 0 to below 1")
     parser = Parser(
         usage="%(prog)s [--OPTION VALUE ...]",
         description=DESCRIPTION,
@@ -102,7 +101,7 @@ def build_parser() -> Parser:
     )
     what.add_argument(
         "--image-size",
-        type=positive,
+        type=at_least(1),
         metavar="PIXELS",
         help="for --dataset folder; default: about that of the pictures",
     )
@@ -110,18 +109,18 @@ def build_parser() -> Parser:
     what.add_argument("--layers", choices=LAYERS, help=f"written by hand, or torch's own; {_usually('layers')}")
 
     how = parser.add_argument_group("how to train")
-    how.add_argument("--epochs", type=positive, metavar="N", help=f"passes over the training pictures; {BELOW}")
-    how.add_argument("--batch-size", type=positive, metavar="N", help=f"over all processes together; {BELOW}")
-    how.add_argument("--lr", type=positive_float, metavar="RATE", help=f"the schedule's highest rate; {BELOW}")
+    how.add_argument("--epochs", type=at_least(1), metavar="N", help=f"passes over the training pictures; {BELOW}")
+    how.add_argument("--batch-size", type=at_least(1), metavar="N", help=f"over all processes together; {BELOW}")
+    how.add_argument("--lr", type=rate, metavar="RATE", help=f"the schedule's highest rate; {BELOW}")
     how.add_argument("--schedule", choices=SCHEDULES, help=_usually("schedule"))
     how.add_argument("--optimizer", choices=OPTIMIZER_DEFAULTS, help=BELOW)
     how.add_argument(
         "--momentum", type=fraction, metavar="M", help=f"SGD's, Nesterov's if it is not 0; {_usually('momentum')}"
     )
-    how.add_argument("--weight-decay", type=not_negative_float, metavar="W", help=BELOW)
+    how.add_argument("--weight-decay", type=decay, metavar="W", help=BELOW)
     how.add_argument(
         "--norm-bias-lr",
-        type=positive_float,
+        type=factor,
         metavar="FACTOR",
         help=f"of the learning rate, for normalisation's biases; {_usually('norm_bias_lr')}",
     )
@@ -129,14 +128,14 @@ def build_parser() -> Parser:
         "--label-smoothing",
         type=fraction,
         metavar="S",
-        help=f"share of each label that all classes divide; {_usually('label_smoothing')}",
+        help=f"share of each label that all classes divide, in the training's loss only; {_usually('label_smoothing')}",
     )
     how.add_argument(
         "--lookahead",
         action=BooleanOptionalAction,
         help=f"draw the weights back to their moving average every five steps; {_usually('lookahead')}",
     )
-    how.add_argument("--crop-padding", type=not_negative, metavar="PIXELS", help=f"random shifts, 0 for none; {BELOW}")
+    how.add_argument("--crop-padding", type=at_least(0), metavar="PIXELS", help=f"random shifts, 0 for none; {BELOW}")
     how.add_argument(
         "--crop-fill", choices=FILLS, help=f"what moves in at a shifted picture's edge; {_usually('crop_fill')}"
     )
@@ -148,11 +147,9 @@ def build_parser() -> Parser:
     how.add_argument(
         "--test-views",
         choices=VIEWS,
-        help=f"the last test answers from the mean over these; {_usually('test_views')}",
+        help=f"the last test answers from the mean over these; {_usually('test_views')} but with --flip none",
     )
-    how.add_argument(
-        "--seed", type=not_negative, metavar="N", help=f"of weights, order and augmentation; {_usually('seed')}"
-    )
+    how.add_argument("--seed", type=seed, metavar="N", help=f"of weights, order and augmentation; {_usually('seed')}")
 
     where = parser.add_argument_group("where and how fast")
     where.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), help=_usually("device"))
@@ -175,7 +172,7 @@ def build_parser() -> Parser:
     run.add_argument("--resume", action="store_true", help="go on with the run, by default the latest in runs/")
     run.add_argument(
         "--checkpoint-every",
-        type=not_negative,
+        type=at_least(0),
         metavar="STEPS",
         help=f"besides the end of each epoch, 0 for never; {_usually('checkpoint_every')}",
     )
@@ -304,20 +301,3 @@ def _plain_name(text: str) -> str:
     if text in ("", "..") or Path(text).name != text:
         raise argparse.ArgumentTypeError(f"{text!r} is not the plain name of a directory in {RUNS}; use --run-dir")
     return text
-
-
-def _number(convert: type, condition: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
-    """An argparse type: a number that meets the condition, which `wanted` puts into words."""
-
-    def parse(text: str) -> float:
-        try:
-            number = convert(text)
-        except ValueError:
-            number = math.nan
-        if not condition(number):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-        if number > LARGEST[convert]:
-            raise argparse.ArgumentTypeError(f"{text!r} is above the largest possible value, {LARGEST[convert]:,}")
-        return number
-
-    return parse

@@ -73,8 +73,7 @@ class Config:
     checkpoint_every: int
 
 
-# What fits all that numbers are handed to: sizes and seeds become int64, rates are multiplied with float32.
-LARGEST = {int: torch.iinfo(torch.int64).max, float: torch.finfo(torch.float32).max}
+SMALLEST_FACTOR = 1e-18  # of the rate; weight decay is divided by it
 
 FREE_ON_RESUME = {"data_dir", "device", "checkpoint_every"}
 
@@ -104,8 +103,8 @@ COMMON_DEFAULTS: dict[str, Any] = {
 }
 
 # A mirrored digit is another sign or none, so digits are never flipped. Crops pay in the long run and cost
-# in a short one, so nobody's own pictures are cropped unless asked for. Scikit-learn's 1,437 pictures are few,
-# hence small batches and strong weight decay, chosen on a fifth of them that was not trained on.
+# in a short one, so nobody's own pictures are cropped unless asked for, or by airbench's training. Scikit-learn's 1,437
+# pictures are few, hence small batches and strong weight decay, chosen on a fifth of them that was not trained on.
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     "cifar10": {"epochs": 20, "crop_padding": 4, "flip": "random"},
     "cifar100": {"epochs": 40, "crop_padding": 4, "flip": "random"},

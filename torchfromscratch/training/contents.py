@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from torchfromscratch.command_line import LARGEST, LARGEST_SEED
 from torchfromscratch.training.batches import FILLS, FLIPS
-from torchfromscratch.training.config import DATASET_DEFAULTS, LARGEST, OPTIMIZER_DEFAULTS, Config
+from torchfromscratch.training.config import DATASET_DEFAULTS, OPTIMIZER_DEFAULTS, SMALLEST_FACTOR, Config
 from torchfromscratch.training.distributed import DEVICES
 from torchfromscratch.training.evaluation import VIEWS
 from torchfromscratch.training.models import LAYERS, MODELS
@@ -146,8 +147,12 @@ def _is_setting(name: str, value: Any, type_of_it: Any) -> bool:
         return name == "image_size"
     if not _is_number(value) or (type_of_it is not float and not isinstance(value, int)):
         return False
-    if name in ("lr", "norm_bias_lr"):
+    if name == "lr":
         return 0 < value <= LARGEST[type(value)]
+    if name == "norm_bias_lr":
+        return SMALLEST_FACTOR <= value <= LARGEST[type(value)]
+    if name == "seed":
+        return 0 <= value <= LARGEST_SEED
     if name in ("momentum", "label_smoothing"):
         return 0 <= value < 1
     return (1 if name in AT_LEAST_ONE else 0) <= value <= LARGEST[type(value)]

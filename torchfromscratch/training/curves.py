@@ -52,6 +52,8 @@ def read_run(directory: Path) -> Run:
     Raises:
         UserError: if there is none, or it has not come to its end.
     """
+    if not (directory / LAST).is_file():
+        raise UserError(f"there is no run in {directory}. {ADVICE}")
     state = load_checkpoint(directory / LAST, ADVICE)
     config, rows = state["config"], state["rows"]
     if len(rows) < config["epochs"]:
@@ -68,7 +70,7 @@ def picture(runs: Sequence[Run]) -> Drawing:
     """Test accuracy and training loss over the epochs, a line for each run, a colour for each kind of layers.
 
     Raises:
-        UserError: if the runs are of several data sets or models, whose accuracies have no mean.
+        UserError: if the runs are of several data sets or models, whose accuracies are not to be compared.
     """
     trained = {(run.config["dataset"], run.config["model"]) for run in runs}
     if len(trained) > 1:
@@ -78,10 +80,8 @@ def picture(runs: Sequence[Run]) -> Drawing:
         )
     drawing = Drawing("Test accuracy and training loss over the epochs, by hand and with torch.nn")
     for place, (layers, kind) in enumerate(COLOURS.items()):
-        reached = [run.accuracy for run in runs if run.config["layers"] == layers]
-        if reached:
-            text = f"{LAYERS[layers]}: {_percent(mean(reached))}, {_count(len(reached))}"
-            drawing.text(place * (WIDTH + GAP), 8, text, kind)
+        if such := [run for run in runs if run.config["layers"] == layers]:
+            drawing.text(place * (WIDTH + GAP), 8, f"{LAYERS[layers]}: {_outcome(such)}", kind)
     _panel(drawing, 40, "test accuracy", [_column(run, "test_accuracy") for run in runs], runs, _accuracy_axis)
     left = 40 + WIDTH + GAP
     _panel(drawing, left, "training loss", [_column(run, "train_loss") for run in runs], runs, _loss_axis)
@@ -146,10 +146,12 @@ def _accuracy_axis(values: Sequence[float]) -> tuple[Callable[[float], float], d
     """By the logarithm of the error: late in a training tenths of a percent can be told apart."""
     below = [tick for tick in ACCURACIES if tick <= min(values)] or [0.0]
     above = [tick for tick in ACCURACIES if tick >= max(values)] or [0.999]
+    if below[-1] == above[0]:  # all stand on one tick
+        below = [tick for tick in (0.0, *ACCURACIES) if tick < above[0]]
     lowest, highest = math.log(1 - below[-1]), math.log(1 - above[0])
     ticks = [below[-1], *(tick for tick in ACCURACIES if below[-1] < tick < above[0]), above[0]]
     return (
-        lambda value: (lowest - math.log(max(1 - value, 1e-6))) / (lowest - highest),
+        lambda value: (lowest - math.log(max(1 - value, 1 - above[0]))) / (lowest - highest),
         {tick: f"{100 * tick:g} %" for tick in ticks},
     )
 
@@ -160,7 +162,7 @@ def _loss_axis(values: Sequence[float]) -> tuple[Callable[[float], float], dict[
     step = next(
         (size for size in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0) if highest <= LOSS_TICKS * size), highest / LOSS_TICKS
     )
-    count = math.ceil(highest / step)
+    count = math.ceil(highest / step) or 1
     return lambda value: value / (count * step), {step * tick: f"{step * tick:g}" for tick in range(count + 1)}
 
 
@@ -172,8 +174,12 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def _count(runs: int) -> str:
-    return "1 run" if runs == 1 else f"mean of {runs} runs"
+def _outcome(runs: Sequence[Run]) -> str:
+    """The mean accuracy, of runs that differ in nothing but their seeds."""
+    if len(_alike(runs)) > 1:
+        return f"{len(runs)} runs of different settings"
+    count = "1 run" if len(runs) == 1 else f"mean of {len(runs)} runs"
+    return f"{_percent(mean(run.accuracy for run in runs))}, {count}"
 
 
 def _enumerate(texts: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ the next exchange, so none is left waiting for a partner that has gone.
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -59,6 +59,12 @@ class Group:
         if self.size > 1:
             dist.all_reduce(summed)
         return summed
+
+    def take_from_main(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Gives every process the main one's values, in place."""
+        if self.size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
     def gather(self, value: T) -> list[T]:
         """Every process's value, in the order of their ranks."""

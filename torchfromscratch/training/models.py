@@ -13,6 +13,7 @@ import torch
 
 from torchfromscratch.training.errors import UserError
 
+PICTURES_AT_ONCE = 16  # whose windows are in memory, several times as large as they
 LAYERS = {"scratch": "torchfromscratch", "torch": "torch"}
 
 
@@ -244,9 +245,12 @@ def whitening_filters(images: torch.Tensor, window: int, eps: float = 5e-4) -> t
     Shapes: (N, C, H, W) → (C · window², C, window, window).
     """
     channels = images.shape[1]
-    windows = images.unfold(2, window, 1).unfold(3, window, 1)
-    columns = windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * window**2).double()
-    variances, components = torch.linalg.eigh(columns.T @ columns / len(columns))
+    products, count = 0.0, 0
+    for part in images.split(PICTURES_AT_ONCE):
+        windows = part.cpu().unfold(2, window, 1).unfold(3, window, 1)
+        columns = windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * window**2).double()
+        products, count = products + columns.T @ columns, count + len(columns)
+    variances, components = torch.linalg.eigh(products / count)
     filters = (components / (variances + eps).sqrt()).T.flip(0)
     return filters.reshape(-1, channels, window, window).to(images)
 

@@ -65,7 +65,7 @@ class ProfiledStep:
         self.labels = torch.randint(classes, shape[:1])
         self.layers: dict[str, Layer] = {}
         self.clock = Clock()
-        for name, layer in [*computing_layers(self.model).items(), (LOSS, self.criterion)]:
+        for name, layer in [*_timed_layers(self.model).items(), (LOSS, self.criterion)]:
             self._time(name, layer)
 
     def run(self) -> dict[tuple[str, str], float]:
@@ -84,8 +84,9 @@ class ProfiledStep:
     def _time(self, name: str, layer: torch.nn.Module) -> None:
         layer.register_forward_pre_hook(lambda layer, inputs: self.clock.start(name, FORWARD))
 
-        def stop(layer: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def stop(layer: torch.nn.Module, inputs: tuple[Tensor, ...], outputs: Any) -> None:
             self.clock.stop(name, FORWARD)
+            output = outputs[0] if isinstance(outputs, tuple) else outputs
             for node in _nodes_between(output, inputs):
                 node.register_prehook(lambda grads: self.clock.start(name, BACKWARD))
                 node.register_hook(lambda grads, outer: self.clock.stop(name, BACKWARD))
@@ -96,6 +97,13 @@ class ProfiledStep:
                 )
 
         layer.register_forward_hook(stop)
+
+
+def _timed_layers(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
+    """Layers that hold no others, and attention as a whole, which calls none of those that it holds."""
+    whole = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.MultiheadAttention)}
+    inside = tuple(f"{name}." for name in whole)
+    return whole | {name: layer for name, layer in computing_layers(model).items() if not name.startswith(inside)}
 
 
 def _nodes_between(output: Tensor, inputs: Sequence[Any]) -> Iterator[Any]:

@@ -307,6 +307,7 @@ class Trainer:
 
     def _finish_epoch(self) -> None:
         train_loss, train_accuracy = self.averages.compute()
+        self.group.take_from_main(self.model.buffers())  # each has its own running statistics, and these are saved
         self.model.eval()
         last_epoch = self.position.epoch + 1 == self.config.epochs
         views = self.config.test_views if last_epoch else "single"
@@ -426,8 +427,9 @@ class Trainer:
     def _divergence(self) -> UserError:
         return UserError(
             f"the loss became NaN or infinite in epoch {self.position.epoch + 1}, at step {self.step}, with "
-            f"--lr {self.config.lr:g}. Nothing was saved since: {self.run_dir / LAST} still "
-            "holds the training from before. Start a new run with a smaller --lr."
+            f"--lr {self.config.lr:g} and --weight-decay {self.config.weight_decay:g}. Nothing was saved since: "
+            f"{self.run_dir / LAST} still holds the training from before. Start a new run with a smaller --lr or "
+            "--weight-decay."
         )
 
 
