@@ -355,6 +355,46 @@ def test_lazy_layers_become_ours_when_they_know_their_size():
     assert type(back) is torch.nn.LazyConv2d
 
 
+class Frozen(Calling):
+    """Lets nobody set its attributes once it is built."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_built = True
+
+    def __setattr__(self, name, value):
+        if "is_built" in vars(self):
+            raise AttributeError(f"{name} cannot be set")
+        super().__setattr__(name, value)
+
+
+def test_a_model_that_forbids_attributes_to_be_set_is_converted():
+    assert_runs_by_hand_and_alike(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 3), Frozen()))
+
+
+class Register(type):
+    """Keeps every model by its name, and refuses a second one."""
+
+    models: ClassVar[dict] = {}
+
+    def __new__(cls, name, bases, namespace, *, key):
+        return super().__new__(cls, name, bases, namespace)
+
+    def __init__(cls, name, bases, namespace, *, key):
+        super().__init__(name, bases, namespace)
+        assert key not in cls.models
+        cls.models[key] = cls
+
+
+class InRegister(Calling, metaclass=Register, key="calling"):
+    pass
+
+
+def test_a_register_of_models_keeps_the_users_class():
+    assert_runs_by_hand_and_alike(InRegister())
+    assert Register.models == {"calling": InRegister}
+
+
 def test_a_model_of_several_processes_runs_by_hand():
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
@@ -373,7 +413,7 @@ def test_a_model_of_several_processes_runs_by_hand():
     ],
     ids=["DataParallel", "AveragedModel", "compile"],
 )
-@pytest.mark.filterwarnings("ignore:convert left built-in layers")  # torch.compile's wrapper has its own forward
+@pytest.mark.filterwarnings("error:convert left built-in layers")
 def test_a_wrapped_model_runs_by_hand(wrap):
     assert_runs_by_hand_and_alike(wrap(small()))
 

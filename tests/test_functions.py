@@ -222,6 +222,16 @@ def test_autocast(subject: Subject, device: str) -> None:
     assert_as_accurate(harness.pull_back(ours, inputs), harness.pull_back(theirs, inputs), truth)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_autocast_of_other_types(subject: Subject, dtype: torch.dtype, device: str) -> None:
+    """Inside torch.autocast, what is narrow already or float64 gives outputs of torch's types."""
+    inputs = subject.inputs(dtype, device)
+    with torch.autocast(device, torch.bfloat16):
+        theirs = lacks.skip_if_unimplemented(lambda: tensors_of(repeatable(subject.theirs)(*inputs)))
+        ours = tensors_of(repeatable(subject.ours)(*inputs))
+    assert [y.dtype for y in ours] == [y.dtype for y in theirs]
+
+
 def test_memory_format(subject: Subject, device: str) -> None:
     """The output lies in memory as torch's does, for inputs channels first and last."""
     for layout in (torch.contiguous_format, "channels last"):

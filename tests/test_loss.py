@@ -302,6 +302,13 @@ def test_l1_loss_of_complex_numbers(types: tuple[torch.dtype, torch.dtype], redu
     assert_as_torch("l1_loss", [x, y], reduction=reduction)
 
 
+@pytest.mark.parametrize("name", ["poisson_nll_loss", "gaussian_nll_loss", "multilabel_soft_margin_loss"])
+def test_losses_of_real_numbers_refuse_complex_ones(name: str) -> None:
+    further = [torch.ones(3, 5)] if name == "gaussian_nll_loss" else []
+    with pytest.raises(NotImplementedError, match="complex64"):
+        getattr(F, name)(Z + 1j, P, *further)
+
+
 def test_derivatives_of_complex_l1_loss() -> None:
     x, y = (torch.randn(3, 4, dtype=torch.complex128, requires_grad=True) for _ in range(2))
     assert torch.autograd.gradcheck(F.l1_loss, (x, y), check_forward_ad=True)

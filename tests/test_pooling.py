@@ -245,6 +245,13 @@ def test_other_types_as_torch(name: str, dtype: torch.dtype) -> None:
     assert_as_torch(name, [input], size)
 
 
+@pytest.mark.parametrize("p", [2.0, 1.5, math.inf])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8], ids=str)
+def test_power_averages_of_integers_as_torch(dtype: torch.dtype, p: float) -> None:
+    input = (torch.arange(2 * 3 * 6 * 6).view(2, 3, 6, 6) % 41).to(dtype)
+    assert_as_torch("lp_pool2d", [input], {"norm_type": p, "kernel_size": 2})
+
+
 @pytest.mark.parametrize("nan", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int64], ids=str)
 def test_numbers_of_many_taps(dtype: torch.dtype, nan: bool) -> None:

@@ -251,6 +251,23 @@ def test_dropout_between_layers_draws_as_torch_does(layout: str, p: float, mode:
     assert_equal(*answers)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "of_cell_state"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float32)], ids=str
+)
+def test_a_cell_state_may_be_of_another_type(dtype: torch.dtype, of_cell_state: torch.dtype) -> None:
+    """As float32 beside narrow weights, in which what is remembered for long is not rounded at each step."""
+    x, h = torch.randn(5, 2, INPUTS, dtype=dtype), torch.randn(1, 2, HIDDEN, dtype=dtype)
+    c = torch.randn(1, 2, HIDDEN, dtype=of_cell_state)
+    ours, theirs = twins("LSTM", INPUTS, HIDDEN, dtype=dtype)
+    cells = [nn.LSTMCell(INPUTS, HIDDEN).to(dtype) for nn in NAMESPACES.values()]
+    for sequence, cell in zip((ours, theirs), cells, strict=True):
+        cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in theirs.state_dict().items()})
+        sequence.requires_grad_(False)
+    tolerance = {"rtol": 0, "atol": 8 * torch.finfo(dtype).eps}  # of numbers below 1, rounded at each of five steps
+    for mine, other in ((ours(x, (h, c)), theirs(x, (h, c))), [cell(x[0], (h[0], c[0])) for cell in cells]):
+        torch.testing.assert_close(mine, other, **tolerance)
+
+
 @pytest.mark.parametrize("kind", SEQUENCES)
 @pytest.mark.parametrize("how", ["float32", "bfloat16", "float16", "autocast", "autocast packed"])
 def test_mean_errors_are_torchs_at_most(kind: str, how: str) -> None:

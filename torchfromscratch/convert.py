@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
+from abc import ABCMeta
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def convert(model: M, to: Literal["scratch", "torch"] = "scratch") -> M:
         raise ValueError(f"convert needs to='scratch' or to='torch', but got to={to!r}")
     integers = _computes_with_integers(model)
     for module in list(model.modules()):
-        module.__class__ = _plan(module, integers)[0] if to == "scratch" else _plan_back(module)
+        _become(module, _plan(module, integers)[0] if to == "scratch" else _plan_back(module))
     if to == "scratch" and (left := conversion_report(model).uncovered):
         warnings.warn(f"convert left built-in layers in the model:\n{_lines(left)}", stacklevel=2)
     return model
@@ -127,7 +128,7 @@ def _plan(module: torch.nn.Module, integers: bool) -> tuple[ModuleClass, str]:
         return cls, _INTEGERS
     if isinstance(module, torch.jit.ScriptModule):
         return cls, _SCRIPTED
-    if "forward" in vars(module):
+    if "forward" in vars(module) and not cls.__module__.startswith("torch._dynamo"):  # torch.compile's calls the model
         return cls, _SET
     if is_parametrized(module):
         base, obstacle = _by_hand(cls.__bases__[0])
@@ -248,14 +249,21 @@ def _rebase(cls: ModuleClass, base: ModuleClass) -> ModuleClass:
 
 
 def _make_class(cls: ModuleClass, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> ModuleClass:
+    """A class that no metaclass of the user's hears of, so that none keeps it in a register of models."""
     metaclass: Any = type(cls)
-    return metaclass(name, bases, namespace)
+    base: Any = ABCMeta if issubclass(metaclass, ABCMeta) else type
+    return base.__new__(metaclass, name, bases, namespace)
+
+
+def _become(module: torch.nn.Module, cls: ModuleClass) -> None:
+    """Change the module's class, also where it forbids attributes to be set."""
+    object.__setattr__(module, "__class__", cls)
 
 
 def _rebuilt(new: Callable[..., torch.nn.Module], arguments: tuple) -> torch.nn.Module:
     """A copy or an unpickled module of the unconverted class, converted."""
     module = new(*arguments)
-    module.__class__ = _by_hand(type(module))[0]
+    _become(module, _by_hand(type(module))[0])
     return module
 
 
@@ -263,11 +271,11 @@ def _rebuilt(new: Callable[..., torch.nn.Module], arguments: tuple) -> torch.nn.
 def _as(module: torch.nn.Module, cls: ModuleClass) -> Iterator[None]:
     """Inside, the module is of its unconverted class."""
     converted = type(module)
-    module.__class__ = cls
+    _become(module, cls)
     try:
         yield
     finally:
-        module.__class__ = converted
+        _become(module, converted)
 
 
 def _first(cls: ModuleClass, classes: Collection[ModuleClass]) -> ModuleClass | None:

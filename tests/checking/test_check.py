@@ -219,3 +219,18 @@ def test_without_hypothesis_one_line_says_what_to_install(monkeypatch: pytest.Mo
 def test_import_leaves_hypothesis_alone() -> None:
     code = "import sys, torchfromscratch; sys.exit('hypothesis' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "input", "said"),
+    [
+        (torch.square, torch.ones(2, dtype=torch.complex128), "and input_0 is torch.complex128"),
+        (torch.view_as_complex, torch.ones(2, 2), "an output of the function is torch.complex128"),
+        (lambda x: None, torch.ones(2), "an output of the function is NoneType"),
+        (lambda x: {"y": x}, torch.ones(2), "an output of the function is dict"),
+    ],
+    ids=["complex input", "complex output", "nothing", "a dict"],
+)
+def test_what_is_no_real_tensor_cannot_be_checked(function: Any, input: Tensor, said: str) -> None:
+    with pytest.raises(CannotCheckError, match=said):
+        check(function, inputs=(input,))

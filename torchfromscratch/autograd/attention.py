@@ -29,7 +29,7 @@ from torchfromscratch.autograd.function import Function, differentiable, restore
 from torchfromscratch.autograd.softmax import through_softmax
 from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.buffers import call_out
-from torchfromscratch.kernels.execution import is_batched
+from torchfromscratch.kernels.execution import is_batched, is_forward_mode
 from torchfromscratch.kernels.precision import widen
 
 LARGEST_KEPT = 2**24  # elements of P that are kept for the backward pass: 64 MB in float32
@@ -65,6 +65,8 @@ class Attention(Function):
         ctx.set_materialize_grads(False)  # no zeros for dL/dP in a first derivative: None, and so with tangents
         needs_query, needs_key, _, needs_bias, *_ = ctx.needs_input_grad
         needs_scores = needs_query or needs_key or needs_bias
+        if not (needs_scores or is_forward_mode()):  # where V alone wants a gradient
+            ctx.mark_non_differentiable(weights)
         save(ctx, (query, key, value, noise, weights), needed=(needs_key, needs_query, needs_scores, True, True))
 
     @staticmethod

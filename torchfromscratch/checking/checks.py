@@ -399,6 +399,9 @@ class CheckOfInputs(Check):
     def __init__(self, function: Any, inputs: Sequence[Any], double: bool) -> None:
         super().__init__(double)
         names = input_names(function, len(inputs))
+        for argument, x in zip(names, inputs, strict=True):
+            if isinstance(x, Tensor) and x.is_complex():
+                raise CannotCheckError(f"check compares real numbers, and {argument} is {x.dtype}")
         self.inputs = {
             name: x.detach().double() if isinstance(x, Tensor) and x.is_floating_point() else x
             for name, x in zip(names, inputs, strict=True)

@@ -56,9 +56,20 @@ class Unknown:
     known: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, **arguments: Any) -> tuple[Tensor, ...]:
-        """The outputs."""
+        """The outputs.
+
+        Raises:
+            CannotCheckError: if one of them is no tensor of real numbers.
+        """
         output = self.function(*[arguments[name] for name in self.arguments])
-        return tuple(output) if isinstance(output, (tuple, list)) else (output,)
+        outputs = tuple(output) if isinstance(output, (tuple, list)) else (output,)
+        for y in outputs:
+            if not isinstance(y, Tensor) or y.is_complex():
+                kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+                raise CannotCheckError(
+                    f"check compares tensors of real numbers, and an output of the function is {kind}"
+                )
+        return outputs
 
     def truth(self, case: Case, dtype: torch.dtype = torch.float64) -> DifferencesTruth:
         """The right answers in a case."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd.pooling import fetch
 from torchfromscratch.functional.arguments import Size, as_batch, not_implemented, per_dimension
+from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels import fractional as kernel
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import warn_of_constants
@@ -27,6 +28,7 @@ Ratio = float | Sequence[float] | None
 NUMBER_OF_AXIS = {2: (1, 0), 3: (0, 1, 2)}
 
 
+@autocast(cpu="float32", cuda="as given")
 def fractional_max_pool2d(
     input: Tensor,
     kernel_size: Size,
@@ -49,6 +51,7 @@ def fractional_max_pool2d(
     return (output, positions) if return_indices else output
 
 
+@autocast(cpu="float32", cuda="as given")
 def fractional_max_pool2d_with_indices(
     input: Tensor,
     kernel_size: Size,
@@ -61,6 +64,7 @@ def fractional_max_pool2d_with_indices(
     return _fractional(2, input, kernel_size, output_size, output_ratio, _random_samples)
 
 
+@autocast(cpu="float32", cuda="as given")
 def fractional_max_pool3d(
     input: Tensor,
     kernel_size: Size,
@@ -77,6 +81,7 @@ def fractional_max_pool3d(
     return (output, positions) if return_indices else output
 
 
+@autocast(cpu="float32", cuda="as given")
 def fractional_max_pool3d_with_indices(
     input: Tensor,
     kernel_size: Size,

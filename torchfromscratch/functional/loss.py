@@ -326,6 +326,8 @@ def poisson_nll_loss(
     `full` adds Stirling's approximation of log y!, y·log y − y + ½ log 2πy, for counts above 1. Shapes are broadcast.
     """
     reduction = choose_reduction(reduction, size_average, reduce)
+    if not (input.is_floating_point() or input.is_complex()):
+        input = input.to(torch.get_default_dtype())  # as its exponential and its logarithm are
     (y, x), dtype = in_common_type(target, input)
     losses = table.log_poisson_nll(x, y) if log_input else table.poisson_nll(x, y, eps)
     if full:
@@ -334,8 +336,13 @@ def poisson_nll_loss(
 
 
 def in_common_type(*tensors: Tensor) -> tuple[list[Tensor], torch.dtype]:
-    """The tensors in one shape and the floating-point type that all promote to, widened; and that type."""
+    """The tensors in one shape and the floating-point type that all promote to, widened; and that type.
+
+    Raises NotImplementedError for complex numbers.
+    """
     dtype = functools.reduce(torch.promote_types, [tensor.dtype for tensor in tensors])
+    if dtype.is_complex:
+        raise NotImplementedError(f"this loss is one of real numbers, but got {dtype}")
     if not dtype.is_floating_point:
         dtype = torch.get_default_dtype()
     return list(torch.broadcast_tensors(*[widen(tensor.to(dtype)) for tensor in tensors])), dtype
@@ -473,7 +480,8 @@ def _reduce_weighted(
     """The reduction of weighted errors, whose mean is divided by the sum of the weights."""
     losses, dtype = _errors(name, function, input, target)
     weighted = losses * _check_weight(weight, input)
-    return reduce_losses(weighted, reduction, weight.sum()).to(torch.promote_types(dtype, weight.dtype))
+    loss, dtype = reduce_losses(weighted, reduction, weight.sum()), torch.promote_types(dtype, weight.dtype)
+    return loss.to(dtype) if dtype.is_floating_point else loss  # a mean of integers is none
 
 
 def _check_weight(weight: Tensor, input: Tensor) -> Tensor:

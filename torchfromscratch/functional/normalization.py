@@ -198,7 +198,8 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: flo
         raise RuntimeError(f"local_response_norm needs a size greater than zero, but got {size}")
     if input.is_complex() or input.dtype == torch.bool:
         raise NotImplementedError(f"local_response_norm is not defined for {input.dtype}")
-    return local_response(input, size, size // 2, (size - 1) // 2, alpha, beta, k)
+    respond = _response_of_sequences if input.dim() == 3 else _response_of_pictures
+    return respond(input, size, size // 2, (size - 1) // 2, alpha, beta, k)
 
 
 def local_response(input: Tensor, size: int, before: int, behind: int, alpha: float, beta: float, k: float) -> Tensor:
@@ -207,6 +208,11 @@ def local_response(input: Tensor, size: int, before: int, behind: int, alpha: fl
     x = widen(input.to(dtype))
     s = channel_sums(square(x), before, behind) * (alpha / size) + k
     return response(x, s, beta).to(dtype)
+
+
+# torch averages the squares around each channel with the pooling of one dimension more, which autocast treats otherwise
+_response_of_sequences = autocast(cpu="as given", cuda="float32")(local_response)
+_response_of_pictures = autocast(cpu="float32", cuda="float32")(local_response)
 
 
 @autocast(cpu="as given", cuda="float32")

@@ -129,7 +129,8 @@ def max_pool3d(
 
     Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
     """
-    return _max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    pool = _max_pool if return_indices else _max_pool_in_float32
+    return pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 def max_pool3d_with_indices(
@@ -233,6 +234,7 @@ def adaptive_max_pool2d_with_indices(
     return _adaptive_max_pool(2, input, output_size, return_indices=True)
 
 
+@autocast(cpu="float32", cuda="as given")
 def adaptive_max_pool3d(input: Tensor, output_size: AdaptiveSize, return_indices: bool = False) -> Any:
     """The largest element of each span: see `adaptive_max_pool2d`.
 
@@ -241,6 +243,7 @@ def adaptive_max_pool3d(input: Tensor, output_size: AdaptiveSize, return_indices
     return _adaptive_max_pool(3, input, output_size, return_indices)
 
 
+@autocast(cpu="float32", cuda="as given")
 def adaptive_max_pool3d_with_indices(
     input: Tensor, output_size: AdaptiveSize, return_indices: bool = False
 ) -> tuple[Tensor, Tensor]:
@@ -281,6 +284,7 @@ def lp_pool3d(
     return _lp_pool(3, input, norm_type, kernel_size, stride, ceil_mode)
 
 
+@autocast(cpu="float32", cuda="as given")
 def max_unpool1d(
     input: Tensor,
     indices: Tensor,
@@ -296,6 +300,7 @@ def max_unpool1d(
     return _max_unpool(1, input, indices, kernel_size, stride, padding, output_size)
 
 
+@autocast(cpu="float32", cuda="as given")
 def max_unpool2d(
     input: Tensor,
     indices: Tensor,
@@ -316,6 +321,7 @@ def max_unpool2d(
     return _max_unpool(2, input, indices, kernel_size, stride, padding, output_size)
 
 
+@autocast(cpu="float32", cuda="as given")
 def max_unpool3d(
     input: Tensor,
     indices: Tensor,
@@ -352,6 +358,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: AdaptiveSize) -> Tensor:
     return _adaptive_avg_pool(2, input, output_size)
 
 
+@autocast(cpu="float32", cuda="as given")
 def adaptive_avg_pool3d(input: Tensor, output_size: AdaptiveSize) -> Tensor:
     """The mean of each span: see `adaptive_avg_pool2d`.
 
@@ -382,6 +389,9 @@ def _max_pool(
     output, winners = pool(batch if any_channels_last(batch) else batch.contiguous(), windows)
     output = _unbatch(output, input, dims)
     return (output, _unbatch(winners, input, dims)) if return_indices else output
+
+
+_max_pool_in_float32 = autocast(cpu="float32", cuda="as given")(_max_pool)
 
 
 def _avg_pool(
@@ -420,9 +430,11 @@ def _lp_pool(dims: int, input: Tensor, p: float, kernel_size: Size, stride: Size
     if p == 0:
         raise ValueError(f"norm_type must be a non-zero value, but got {p}")
     if math.isinf(p):
-        max_pool, sign = (max_pool1d, max_pool2d, max_pool3d)[dims - 1], math.copysign(1, p)
+        max_pool, sign = (max_pool1d, max_pool2d, max_pool3d)[dims - 1], 1 if p > 0 else -1
         largest = max_pool(sign * absolute(input), kernel_size, stride, 0, 1, ceil_mode)
         return sign * largest
+    if not (input.is_floating_point() or input.is_complex()):
+        input = input.to(torch.get_default_dtype())
     avg_pool: Any = (avg_pool1d, avg_pool2d, avg_pool3d)[dims - 1]
     mean = avg_pool(autograd.power(input, p), kernel_size, stride, 0, ceil_mode)
     return autograd.root(mean, math.prod(per_dimension("kernel_size", kernel_size, dims)), p)

@@ -209,11 +209,15 @@ def _single_step(
     b_ih: Tensor | None,
     b_hh: Tensor | None,
 ) -> tuple[Tensor, ...]:
-    """A scan of one step."""
+    """A scan of one step; a cell state of a wider type widens both states that come out."""
     _check_dims("input", input, ("batch", "features"))
     _check_step(input, hx, w_ih.shape[-1], w_hh.shape[-1])
     timeline = Timeline((input.shape[0],))
-    h, *c = _run(cell, timeline, input, hx, (w_ih, w_hh, b_ih, b_hh, None), keeps_state=cell in (LSTM, GRU))
+    tensors: tuple[Any, ...] = (input, hx[0], w_ih, w_hh, b_ih, b_hh)
+    if cell is LSTM and not is_autocasting(input.device.type):
+        tensors = _in_type_of_cell_state(hx[1], *tensors)
+    input, h, *weights = tensors
+    h, *c = _run(cell, timeline, input, (h, *hx[1:]), (*weights, None), keeps_state=cell in (LSTM, GRU))
     return h, *[changeable(state) for state in c]
 
 
@@ -227,18 +231,23 @@ def _run(
 
 
 def _scan(cell: type[Cell], timeline: Timeline, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-    """The scan in the type of its tensors, or, if that is narrow, in float32 and rounded once."""
-    types = {tensor.dtype for tensor in tensors if tensor is not None}
+    """The scan in the type of its tensors, or, if that is narrow, in float32 and rounded once.
+
+    The LSTM's cell state may be of another type, and comes out in the one that both promote to.
+    """
+    *others, last = [tensor for tensor in tensors if tensor is not None]
+    types = {tensor.dtype for tensor in (others if cell is LSTM else (*others, last))}
     if len(types) > 1:
         raise RuntimeError(f"input, weights and states must have the same dtype, but got {types}")
     (dtype,) = types
-    input, w_ih, w_hh, b_ih, b_hh, w_hr, *start = [None if tensor is None else widen(tensor) for tensor in tensors]
+    common = torch.promote_types(dtype, last.dtype)
+    input, w_ih, w_hh, b_ih, b_hh, w_hr, *start = [None if x is None else widen(x.to(common)) for x in tensors]
     if cell is not GRU:  # whose gates are functions of u + v
         b_ih, b_hh = b_hh if b_ih is None else b_ih if b_hh is None else b_ih + b_hh, None
     elif b_hh is not None:
         b_hh = changeable(b_hh)
-    states = recurrence(linear(input, w_ih, b_ih), w_hh, b_hh, w_hr, cell, timeline, *start)
-    return tuple([state.to(dtype) for state in states])
+    h, *c = recurrence(linear(input, w_ih, b_ih), w_hh, b_hh, w_hr, cell, timeline, *start)
+    return h.to(dtype), *[state.to(common) for state in c]
 
 
 _scan_in_lower_precision = autocast(cpu="lower", cuda="lower")(_scan)
@@ -252,7 +261,17 @@ def _scan_in_type_of_state(cell: type[Cell], timeline: Timeline, *tensors: Any) 
         return _scan(cell, timeline, *tensors)
     tensors = tuple([None if tensor is None else tensor.to(state.dtype) for tensor in tensors])
     h, *c = _scan(cell, timeline, *tensors)
-    return h if projection is None else h.to(torch.get_autocast_dtype("cpu")), *c
+    in_lower_precision = projection is not None and h.dtype != torch.float64
+    return h.to(torch.get_autocast_dtype("cpu")) if in_lower_precision else h, *c
+
+
+def _in_type_of_cell_state(c: Tensor, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The tensors, if they are of one type, in that which it and the cell state's promote to."""
+    types = {tensor.dtype for tensor in tensors if tensor is not None}
+    if len(types) > 1:
+        return tensors
+    common = torch.promote_types(c.dtype, *types)
+    return tuple([None if tensor is None else tensor.to(common) for tensor in tensors])
 
 
 def _require_tensors(function: str, **given: Any) -> None:
