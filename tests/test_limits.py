@@ -22,6 +22,12 @@ LEFT_OUT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lacks.unimplemented(),
         "not implemented for 'ComplexHalf'",
     ),
+    "complex rms_norm": (lambda: F.rms_norm(HALF.to(torch.complex64), (3,)), NotImplementedError, "complex64"),
+    "complex Poisson loss": (
+        lambda: F.poisson_nll_loss(HALF.to(torch.complex64), torch.ones(2, 3)),
+        NotImplementedError,
+        "complex64",
+    ),
     "sparse": (lambda: F.relu(torch.eye(3).to_sparse()), NotImplementedError, "SparseCPU"),
     "nested": (lambda: F.relu(torch.nested.nested_tensor([torch.ones(2)])), NotImplementedError, "NestedTensorCPU"),
     "oneDNN": (lambda: F.relu(PICTURE.to_mkldnn()), RuntimeError, "Mkldnn"),

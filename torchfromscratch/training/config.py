@@ -145,13 +145,13 @@ MODEL_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 # What of a data set's defaults is not good for a model. ResNet-18's 11 million weights make a step expensive however
-# few pictures it sees, and it learns the digits in fewer passes. Fashion-MNIST's pictures are simpler than CIFAR-10's:
-# airbench needs fewer passes, but for so few of them smaller batches.
+# few pictures it sees, and it learns the digits in fewer passes. MNIST's and Fashion-MNIST's pictures are simpler than
+# CIFAR-10's: airbench needs fewer passes, but for so few of them smaller batches.
 DATASET_AND_MODEL_DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("digits", "resnet18"): {"epochs": 8, "batch_size": 32},
     ("digits", "vit"): {"epochs": 20, "batch_size": 32},
     ("digits", "airbench"): {"batch_size": 128, "crop_padding": 1, "flip": "none"},
-    ("mnist", "airbench"): {"flip": "none"},
+    ("mnist", "airbench"): {"epochs": 3, "batch_size": 512, "lr": 0.75, "flip": "none"},
     ("fashion-mnist", "airbench"): {"epochs": 6, "batch_size": 512, "lr": 0.75},
 }
 
