@@ -251,6 +251,20 @@ def test_dropout_between_layers_draws_as_torch_does(layout: str, p: float, mode:
     assert_equal(*answers)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_relu_cells_let_through_only_what_they_passed(bad: float) -> None:
+    """As relu does: where h' is 0, dL/da is 0, whatever dL/dh' is."""
+    cells = [namespace.RNNCell(INPUTS, HIDDEN, nonlinearity="relu") for namespace in NAMESPACES.values()]
+    cells[0].load_state_dict(cells[1].state_dict())
+    x, grads = torch.randn(6, INPUTS), []
+    for cell in cells:
+        h = cell(x)
+        assert (h == 0).any()
+        (grad,) = torch.autograd.grad(h, cell.bias_ih, torch.where(h == 0, bad, 1.0))
+        grads.append(grad)
+    assert_equal([grads[0]], [grads[1]])
+
+
 @pytest.mark.parametrize(
     ("dtype", "of_cell_state"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float32)], ids=str
 )

@@ -127,8 +127,15 @@ class ReLU(Tanh):
 
     @staticmethod
     def slopes(u: Tensor, v: Tensor, before: States, after: States) -> States:
-        (h,) = after
-        return ((h <= 0).logical_not().to(h.dtype),)  # NaN lets the gradient pass, as torch's ReLU does
+        return after
+
+    @staticmethod
+    def push(slopes: States, da: Tensor, *before: Tensor) -> tuple[Tensor, ...]:
+        return (elementwise.gate(da, slopes[0]),)
+
+    @staticmethod
+    def pull(slopes: States, *after: Tensor) -> tuple[Any, ...]:
+        return elementwise.gate(after[0], slopes[0]), None
 
 
 class LSTM(Cell):
