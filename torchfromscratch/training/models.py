@@ -247,7 +247,8 @@ def whitening_filters(images: torch.Tensor, window: int, eps: float = 5e-4) -> t
     channels = images.shape[1]
     products, count = 0.0, 0
     for part in images.split(PICTURES_AT_ONCE):
-        windows = part.cpu().unfold(2, window, 1).unfold(3, window, 1)
+        part = part.cpu() if part.device.type == "mps" else part  # which has no float64
+        windows = part.unfold(2, window, 1).unfold(3, window, 1)
         columns = windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, channels * window**2).double()
         products, count = products + columns.T @ columns, count + len(columns)
     variances, components = torch.linalg.eigh(products / count)
