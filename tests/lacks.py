@@ -145,6 +145,17 @@ def compiling_told_from_exporting() -> str:
 
 
 @functools.cache
+def strict_exports_told_from_compiling() -> str:
+    class Asking(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1 if is_exporting() else x
+
+    x = torch.zeros(1)
+    told = torch.export.export(Asking(), (x,), strict=True).module()(x)
+    return "" if told.item() else "torch tells no strict torch.export from torch.compile, whose graphs hold Functions"
+
+
+@functools.cache
 def handing_over_in_traced_code() -> str:
     class Plain(Tensor):
         @classmethod

@@ -419,12 +419,13 @@ def test_static_keys_and_values_are_torchs(need_weights: bool) -> None:
 
 @pytest.mark.parametrize("tuned", ["v_proj_weight", "q_proj_weight"])
 def test_weights_require_a_gradient_where_torchs_do(tuned: str) -> None:
-    attention = nn.MultiheadAttention(4, 2, kdim=4, vdim=6).requires_grad_(False)
-    getattr(attention, tuned).requires_grad_(True)
     query, value = torch.randn(3, 4), torch.randn(3, 6)
-    output, weights = attention(query, query, value)
-    assert output.requires_grad
-    assert weights.requires_grad == (tuned == "q_proj_weight")
+    for namespace in (torch.nn, nn):
+        attention = namespace.MultiheadAttention(4, 2, kdim=4, vdim=6).requires_grad_(False)
+        getattr(attention, tuned).requires_grad_(True)
+        output, weights = attention(query, query, value)
+        assert output.requires_grad
+        assert weights.requires_grad == (tuned == "q_proj_weight")
 
 
 def test_masks_of_two_types_warn_once_as_in_torch() -> None:

@@ -291,6 +291,19 @@ def test_audits_nest_and_end():
     assert outer.kernels == {"aten::relu": 2}
 
 
+def test_a_default_device_may_be_set_inside_and_outside():
+    torch.set_default_device("cpu")
+    try:
+        with audit():
+            torch.set_default_device("meta")
+            assert torch.ones(1).is_meta
+        with pytest.raises(BuiltinLayerError), audit():
+            torch.relu(X)
+    finally:
+        torch.set_default_device(None)
+    assert not torch.ones(1).is_meta
+
+
 def test_it_decorates():
     @audit()
     def step():

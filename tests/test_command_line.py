@@ -70,7 +70,7 @@ def test_help_tells_what_the_program_does_and_does_nothing(program: list[str], r
     ],
     ids=str,
 )
-def test_a_number_that_is_none_of_an_options(program: list[str], options: str, wanted: str, run: Run) -> None:
+def test_a_number_out_of_an_options_range(program: list[str], options: str, wanted: str, run: Run) -> None:
     code, out, err = run(program, *options.split())
     *_, option, value = options.split()
     assert (code, out, err.count("\n")) == (2, "", 1)

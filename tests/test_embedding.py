@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import torchfromscratch
 import torchfromscratch.functional as F
@@ -275,3 +276,13 @@ def test_torchs_own_embedding_bag_by_hand() -> None:
         with torchfromscratch.audit(), torchfromscratch.from_scratch():
             output, *_ = torch.embedding_bag(weight, members, offsets, mode=number)
         assert torch.equal(output, F.embedding_bag(members, weight, offsets, mode=mode))
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_tensors_without_memory(mode: str) -> None:
+    with FakeTensorMode():
+        indices, weight = torch.zeros(2, 6, dtype=torch.int64), torch.randn(9, 4, requires_grad=True)
+        output = F.embedding_bag(indices, weight, mode=mode)
+        output.sum().backward()
+    assert output.shape == (2, 4)
+    assert weight.grad.shape == weight.shape

@@ -293,7 +293,7 @@ def test_pictures_are_written(tmp_path, capsys):
         (["cross_entropy", "--targets", "1", "7"], "give 2 classes from 0 to 2"),
         (["batch_norm", "--input", "1x3"], "more than 1 value per channel"),
         (["relu", "--input", "40x40", "--gif", "/tmp/unwritten.gif"], "make --input smaller"),
-        (["relu", "--steps", "-1"], "'-1' is not a number of steps"),
+        (["relu", "--steps", "-1"], "'-1' is not a whole number of at least 0"),
         (["softplus"], "invalid choice"),
     ],
 )

@@ -162,6 +162,19 @@ def test_compile(traced: Subject, device: str, request: pytest.FixtureRequest) -
     assert_compiles(traced, device, "aot_eager")
 
 
+@pytest.mark.parametrize("traced", one_of_each_function())
+def test_compile_where_no_gradient_is_asked_for(traced: Subject, device: str, request: pytest.FixtureRequest) -> None:
+    """Traced whole, as a model that is evaluated is."""
+    harness.skip_if_left_out(request, traced.leave_out)
+    torch._dynamo.reset()
+    inputs = traced.inputs(device=device)
+    with torch.no_grad():
+        expected = tensors_of(repeatable(traced.ours)(*inputs))
+        torch.manual_seed(0)
+        compiled = torch.compile(traced.ours, fullgraph=True, backend="eager")(*inputs)
+    assert_equal(tensors_of(compiled), expected)
+
+
 @pytest.mark.slow
 def test_compile_with_inductor(subject: Subject, device: str) -> None:
     assert_compiles(subject, device, "inductor")

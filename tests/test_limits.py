@@ -23,6 +23,11 @@ LEFT_OUT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "not implemented for 'ComplexHalf'",
     ),
     "complex rms_norm": (lambda: F.rms_norm(HALF.to(torch.complex64), (3,)), NotImplementedError, "complex64"),
+    "complex soft margin": (
+        lambda: F.soft_margin_loss(HALF.to(torch.complex64), torch.ones(2, 3)),
+        NotImplementedError,
+        "complex64",
+    ),
     "complex Poisson loss": (
         lambda: F.poisson_nll_loss(HALF.to(torch.complex64), torch.ones(2, 3)),
         NotImplementedError,

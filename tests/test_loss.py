@@ -393,3 +393,14 @@ def test_smooth_l1_loss_of_the_least_betas(dtype: torch.dtype, beta: float) -> N
     y = torch.zeros(3, dtype=dtype, requires_grad=True)
     lacks.skip_if_unimplemented(lambda: THEIRS.smooth_l1_loss(x, y).backward())
     assert_as_torch("smooth_l1_loss", [x, y], beta=beta, reduction="none")
+
+
+def test_an_adaptive_softmax_is_linearised_as_torchs() -> None:
+    ours, theirs = (namespace.AdaptiveLogSoftmaxWithLoss(4, 6, [2, 4]).double() for namespace in (nn, torch.nn))
+    ours.load_state_dict(theirs.state_dict())
+    x, tangent = torch.randn(2, 3, 4, dtype=torch.float64)
+    target, found = torch.tensor([0, 3, 5]), []
+    for module in (ours, theirs):
+        value, derivative = torch.func.linearize(lambda x, module=module: module(x, target).loss, x)
+        found.append([value, derivative(tangent)])
+    torch.testing.assert_close(*found)

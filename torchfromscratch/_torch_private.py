@@ -208,6 +208,19 @@ function_modes: Callable[[], list[Any]] = _require("overrides._get_current_funct
 pop_mode: Callable[[], Any] = _require("overrides._pop_mode")
 push_mode: Callable[[Any], None] = _require("overrides._push_mode")
 
+# How many modes see each operation, as that which keeps results for a checkpoint. Else as if there were one.
+count_dispatch_modes = _find("_C._len_torch_dispatch_stack", lambda: 1)
+
+
+def is_device_context(mode: Any) -> bool:
+    """Whether a mode is that of torch.set_default_device, which torch looks for below all others."""
+    return type(mode).__module__ == "torch.utils._device"
+
+
+def is_compiled_wrapper(module: torch.nn.Module) -> bool:
+    """Whether torch.compile made the module, whose forward calls the one that it was given."""
+    return type(module).__module__.startswith("torch._dynamo")
+
 
 def set_fast_paths(enabled: bool) -> None:
     """torch.backends.mha.set_fastpath_enabled, which torch.compile refuses to trace."""

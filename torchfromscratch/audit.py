@@ -189,8 +189,8 @@ class _Kernels(private.TorchDispatchMode):
 class _Functions(TorchFunctionMode):
     """Sees what Python calls in torch; reports the layers that ran no kernel of their own.
 
-    It stands below all other modes, also those entered before: what they answer themselves, as from_scratch()
-    does, never gets to torch.
+    It stands below all other modes but the default device's, also those entered before: what they answer themselves,
+    as from_scratch() does, never gets to torch.
     """
 
     def __init__(self, add_call: Callable[[str, str], None], report: Report, kernels: _Kernels) -> None:
@@ -201,6 +201,8 @@ class _Functions(TorchFunctionMode):
 
     def __enter__(self) -> _Functions:
         above = [private.pop_mode() for _ in private.function_modes()]
+        if above and private.is_device_context(above[-1]):
+            private.push_mode(above.pop())
         super().__enter__()
         _push_all(above)
         return self

@@ -22,6 +22,7 @@ import torch.fx
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils.parametrize import is_parametrized
 
+from torchfromscratch import _torch_private as private
 from torchfromscratch import nn
 from torchfromscratch.from_scratch import from_scratch
 
@@ -128,7 +129,7 @@ def _plan(module: torch.nn.Module, integers: bool) -> tuple[ModuleClass, str]:
         return cls, _INTEGERS
     if isinstance(module, torch.jit.ScriptModule):
         return cls, _SCRIPTED
-    if "forward" in vars(module) and not cls.__module__.startswith("torch._dynamo"):  # torch.compile's calls the model
+    if "forward" in vars(module) and not private.is_compiled_wrapper(module):
         return cls, _SET
     if is_parametrized(module):
         base, obstacle = _by_hand(cls.__bases__[0])
@@ -249,7 +250,7 @@ def _rebase(cls: ModuleClass, base: ModuleClass) -> ModuleClass:
 
 
 def _make_class(cls: ModuleClass, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> ModuleClass:
-    """A class that no metaclass of the user's hears of, so that none keeps it in a register of models."""
+    """A class made without calling the user's metaclass, which might keep it in a register of models."""
     metaclass: Any = type(cls)
     base: Any = ABCMeta if issubclass(metaclass, ABCMeta) else type
     return base.__new__(metaclass, name, bases, namespace)

@@ -10,8 +10,9 @@ from torch.nn.utils.rnn import PackedSequence
 
 from tests.cases import Case, ModuleCase, Shape
 
-UNTRACED = dict.fromkeys(("compile", "compile_with_inductor"), "Dynamo traces no torch.nn.RNNBase")
-UNKNOWN_SIZES = dict.fromkeys(("compile", "compile_with_inductor"), "batch_sizes are data, not shapes")
+COMPILE = ("compile", "compile_with_inductor", "compile_where_no_gradient_is_asked_for")
+UNTRACED = dict.fromkeys(COMPILE, "Dynamo traces no torch.nn.RNNBase")
+UNKNOWN_SIZES = dict.fromkeys(COMPILE, "batch_sizes are data, not shapes")
 BY_LUCK = dict.fromkeys(("accuracy", "autocast"), "few numbers; test_recurrent compares mean errors")
 
 

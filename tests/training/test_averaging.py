@@ -44,7 +44,7 @@ def test_running_statistics_are_averaged_and_batches_counted_as_they_come() -> N
 
 
 @pytest.mark.parametrize(("steps", "kept"), [(4, 0.0), (5, 0.0), (9, 0.0), (10, 0.95**5)])
-def test_a_short_training_keeps_what_it_learned(steps: int, kept: float) -> None:
+def test_a_short_training_ends_at_its_last_average(steps: int, kept: float) -> None:
     model = torch.nn.Linear(1, 1, bias=False).double()
     torch.nn.init.zeros_(model.weight)
     lookahead = Lookahead(model, steps)

@@ -83,6 +83,13 @@ def test_a_batch_with_fewer_pictures_than_processes_need_trains_to_its_end(run: 
         assert first == pytest.approx(fitted(model, int(batch_size), ALONE), rel=1e-5)
 
 
+def test_processes_test_with_the_same_running_statistics(two_processes: Path) -> None:
+    first, second = (torch.load(two_processes / f"resnet18 3 {rank}") for rank in (0, 1))
+    statistics = slice(4, None)  # behind the metrics
+    assert len(first[statistics]) > 0
+    assert first[statistics] == second[statistics]
+
+
 @pytest.fixture
 def under_torchrun(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes this process one that torchrun started, on this machine alone, for the first or for a further time."""

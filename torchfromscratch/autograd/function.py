@@ -20,9 +20,11 @@ from torchfromscratch.kernels.execution import (
     is_autocasting,
     is_compiling,
     is_differentiating,
+    is_exporting,
     is_forward_mode,
     is_jit_tracing,
     is_transforming,
+    needs_gradient,
     running_transform,
 )
 
@@ -55,12 +57,14 @@ class PrimalContext:
 def differentiable(function: type[Function]) -> Callable[..., Any]:
     """`function.apply`, made fit for every mode of torch.
 
-    Under torch.compile it applies a subclass without `jvp`, as the compiler traces no Function that has one. Where it
-    traces a transform of torch.func, it gets the forward pass, whose operations the transform differentiates: of a
-    Function, Dynamo tells wrongly what needs a gradient if autograd asks for others, which came out as zeros, and it
-    maps none. Under torch.jit.trace it runs the forward pass: the tracer cannot save a Function, nor hand
-    it a tuple of sizes, which are tensors to it. Where nobody differentiates, as in most backward passes, it runs the
-    forward pass, too. Where autograd differentiates and torch.func does not, forward and setup_context are one step:
+    Under torch.compile it applies a subclass without `jvp`, as the compiler traces no Function that has one, and the
+    forward pass alone where no gradient is asked for: there, Dynamo hands a forward of several arguments its ctx, too.
+    torch.export gets that as well: a Function comes out of a strict one without a gradient.
+    Where it traces a transform of torch.func, it gets the forward pass, whose operations the transform differentiates:
+    of a Function, Dynamo tells wrongly what needs a gradient if autograd asks for others, which came out as zeros, and
+    it maps none. Under torch.jit.trace it runs the forward pass: the tracer cannot save a Function, nor hand it a tuple
+    of sizes, which are tensors to it. Where nobody differentiates, as in most backward passes, it runs the forward
+    pass, too. Where autograd differentiates and torch.func does not, forward and setup_context are one step:
     to call two, torch reads a signature, which takes longer than a ReLU. `torchfromscratch.functional` makes
     autocast's casts; here arithmetic keeps the types it gets.
     """
@@ -104,7 +108,8 @@ def differentiable(function: type[Function]) -> Callable[..., Any]:
     @functools.wraps(function, updated=())
     def apply(*args: Any) -> Any:
         if is_compiling():
-            compute = function.forward if is_transforming() else traced.apply
+            is_asked = needs_gradient(*[arg for arg in args if isinstance(arg, Tensor)])
+            compute = function.forward if is_transforming() or is_exporting() or not is_asked else traced.apply
         elif is_jit_tracing() or not is_differentiating():
             compute = function.forward
         else:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchfromscratch.command_line import seed
+from torchfromscratch.command_line import at_least, seed
 from torchfromscratch.errors import UserError
 from torchfromscratch.explaining import layers
 from torchfromscratch.explaining.arguments import require_readable
@@ -40,7 +40,7 @@ def register(subcommands: Any) -> None:
         if name != "cross_entropy":
             parser.add_argument("--grad-values", nargs="+", metavar="NUMBER", help="dL/dy, in the order of memory")
         parser.add_argument("--seed", type=seed, default=0, help="of the numbers that are not given; default 0")
-        parser.add_argument("--steps", type=_count, metavar="N", help="print at most N steps of each pass")
+        parser.add_argument("--steps", type=at_least(0), metavar="N", help="print at most N steps of each pass")
         parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to explore")
         parser.add_argument("--png", type=Path, metavar="FILE", help="write a picture")
         parser.add_argument("--gif", type=Path, metavar="FILE", help="write an animation")
@@ -138,12 +138,6 @@ def _size(text: str) -> Size:
     if not re.fullmatch(r"\d+([x×,]\d+)*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; write it like 4x4")
     return tuple(int(size) for size in re.split("[x×,]", text))
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of steps")
-    return int(text)
 
 
 def _picture(args: argparse.Namespace) -> Size:

@@ -21,7 +21,7 @@ def per_dimension(name: str, value: Any, dims: int) -> tuple[int, ...]:
     """An int for all spatial dimensions, or a sequence of one or `dims` ints, as a tuple of `dims`."""
     if type(value) is int and abs(value) < 2**63:
         return (value,) * dims
-    if type(value) is tuple and len(value) == dims and {*map(type, value)} == {int} and max(map(abs, value)) < 2**63:
+    if type(value) is tuple and len(value) == dims and all([type(size) is int and abs(size) < 2**63 for size in value]):
         return value
     values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if not all([is_int(v) for v in values]):

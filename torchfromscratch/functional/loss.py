@@ -481,7 +481,7 @@ def _reduce_weighted(
     losses, dtype = _errors(name, function, input, target)
     weighted = losses * _check_weight(weight, input)
     loss, dtype = reduce_losses(weighted, reduction, weight.sum()), torch.promote_types(dtype, weight.dtype)
-    return loss.to(dtype) if dtype.is_floating_point else loss  # a mean of integers is none
+    return loss.to(dtype) if dtype.is_floating_point else loss  # the mean of integers is no integer
 
 
 def _check_weight(weight: Tensor, input: Tensor) -> Tensor:

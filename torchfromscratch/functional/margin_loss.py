@@ -123,7 +123,7 @@ def soft_margin_loss(
 ) -> Tensor:
     """log(1 + e⁻ʸˣ) of classes y = ±1, with dL/dx = −y · σ(−yx). Shapes are broadcast; RuntimeError for integers."""
     reduction = choose_reduction(reduction, size_average, reduce)
-    if not input.is_floating_point():
+    if not (input.is_floating_point() or input.is_complex()):
         raise RuntimeError(f"soft_margin_loss returns the input's type, which cannot be {input.dtype}")
     (x, y), _ = in_common_type(input, target)
     return reduce_losses(table.soft_margin(x, y), reduction).to(input.dtype)

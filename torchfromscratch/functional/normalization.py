@@ -16,7 +16,7 @@ from torchfromscratch.functional.arguments import changeable
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels import triton
 from torchfromscratch.kernels.buffers import no_view
-from torchfromscratch.kernels.execution import is_compiling, needs_gradient, without_derivative
+from torchfromscratch.kernels.execution import is_compiling, is_transforming, needs_gradient, without_derivative
 from torchfromscratch.kernels.layout import copy_to_memory_format, dense_strides, is_channels_last
 from torchfromscratch.kernels.normalization import Statistics
 from torchfromscratch.kernels.precision import NARROW_TYPES, wide_type, widen
@@ -118,6 +118,9 @@ def instance_norm(
     stats = Statistics(tuple(range(2, input.dim())), eps)
     output, mean, variance = normalize(input, weight, bias, stats)
     if input.numel():
+        if is_transforming():  # torch.func forbids to write into what it has not wrapped, but not by another name
+            aliases = [None if given is None else torch.ops.aten.alias(given) for given in (running_mean, running_var)]
+            running_mean, running_var = aliases
         update_running(running_mean, running_var, mean.mean(0), variance.mean(0), momentum, stats.count(input))
     return output
 
@@ -312,6 +315,7 @@ def update_running(
         return
     unbiased = variance * unbias
     for running, new in ((running_mean, mean), (running_var, unbiased)):
+        new = new.detach()  # an exported graph knows of no no_grad
         running.copy_((1 - momentum) * running + momentum * new.reshape(running.shape))
 
 

@@ -129,7 +129,7 @@ def max_pool3d(
 
     Shapes: input (N, C, D, H, W) or (C, D, H, W) → (N, C, D', H', W') or (C, D', H', W').
     """
-    pool = _max_pool if return_indices else _max_pool_in_float32
+    pool = _max_pool if return_indices else _max_pool_with_casts
     return pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
@@ -391,7 +391,7 @@ def _max_pool(
     return (output, _unbatch(winners, input, dims)) if return_indices else output
 
 
-_max_pool_in_float32 = autocast(cpu="float32", cuda="as given")(_max_pool)
+_max_pool_with_casts = autocast(cpu="float32", cuda="as given")(_max_pool)
 
 
 def _avg_pool(

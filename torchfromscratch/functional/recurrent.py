@@ -257,12 +257,11 @@ _scan_in_lower_precision = autocast(cpu="lower", cuda="lower")(_scan)
 def _scan_in_type_of_state(cell: type[Cell], timeline: Timeline, *tensors: Any) -> tuple[Tensor, ...]:
     """Under autocast on CPU, states come out in the type that they come in; a projection is in the lower precision."""
     state, projection = tensors[-1], tensors[5]
-    if state.device.type != "cpu" or not is_autocasting("cpu"):
+    if state.device.type != "cpu" or not is_autocasting("cpu") or tensors[0].dtype == torch.float64:
         return _scan(cell, timeline, *tensors)
     tensors = tuple([None if tensor is None else tensor.to(state.dtype) for tensor in tensors])
     h, *c = _scan(cell, timeline, *tensors)
-    in_lower_precision = projection is not None and h.dtype != torch.float64
-    return h.to(torch.get_autocast_dtype("cpu")) if in_lower_precision else h, *c
+    return h if projection is None else h.to(torch.get_autocast_dtype("cpu")), *c
 
 
 def _in_type_of_cell_state(c: Tensor, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -23,12 +23,13 @@ def no_view(tensor: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def call_out(operation: Callable[..., Tensor], *operands: Tensor, out: Tensor) -> Tensor:
-    """operation(*operands), written to `out`, or to a new tensor where operations are traced or under vmap.
+    """operation(*operands), written to `out`, or to a new tensor where operations are traced, kept or under vmap.
 
-    A traced graph may be differentiated, and needs what would be overwritten. `memory.copy_(call_out(…, out=memory))`
+    A traced graph may be differentiated, and needs what would be overwritten; so does a selective checkpoint, which
+    keeps results of operations. `memory.copy_(call_out(…, out=memory))`
     writes in any mode, as torch copies nothing from a tensor to itself. `out` has the shape of the result.
     """
-    if is_tracing() or is_batched(*operands):
+    if is_tracing() or is_batched(*operands) or private.count_dispatch_modes():
         return operation(*operands)
     return operation(*operands, out=out)
 

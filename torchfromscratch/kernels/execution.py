@@ -101,14 +101,19 @@ def has_concrete_values(*tensors: Tensor) -> bool:
 def _is_concrete(tensor: Tensor) -> bool:
     if private.is_functorch_wrapped_tensor(tensor) or private.is_legacy_batchedtensor(tensor) or tensor.is_meta:
         return False
-    return type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+    return not _answers_itself(tensor)
+
+
+def _answers_itself(tensor: Tensor) -> bool:
+    """Whether the tensor is of a class that answers operations itself, as fake tensors do, and may have no memory."""
+    return type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
 
 
 def in_cpu_memory(*tensors: Tensor | None) -> bool:
     """Whether the tensors are bytes in the memory of a CPU, and no operation on them is traced."""
     if is_tracing() or is_batched(*tensors):
         return False
-    return all([t is None or t.is_cpu for t in tensors])
+    return all([t is None or (t.is_cpu and not _answers_itself(t)) for t in tensors])
 
 
 def in_compiled_cpu_code(tensor: Tensor) -> bool:

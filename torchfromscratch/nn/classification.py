@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchfromscratch import _torch_private as private
 from torchfromscratch import functional as F
+from torchfromscratch.kernels.execution import has_concrete_values
 from torchfromscratch.nn.linear import Linear
 from torchfromscratch.nn.parts import make_by_hand, with_torchs_signature
 
@@ -39,7 +40,7 @@ class AdaptiveLogSoftmaxWithLoss(torch.nn.AdaptiveLogSoftmaxWithLoss):
         if batched and input_.size(0) != target_.size(0):
             raise RuntimeError("Input and target should have the same size in the batch dimension.")
         input, target = (input_, target_) if batched else (input_.unsqueeze(0), target_.unsqueeze(0))
-        if target.numel() and (target.min() < 0 or target.max() >= self.n_classes):
+        if target.numel() and has_concrete_values(target) and (target.min() < 0 or target.max() >= self.n_classes):
             raise RuntimeError(
                 f"Target values should be in [0, {self.n_classes - 1}], "
                 f"but values in range [{target.min().item()}, {target.max().item()}] were found. "

@@ -14,8 +14,8 @@ class Lookahead:
     """Every few steps the average moves towards the weights θ, and θ is set to it: slow ← d·slow + (1 − d)·θ, θ ← slow.
 
     d = 0.95⁵ · (step / steps)³ rises from nothing, as early weights are not worth remembering, and the first average is
-    the weights of its step; after the last step of all θ is the average. Running statistics of batch normalisation are
-    averaged as weights are.
+    the weights of its step; after the last step of all θ is the last average, up to four steps behind. Running
+    statistics of batch normalisation are averaged as weights are.
 
     Sources: M. Zhang et al., "Lookahead Optimizer: k Steps Forward, 1 Step Back", 2019; K. Jordan, "94% on CIFAR-10 in
     3.29 Seconds on a Single GPU", 2024, listing 4.

@@ -80,8 +80,8 @@ def picture(runs: Sequence[Run]) -> Drawing:
         )
     drawing = Drawing("Test accuracy and training loss over the epochs, by hand and with torch.nn")
     for place, (layers, kind) in enumerate(COLOURS.items()):
-        if such := [run for run in runs if run.config["layers"] == layers]:
-            drawing.text(place * (WIDTH + GAP), 8, f"{LAYERS[layers]}: {_outcome(such)}", kind)
+        if of_kind := [run for run in runs if run.config["layers"] == layers]:
+            drawing.text(place * (WIDTH + GAP), 8, f"{LAYERS[layers]}: {_outcome(of_kind)}", kind)
     _panel(drawing, 40, "test accuracy", [_column(run, "test_accuracy") for run in runs], runs, _accuracy_axis)
     left = 40 + WIDTH + GAP
     _panel(drawing, left, "training loss", [_column(run, "train_loss") for run in runs], runs, _loss_axis)

@@ -13,7 +13,7 @@ import torch
 
 from torchfromscratch.training.errors import UserError
 
-PICTURES_AT_ONCE = 16  # whose windows are in memory, several times as large as they
+PICTURES_AT_ONCE = 16  # in a batch of windows, which take several times the pictures' memory
 LAYERS = {"scratch": "torchfromscratch", "torch": "torch"}
 
 
