@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.execution import in_cpu_memory
+from torchfromscratch.kernels.execution import in_plain_cpu_memory
 from torchfromscratch.kernels.precision import widen
 from torchfromscratch.kernels.sparse import HAS_SPARSE_PRODUCTS, sparse_matrix
 
@@ -48,7 +48,7 @@ def bag_sum(weight: Tensor, scale: Tensor | None, index: Tensor, offsets: Tensor
 
 def winners(weight: Tensor, index: Tensor, offsets: Tensor, padding_idx: int | None) -> Tensor:
     """The row of the largest element of each bag in each column, (B, D): of equals the first; −1 of an empty bag."""
-    if in_cpu_memory(weight, index, offsets) and index.numel():
+    if in_plain_cpu_memory(weight, index, offsets) and index.numel():
         longest = int(bag_lengths(index, offsets).max())
         if longest * offsets.shape[0] <= MOST_PADDING * index.shape[0]:
             return _winners_of_padded(weight, index, offsets, padding_idx, longest)
@@ -105,7 +105,7 @@ def _is_sparse_product(
         HAS_SPARSE_PRODUCTS
         and padding_idx is None  # whose row may hold what is no number
         and weight.dtype in (torch.float32, torch.float64)
-        and in_cpu_memory(weight, scale, index, offsets)
+        and in_plain_cpu_memory(weight, scale, index, offsets)
         and min(offsets.shape[0], index.numel(), weight.numel()) > 0
     )
 

@@ -16,6 +16,7 @@ all but autograd:
     needs_gradient            -      x        -      -      -        -        -     -    x    -
     has_concrete_values       x      x        -      -      -        -        -     -    -    -
     in_cpu_memory             x      x        -      -      -        -        -     -    x    x
+    in_plain_cpu_memory       x      x        -      -      -        -        -     -    x    x
     in_compiled_cpu_code      -      -        x      -      -        -        -     -    -    -
 
 A compiler differentiates the graph that it has traced: while it traces, nobody does. Export is strict where Dynamo
@@ -113,7 +114,12 @@ def in_cpu_memory(*tensors: Tensor | None) -> bool:
     """Whether the tensors are bytes in the memory of a CPU, and no operation on them is traced."""
     if is_tracing() or is_batched(*tensors):
         return False
-    return all([t is None or (t.is_cpu and not _answers_itself(t)) for t in tensors])
+    return all([t is None or t.is_cpu for t in tensors])
+
+
+def in_plain_cpu_memory(*tensors: Tensor | None) -> bool:
+    """`in_cpu_memory`, and Python may branch on the elements, or hand them to operations that few classes have."""
+    return in_cpu_memory(*tensors) and not any([t is not None and _answers_itself(t) for t in tensors])
 
 
 def in_compiled_cpu_code(tensor: Tensor) -> bool:

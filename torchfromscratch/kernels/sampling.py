@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from torchfromscratch.kernels.execution import in_cpu_memory
+from torchfromscratch.kernels.execution import in_plain_cpu_memory
 from torchfromscratch.kernels.sparse import HAS_SPARSE_PRODUCTS, sparse_matrix
 
 # Fewer channels are summed one by one. Bilinear sampling of 64 at 56² takes 1.4 ms, and 48 ms channel by channel; of 3
@@ -72,7 +72,7 @@ def _is_sparse_product(*tensors: Tensor) -> bool:
     first = tensors[0]
     return (
         HAS_SPARSE_PRODUCTS
-        and in_cpu_memory(*tensors)
+        and in_plain_cpu_memory(*tensors)
         and first.dtype in (torch.float32, torch.float64)
         and first.shape[1] >= LEAST_CHANNELS
         and min([tensor.numel() for tensor in tensors]) > 0
