@@ -6,10 +6,12 @@ behind `can_run`. `launch` makes kernels operations that autograd, torch.compile
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
 import os
+import warnings
 from typing import Any
 
 import torch
@@ -47,6 +49,10 @@ IS_INSTALLED = _is_installed()
 # Whether Triton's kernels run in its interpreter, on tensors in CPU memory: triton asks once, as it is imported.
 IS_INTERPRETED = IS_INSTALLED and os.environ.get("TRITON_INTERPRET") == "1"
 
+# The compute capability of the oldest graphics cards that kernels are compiled for: on older ones Triton has no tensor
+# cores for products, nor bfloat16.
+LEAST_CAPABILITY = (8, 0)
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -73,6 +79,30 @@ def _import_by_statement(family: str) -> Any:
     from torchfromscratch.kernels.triton import pooling
 
     return pooling
+
+
+@functools.cache
+def takes_card(index: int) -> bool:
+    """Whether Triton's kernels run on this CUDA device: NVIDIA's, of `LEAST_CAPABILITY`, with what Triton launches by.
+
+    For that Triton compiles a helper with the machine's C compiler, which not every image of a system has. A device
+    that is not there is that of fake tensors, where nothing is computed.
+    """
+    if torch.version.hip is not None:
+        return False
+    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+        return True
+    if torch.cuda.get_device_capability(index) < LEAST_CAPABILITY:
+        return False
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_device()
+    except Exception as error:  # of whatever kind: no compiler, no header files, no library of the driver
+        message = f"Triton cannot launch kernels here, so torch's arithmetic computes layers, more slowly: {error!r}"
+        warnings.warn(message, stacklevel=2)
+        return False
+    return True
 
 
 def can_run(*tensors: Tensor | None, algorithm: str | None = None) -> bool:
