@@ -162,7 +162,21 @@ def test_compile(traced: Subject, device: str, request: pytest.FixtureRequest) -
     assert_compiles(traced, device, "aot_eager")
 
 
-@pytest.mark.parametrize("traced", one_of_each_function())
+# What is compiled in further ways by default; the other functions with `-m slow`, as tracing takes long.
+COMPILED_GRADIENTS = ("conv2d", "conv_transpose2d", "linear", "layer_norm", "max_pool2d", "cross_entropy")
+COMPILED_WITHOUT = (*COMPILED_GRADIENTS, "leaky_relu", "lp_pool2d", "local_response_norm", "batch_norm", "embedding")
+
+
+def first_of_each_function(by_default: tuple[str, ...]) -> list[Any]:
+    """The first case of each function as a parameter, most behind the slow marker."""
+    first = {subject.name.split(" ")[0]: subject for subject in reversed(list(harness.subjects()))}
+    return [
+        pytest.param(subject, id=subject.name, marks=[pytest.mark.slow] * (function not in by_default))
+        for function, subject in first.items()
+    ]
+
+
+@pytest.mark.parametrize("traced", first_of_each_function(COMPILED_WITHOUT))
 def test_compile_where_no_gradient_is_asked_for(traced: Subject, device: str, request: pytest.FixtureRequest) -> None:
     """Traced whole, as a model that is evaluated is."""
     harness.skip_if_left_out(request, traced.leave_out)
@@ -180,21 +194,8 @@ def test_compile_with_inductor(subject: Subject, device: str) -> None:
     assert_compiles(subject, device, "inductor")
 
 
-# Where gradients of torch.func are compiled by default; of the other functions with `-m slow`, as tracing takes long.
-COMPILED_GRADIENTS = ("conv2d", "conv_transpose2d", "linear", "layer_norm", "max_pool2d", "cross_entropy")
-
-
-def gradients_to_compile() -> list[Any]:
-    """The first case of each function as a parameter, most behind the slow marker."""
-    first = {subject.name.split(" ")[0]: subject for subject in reversed(list(harness.subjects()))}
-    return [
-        pytest.param(subject, id=subject.name, marks=[pytest.mark.slow] * (function not in COMPILED_GRADIENTS))
-        for function, subject in first.items()
-    ]
-
-
 @pytest.mark.parametrize("mapped", [False, True], ids=["grad", "vmap of grad"])
-@pytest.mark.parametrize("traced", gradients_to_compile())
+@pytest.mark.parametrize("traced", first_of_each_function(COMPILED_GRADIENTS))
 def test_compiled_gradient_of_torch_func(traced: Subject, mapped: bool, request: pytest.FixtureRequest) -> None:
     """By the first argument, where autograd is to differentiate by the others: Dynamo says that only they need it."""
     harness.skip_if_left_out(request, traced.leave_out)
