@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd import elementwise as table
 from torchfromscratch.autograd import softmax as along
-from torchfromscratch.functional.arguments import not_implemented, overwrite
+from torchfromscratch.functional.arguments import inexact, not_implemented, overwrite
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.execution import has_concrete_values, is_tracing
 from torchfromscratch.kernels.precision import round_to, widen
@@ -183,12 +183,12 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 
 def sigmoid(input: Tensor) -> Tensor:
     """σ(x) = 1 / (1 + e⁻ˣ), with dL/dx = dL/dy · y · (1 − y)."""
-    return table.sigmoid(_inexact(input))
+    return table.sigmoid(inexact(input))
 
 
 def tanh(input: Tensor) -> Tensor:
     """tanh x, with dL/dx = dL/dy · (1 − y²)."""
-    return table.tanh(_inexact(input))
+    return table.tanh(inexact(input))
 
 
 def logsigmoid(input: Tensor) -> Tensor:
@@ -221,14 +221,14 @@ def tanhshrink(input: Tensor) -> Tensor:
     """x − tanh x, with dL/dx = dL/dy · tanh² x."""
     if input.dtype == torch.bool:
         raise not_implemented("tanhshrink", input.dtype)
-    return table.tanhshrink(_inexact(input))
+    return table.tanhshrink(inexact(input))
 
 
 def softsign(input: Tensor) -> Tensor:
     """x / (1 + |x|), with dL/dx = dL/dy / (1 + |x|)², for real x."""
     if input.dtype == torch.bool:
         raise not_implemented("softsign", input.dtype)
-    return table.softsign(_inexact(input))
+    return table.softsign(inexact(input))
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
@@ -408,11 +408,6 @@ def _random_slopes(input: Tensor, lower: float, upper: float) -> Tensor:
     bent = input <= 0
     drawn = torch.empty(int(bent.sum()), dtype=torch.float64).uniform_(*bounds)
     return torch.ones_like(input).masked_scatter(bent, drawn.to(input.dtype))
-
-
-def _inexact(input: Tensor) -> Tensor:
-    """Integers as floats."""
-    return input if input.is_floating_point() or input.is_complex() else input.to(torch.get_default_dtype())
 
 
 def _check_floating(name: str, input: Tensor) -> None:

@@ -70,6 +70,11 @@ def changeable(kept: Tensor) -> Tensor:
     return kept.clone() if is_differentiating() else kept
 
 
+def inexact(input: Tensor) -> Tensor:
+    """Integers as floats."""
+    return input if input.is_floating_point() or input.is_complex() else input.to(torch.get_default_dtype())
+
+
 def overwrite(input: Tensor, output: Tensor) -> Tensor:
     """`input`, holding `output`, which was computed from it: what a layer with inplace=True returns.
 

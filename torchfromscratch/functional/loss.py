@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchfromscratch.autograd import loss as table
 from torchfromscratch.autograd.distance import at_least
-from torchfromscratch.functional.arguments import scalar_type
+from torchfromscratch.functional.arguments import inexact, scalar_type
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.functional.reduction import REDUCTIONS, choose_reduction, reduce_losses
 from torchfromscratch.kernels.buffers import no_view
@@ -326,9 +326,7 @@ def poisson_nll_loss(
     `full` adds Stirling's approximation of log y!, y·log y − y + ½ log 2πy, for counts above 1. Shapes are broadcast.
     """
     reduction = choose_reduction(reduction, size_average, reduce)
-    if not (input.is_floating_point() or input.is_complex()):
-        input = input.to(torch.get_default_dtype())  # as its exponential and its logarithm are
-    (y, x), dtype = in_common_type(target, input)
+    (y, x), dtype = in_common_type(target, inexact(input))  # as its exponential and its logarithm are
     losses = table.log_poisson_nll(x, y) if log_input else table.poisson_nll(x, y, eps)
     if full:
         losses = losses + table.stirling(y)

@@ -119,8 +119,9 @@ def instance_norm(
     output, mean, variance = normalize(input, weight, bias, stats)
     if input.numel():
         if is_transforming():  # torch.func forbids to write into what it has not wrapped, but not by another name
-            aliases = [None if given is None else torch.ops.aten.alias(given) for given in (running_mean, running_var)]
-            running_mean, running_var = aliases
+            running_mean, running_var = [
+                None if given is None else torch.ops.aten.alias(given) for given in (running_mean, running_var)
+            ]
         update_running(running_mean, running_var, mean.mean(0), variance.mean(0), momentum, stats.count(input))
     return output
 

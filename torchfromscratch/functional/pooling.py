@@ -11,7 +11,15 @@ from torch import Tensor
 
 from torchfromscratch.autograd import pooling as autograd
 from torchfromscratch.autograd.loss import absolute
-from torchfromscratch.functional.arguments import Size, as_batch, is_int, per_dimension, require_memory, scalar_type
+from torchfromscratch.functional.arguments import (
+    Size,
+    as_batch,
+    inexact,
+    is_int,
+    per_dimension,
+    require_memory,
+    scalar_type,
+)
 from torchfromscratch.functional.autocast import autocast
 from torchfromscratch.kernels.buffers import no_view
 from torchfromscratch.kernels.execution import has_concrete_values
@@ -433,10 +441,8 @@ def _lp_pool(dims: int, input: Tensor, p: float, kernel_size: Size, stride: Size
         max_pool, sign = (max_pool1d, max_pool2d, max_pool3d)[dims - 1], 1 if p > 0 else -1
         largest = max_pool(sign * absolute(input), kernel_size, stride, 0, 1, ceil_mode)
         return sign * largest
-    if not (input.is_floating_point() or input.is_complex()):
-        input = input.to(torch.get_default_dtype())
     avg_pool: Any = (avg_pool1d, avg_pool2d, avg_pool3d)[dims - 1]
-    mean = avg_pool(autograd.power(input, p), kernel_size, stride, 0, ceil_mode)
+    mean = avg_pool(autograd.power(inexact(input), p), kernel_size, stride, 0, ceil_mode)
     return autograd.root(mean, math.prod(per_dimension("kernel_size", kernel_size, dims)), p)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchfromscratch import _torch_private as private
-from torchfromscratch.kernels.execution import is_batched, is_jit_tracing, is_tracing
+from torchfromscratch.kernels.execution import is_batched, is_jit_tracing, is_tracing, is_watched
 
 
 def no_view(tensor: Tensor, shape: Sequence[int]) -> Tensor:
@@ -26,10 +26,10 @@ def call_out(operation: Callable[..., Tensor], *operands: Tensor, out: Tensor) -
     """operation(*operands), written to `out`, or to a new tensor where operations are traced, kept or under vmap.
 
     A traced graph may be differentiated, and needs what would be overwritten; so does a selective checkpoint, which
-    keeps results of operations. `memory.copy_(call_out(…, out=memory))`
-    writes in any mode, as torch copies nothing from a tensor to itself. `out` has the shape of the result.
+    keeps results of operations. `memory.copy_(call_out(…, out=memory))` writes in any mode, as torch copies nothing
+    from a tensor to itself. `out` has the shape of the result.
     """
-    if is_tracing() or is_batched(*operands) or private.count_dispatch_modes():
+    if is_tracing() or is_batched(*operands) or is_watched():
         return operation(*operands)
     return operation(*operands, out=out)
 

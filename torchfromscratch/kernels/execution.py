@@ -10,6 +10,7 @@ all but autograd:
     is_jit_tracing            -      -        -      -      -        x        -     -    -    -
     is_transforming           -      -        -      -      -        -        -     x    x    x
     is_tracing                -      -        x      x      x        x        x     -    -    -
+    is_watched                -      -        -      -      -        -        -     -    -    -
     is_batched                -      -        -      -      -        -        -     x    -    -
     is_differentiating        -      x        -      -      -        -        -     x    x    x
     is_forward_mode           -      -        -      -      -        -        -     -    -    x
@@ -19,6 +20,7 @@ all but autograd:
     in_plain_cpu_memory       x      x        -      -      -        -        -     -    x    x
     in_compiled_cpu_code      -      -        x      -      -        -        -     -    -    -
 
+Audit, fake tensors and a selective checkpoint watch operations; of the columns, none that is not traced does.
 A compiler differentiates the graph that it has traced: while it traces, nobody does. Export is strict where Dynamo
 traces for it. Dynamo traces for torch.compile as well: torch 2.6 takes either for that, torch 2.7 for export.
 """
@@ -62,6 +64,11 @@ def is_transforming() -> bool:
 def is_tracing() -> bool:
     """Whether operations are traced, to be run again: by a compiler, torch.jit.trace or make_fx."""
     return is_compiling() or is_jit_tracing() or get_proxy_mode() is not None
+
+
+def is_watched() -> bool:
+    """Whether a mode sees each operation, and may keep its result, where none is traced."""
+    return not is_tracing() and private.count_dispatch_modes() > 0
 
 
 def is_batched(*tensors: Tensor | None) -> bool:
